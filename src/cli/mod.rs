@@ -1,0 +1,1 @@
+//! Floor 7. Placeholder header: replaced with the module.

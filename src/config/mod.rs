@@ -1,0 +1,1 @@
+//! Floor 6. Placeholder header: replaced with the module.

@@ -1,0 +1,1 @@
+//! Floor 4. Placeholder header: replaced with the module.

@@ -1,0 +1,3 @@
+//! Floor 8. The process: exit codes and nothing else.
+
+fn main() {}

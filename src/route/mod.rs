@@ -1,0 +1,1 @@
+//! Floor 2. Placeholder header: replaced with the module.

@@ -1,0 +1,1 @@
+//! Floor 3. Placeholder header: replaced with the module.

@@ -1,0 +1,258 @@
+//! Floor 0. The words of the domain: addresses, names, counters, time, secrets.
+//! Knows parsing and printing of these words, and nothing of what is done with them.
+
+use std::fmt;
+use std::ops::Add;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A moment, as the time that has passed since the process started.
+///
+/// Pure modules know no clock: the shell reads it once per readiness event and hands the result in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(Duration);
+
+impl Time {
+    /// The start of the process.
+    pub const ZERO: Self = Self(Duration::ZERO);
+
+    /// The moment `since_start` after the start of the process.
+    pub const fn from_start(since_start: Duration) -> Self {
+        Self(since_start)
+    }
+
+    /// Time passed since the start of the process.
+    pub const fn since_start(self) -> Duration {
+        self.0
+    }
+
+    /// Time passed since `earlier`, zero if `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Self;
+
+    fn add(self, rest: Duration) -> Self {
+        Self(self.0.saturating_add(rest))
+    }
+}
+
+/// Number of a published topology snapshot; each new snapshot of a group has the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The generation of the snapshot with which a group starts, before anything is known.
+    pub const FIRST: Self = Self(0);
+
+    /// The generation `number`.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The generation after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The bare number, for logs and metrics.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Sentinel's `config-epoch`: the version of the mapping from a master's name to its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConfigEpoch(u64);
+
+impl ConfigEpoch {
+    /// The epoch `number`.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The bare number, for logs and metrics.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Name under which Sentinel monitors a master, such as `mymaster`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MasterName(Arc<str>);
+
+impl MasterName {
+    /// The name `name`; any text that Sentinel accepts.
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// The bare name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for MasterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Host (name, IPv4 or IPv6 address without brackets) and port of a Redis node or a Sentinel.
+///
+/// Cheap to clone. Names are resolved at each connection, never here.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeAddr {
+    host: Arc<str>,
+    port: u16,
+}
+
+/// A text that is not `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeAddrError {
+    /// No host before the colon.
+    #[error("{0:?} has no host; write host:port")]
+    NoHost(String),
+    /// No colon, or no number from 1 to 65535 behind it.
+    #[error("{0:?} has no port from 1 to 65535; write host:port")]
+    NoPort(String),
+}
+
+impl NodeAddr {
+    /// The address `host`:`port`, or `None` where Sentinel said "I do not know": no host, or port 0.
+    pub fn new(host: &str, port: u16) -> Option<Self> {
+        let known = !host.is_empty() && port != 0;
+        known.then(|| Self { host: Arc::from(host), port })
+    }
+
+    /// Host name or IP address, IPv6 without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// TCP port, never 0.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Reads `host:port`, taking `default_port` where no port is written.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self, NodeAddrError> {
+        let no_port = || NodeAddrError::NoPort(text.to_owned());
+        let bare_v6 = text.matches(':').count() > 1 && !text.starts_with('[');
+        let (host, port) = match text.rsplit_once(':') {
+            _ if bare_v6 => (text, default_port.ok_or_else(no_port)?),
+            Some((host, _)) if host.starts_with('[') && !host.ends_with(']') => {
+                (text, default_port.ok_or_else(no_port)?)
+            }
+            Some((host, port)) => (host, port.parse().map_err(|_| no_port())?),
+            None => (text, default_port.ok_or_else(no_port)?),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if host.is_empty() {
+            return Err(NodeAddrError::NoHost(text.to_owned()));
+        }
+        Self::new(host, port).ok_or_else(no_port)
+    }
+}
+
+impl FromStr for NodeAddr {
+    type Err = NodeAddrError;
+
+    fn from_str(text: &str) -> Result<Self, NodeAddrError> {
+        Self::parse(text, None)
+    }
+}
+
+impl fmt::Display for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Debug for NodeAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A password. Never printed; `Debug` shows a placeholder.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    /// Takes a password into custody.
+    pub fn new(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
+    /// The password itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// User and password with which Switchman itself logs in to a node or a Sentinel.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// ACL user; `None` is the `default` user (`AUTH password`).
+    pub username: Option<Arc<str>>,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// Version of the Redis serialization protocol that a connection speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RESP2, with which every connection starts.
+    #[default]
+    Resp2,
+    /// RESP3, after `HELLO 3`.
+    Resp3,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        let check = |text: &str, want: &str| {
+            assert_eq!(NodeAddr::parse(text, Some(26379)).unwrap().to_string(), want, "{text}");
+        };
+        check("redis-1:6379", "redis-1:6379");
+        check("redis-1", "redis-1:26379");
+        check("10.0.0.1:7", "10.0.0.1:7");
+        check("[::1]:7", "[::1]:7");
+        check("[::1]", "[::1]:26379");
+        check("::1", "[::1]:26379");
+    }
+
+    #[test]
+    fn broken_addresses_say_what_is_missing() {
+        for text in ["host", "host:", "host:0", "host:65536", "host:x", "::1", "[::1]"] {
+            assert!(matches!(NodeAddr::parse(text, None), Err(NodeAddrError::NoPort(_))), "{text}");
+        }
+        assert!(matches!(NodeAddr::parse(":1", None), Err(NodeAddrError::NoHost(_))));
+    }
+
+    #[test]
+    fn a_secret_does_not_print_itself() {
+        assert!(!format!("{:?}", Secret::new("hunter2")).contains("hunter2"));
+    }
+}

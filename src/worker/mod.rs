@@ -1,0 +1,1 @@
+//! Floor 5. Placeholder header: replaced with the module.
