@@ -164,10 +164,7 @@ mod tests {
             br#"e "\n\r\t\b\a\\\"\q\x41\xfF\xg1""#,
             &[b"e", b"\n\r\t\x08\x07\\\"qA\xffxg1"],
         );
-        check(
-            br"e 'it\'s' 'a\nb' '\\'",
-            &[b"e", b"it's", br"a\nb", br"\\"],
-        );
+        check(br"e 'it\'s' 'a\nb'", &[b"e", b"it's", br"a\nb"]);
         check(br#"half"way there" on"#, &[b"halfway there", b"on"]);
         check(b"a\x0bb\x0b c", &[b"a\x0bb\x0b", b"c"]);
         check(b"a\0b c", &[b"a\0b", b"c"]);

@@ -149,7 +149,7 @@ impl RequestDecoder {
         };
         let Some(behind_name) = argc.checked_sub(1) else {
             return Ok(Decoded::Nothing {
-                consumed: distance(buf, args),
+                consumed: distance(buf, behind_count),
             });
         };
         // The name and the first argument are read again if the request came in pieces: their
@@ -179,7 +179,7 @@ impl RequestDecoder {
             request: Request {
                 raw,
                 name,
-                arg1,
+                arg1: second,
                 argc,
             },
             consumed,
