@@ -170,6 +170,11 @@ impl ReplyScanner {
         }
     }
 
+    /// Whether the reply that is not whole yet is a push.
+    pub fn is_push(&self) -> bool {
+        self.kind == Some(ReplyKind::Push)
+    }
+
     /// Reads the first line of a value, and as much of its body as there is.
     #[inline]
     fn value<'a>(&mut self, rest: &'a [u8]) -> Result<Step<'a>, ReplyError> {
