@@ -74,6 +74,7 @@ impl Trial<'_> {
         let proxy = lab.proxy();
         proxy.wait_ready();
         say(&mut proxy.client(), &["SET", "fixed", "v"]);
+        lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
         let trial = Trial {
             lab: &lab,
             proxy: &proxy,

@@ -50,8 +50,13 @@ impl Lab {
 
     /// Runs `conversation` with Redis itself, which proves the conversation, and then with
     /// Switchman, which proves Switchman. Both start with empty databases.
+    ///
+    /// All reads go to the master: a conversation that reads what it wrote a moment ago would be
+    /// surprised by a replica.
     pub(crate) fn both(&self, conversation: impl Fn(&Door)) {
-        self.both_through(&Launch::before(self), conversation);
+        let mut launch = Launch::before(self);
+        launch.env("SWITCHMAN_CONSISTENCY", "master");
+        self.both_through(&launch, conversation);
     }
 
     /// The same with a Switchman that the test describes.

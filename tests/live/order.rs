@@ -3,14 +3,17 @@
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use switchman::demo::client::{Client, Reply};
+use switchman::demo::client::{Client, Reply, encode_command};
 use switchman::demo::deployment::Plan;
 
 use crate::lab::{Door, Lab, SOON, ok};
+use crate::proxy::Launch;
 
 const CLIENTS: usize = 1_000;
 const THREADS: usize = 4;
-const DEPTH: usize = 100;
+/// Commands of one pipeline: whole turns of a conversation, 100 and a few.
+const DEPTH: usize = 17 * STEPS;
+const STEPS: usize = 6;
 const ROUNDS: usize = 2;
 
 #[test]
@@ -22,8 +25,9 @@ fn a_thousand_pipelining_clients_get_their_own_replies_in_order() {
         quorum: 1,
         ..Plan::default()
     });
-    lab.both(|door| {
+    lab.both_through(&Launch::before(&lab), |door| {
         prepare(door);
+        lab.wait_in_sync(lab.node(0), 2, SOON).unwrap();
         thread::scope(|scope| {
             for thread in 0..THREADS {
                 scope.spawn(move || converse(door, thread));
@@ -83,32 +87,35 @@ fn converse(door: &Door, thread: usize) {
     }
 }
 
-/// Step `step` of a client's conversation: a write, its read, a marker, a counter, a settled read.
+/// Step `step` of a client's conversation: a write, a settled read, a marker, a counter, the write's
+/// echo from the master (GETEX is a write), several settled reads.
 fn request(id: usize, round: usize, step: usize) -> Vec<u8> {
-    let (own, value) = (format!("own:{id}:{step}"), format!("{id} {round} {step}"));
-    let read = format!("own:{id}:{}", step.saturating_sub(1));
+    let (own, value) = (
+        format!("own:{id}:{}", step / STEPS),
+        format!("{id} {round} {step}"),
+    );
     let (counter, fixed) = (format!("counter:{id}"), format!("fixed:{id}"));
-    let args: &[&str] = match step % 5 {
+    let other = format!("fixed:{}", (id + step) % CLIENTS);
+    let args: &[&str] = match step % STEPS {
         0 => &["SET", &own, &value],
-        1 => &["GET", &read],
+        1 => &["GET", &other],
         2 => &["ECHO", &value],
         3 => &["INCR", &counter],
+        4 => &["GETEX", &own],
         _ => &["MGET", &fixed, "never written"],
     };
     let mut bytes = Vec::new();
-    switchman::demo::client::encode_command(args, &mut bytes);
+    encode_command(args, &mut bytes);
     bytes
 }
 
 fn answer(id: usize, round: usize, step: usize) -> Reply {
-    match step % 5 {
+    match step % STEPS {
         0 => Reply::ok(),
-        1 => Reply::bulk(&format!("{id} {round} {}", step - 1)),
+        1 => Reply::bulk(&format!("fixed of {}", (id + step) % CLIENTS)),
         2 => Reply::bulk(&format!("{id} {round} {step}")),
-        3 => {
-            let counted = round * DEPTH / 5 + step / 5 + 1;
-            Reply::Int(i64::try_from(counted).unwrap())
-        }
+        3 => Reply::Int(i64::try_from(round * DEPTH / STEPS + step / STEPS + 1).unwrap()),
+        4 => Reply::bulk(&format!("{id} {round} {}", step - 4)),
         _ => Reply::Array(vec![Reply::bulk(&format!("fixed of {id}")), Reply::Null]),
     }
 }

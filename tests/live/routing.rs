@@ -62,22 +62,6 @@ fn writes_go_to_the_master_and_settled_reads_to_the_replicas() {
 }
 
 #[test]
-fn a_write_is_read_back_at_once_over_any_connection() {
-    let lab = Lab::small();
-    let proxy = lab.proxy();
-    let (mut writer, mut reader) = (proxy.client(), proxy.client());
-    for round in 0..500 {
-        let value = round.to_string();
-        ok(&mut writer, &["SET", "k", &value]);
-        assert_eq!(
-            say(&mut reader, &["GET", "k"]),
-            Reply::bulk(&value),
-            "round {round}"
-        );
-    }
-}
-
-#[test]
 fn reads_go_to_the_master_when_the_replica_is_dead() {
     let lab = Lab::small();
     let proxy = lab.proxy();
@@ -99,13 +83,53 @@ fn reads_go_to_the_master_when_the_replica_is_dead() {
 }
 
 #[test]
-fn with_consistency_master_no_read_goes_to_a_replica() {
+fn with_consistency_master_a_write_is_read_back_at_once_over_any_connection() {
     let lab = Lab::small();
     let proxy = Launch::group(&lab, "consistency = \"master\"\n").start();
-    let mut client = proxy.client();
-    for _ in 0..100 {
-        assert_eq!(say(&mut client, &["GET", "k"]), Reply::Null);
+    let (mut writer, mut reader) = (proxy.client(), proxy.client());
+    for round in 0..500 {
+        let value = round.to_string();
+        ok(&mut writer, &["SET", "k", &value]);
+        let read = say(&mut reader, &["GET", "k"]);
+        assert_eq!(read, Reply::bulk(&value), "round {round}");
     }
-    assert_eq!(calls(lab.node(0), "get"), 100);
+    assert_eq!(calls(lab.node(0), "get"), 500);
     assert_eq!(calls(lab.node(1), "get"), 0);
+}
+
+#[test]
+fn a_replica_answers_in_the_database_and_the_protocol_of_the_client() {
+    let lab = Lab::small();
+    let mut master = lab.node(0).connect().unwrap();
+    for database in 0..16 {
+        ok(&mut master, &["SELECT", &database.to_string()]);
+        say(
+            &mut master,
+            &["HSET", "h", "database", &database.to_string()],
+        );
+    }
+    lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
+    let proxy = lab.proxy();
+    let (mut old, mut new) = (proxy.client(), proxy.client());
+    say(&mut new, &["HELLO", "3"]);
+    let served = wait_for(SOON, || {
+        for database in 0..16 {
+            let database = database.to_string();
+            let (key, value) = (Reply::bulk("database"), Reply::bulk(&database));
+            ok(&mut old, &["SELECT", &database]);
+            ok(&mut new, &["SELECT", &database]);
+            let flat = say(&mut old, &["HGETALL", "h"]);
+            assert_eq!(flat, Reply::Array(vec![key.clone(), value.clone()]));
+            assert_eq!(
+                say(&mut new, &["HGETALL", "h"]),
+                Reply::Map(vec![(key, value)])
+            );
+        }
+        (calls(lab.node(1), "hgetall") >= 32).then_some(())
+    });
+    assert!(
+        served.is_some(),
+        "the replica served {} only",
+        calls(lab.node(1), "hgetall")
+    );
 }

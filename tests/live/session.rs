@@ -61,7 +61,9 @@ fn a_password_is_asked_for_and_checked_by_redis() {
     };
     let lab = Lab::start(&plan);
     let mut launch = Launch::before(&lab);
-    launch.env("SWITCHMAN_PASSWORD", "right");
+    launch
+        .env("SWITCHMAN_PASSWORD", "right")
+        .env("SWITCHMAN_CONSISTENCY", "master");
     let no_auth = error("NOAUTH Authentication required.");
     let wrong = error("WRONGPASS invalid username-password pair or user is disabled.");
     lab.both_through(&launch, |door| {
@@ -309,6 +311,7 @@ fn a_listener_on_a_unix_socket_serves_the_same() {
     let path = lab.dir().join("switchman.sock");
     let mut launch = Launch::before(&lab);
     launch.arg("--listen", &format!("unix:{}", path.display()));
+    launch.env("SWITCHMAN_CONSISTENCY", "master");
     let proxy = launch.start();
     let mut local = Client::connect_unix(&path, SOON).unwrap();
     ok(&mut local, &["SET", "k", "v"]);
