@@ -2,7 +2,7 @@
 //! Knows the configuration of Redis and Sentinel, and nothing of Switchman.
 //!
 //! Nothing stays behind. Dropping the [`Deployment`] kills every child by its pid and removes the
-//! directory. If we are killed ourselves, the [`Guard`] does both.
+//! directory. If we are killed ourselves, a guard, which is a small shell script, does both.
 
 use std::fmt::Write;
 use std::fs::DirBuilder;
