@@ -128,7 +128,10 @@ impl NodeAddr {
     /// The address `host`:`port`, or `None` where Sentinel said "I do not know": no host, or port 0.
     pub fn new(host: &str, port: u16) -> Option<Self> {
         let known = !host.is_empty() && port != 0;
-        known.then(|| Self { host: Arc::from(host), port })
+        known.then(|| Self {
+            host: Arc::from(host),
+            port,
+        })
     }
 
     /// Host name or IP address, IPv6 without brackets.
@@ -153,7 +156,10 @@ impl NodeAddr {
             Some((host, port)) => (host, port.parse().map_err(|_| no_port())?),
             None => (text, default_port.ok_or_else(no_port)?),
         };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
         if host.is_empty() {
             return Err(NodeAddrError::NoHost(text.to_owned()));
         }
@@ -233,7 +239,11 @@ mod tests {
     #[test]
     fn addresses_are_read_as_people_write_them() {
         let check = |text: &str, want: &str| {
-            assert_eq!(NodeAddr::parse(text, Some(26379)).unwrap().to_string(), want, "{text}");
+            assert_eq!(
+                NodeAddr::parse(text, Some(26379)).unwrap().to_string(),
+                want,
+                "{text}"
+            );
         };
         check("redis-1:6379", "redis-1:6379");
         check("redis-1", "redis-1:26379");
@@ -245,10 +255,24 @@ mod tests {
 
     #[test]
     fn broken_addresses_say_what_is_missing() {
-        for text in ["host", "host:", "host:0", "host:65536", "host:x", "::1", "[::1]"] {
-            assert!(matches!(NodeAddr::parse(text, None), Err(NodeAddrError::NoPort(_))), "{text}");
+        for text in [
+            "host",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "::1",
+            "[::1]",
+        ] {
+            assert!(
+                matches!(NodeAddr::parse(text, None), Err(NodeAddrError::NoPort(_))),
+                "{text}"
+            );
         }
-        assert!(matches!(NodeAddr::parse(":1", None), Err(NodeAddrError::NoHost(_))));
+        assert!(matches!(
+            NodeAddr::parse(":1", None),
+            Err(NodeAddrError::NoHost(_))
+        ));
     }
 
     #[test]
