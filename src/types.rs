@@ -10,26 +10,27 @@ use std::time::Duration;
 /// A moment, as the time that has passed since the process started.
 ///
 /// Pure modules know no clock: the shell reads it once per readiness event and hands the result in.
+/// Nanoseconds in 64 bits reach 584 years and keep what is stored per command small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(Duration);
+pub struct Time(u64);
 
 impl Time {
     /// The start of the process.
-    pub const ZERO: Self = Self(Duration::ZERO);
+    pub const ZERO: Self = Self(0);
 
     /// The moment `since_start` after the start of the process.
-    pub const fn from_start(since_start: Duration) -> Self {
-        Self(since_start)
+    pub fn from_start(since_start: Duration) -> Self {
+        Self(nanos(since_start))
     }
 
     /// Time passed since the start of the process.
     pub const fn since_start(self) -> Duration {
-        self.0
+        Duration::from_nanos(self.0)
     }
 
     /// Time passed since `earlier`, zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -37,8 +38,13 @@ impl Add<Duration> for Time {
     type Output = Self;
 
     fn add(self, rest: Duration) -> Self {
-        Self(self.0.saturating_add(rest))
+        Self(self.0.saturating_add(nanos(rest)))
     }
+}
+
+/// The duration in nanoseconds, at most `u64::MAX` of them.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Number of a published topology snapshot; each new snapshot of a group has the next one.

@@ -1,1 +1,7 @@
-//! Floor 7. Placeholder header: replaced with the module.
+//! Floor 7. Redis nodes and Sentinels of our own, and what is shown with them.
+//! Used by `switchman demo`, by the live tests and by the benchmarks. Knows nothing of the data path:
+//! whoever wants Switchman in front of a deployment starts it.
+
+pub mod client;
+pub mod deployment;
+pub mod process;
