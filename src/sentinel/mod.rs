@@ -4,21 +4,16 @@
 mod settings;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tracing::info_span;
 
 pub use self::settings::{Settings, Source, Timings};
 pub use crate::topology::Status;
 
-use crate::tasks::Tasks;
+use crate::command;
 use crate::topology::Report;
 use crate::topology::Snapshot;
-
-/// Reports that may wait; a worker whose report does not fit drops it and reports again later.
-const REPORTS_MAX: usize = 1_024;
 
 /// What the rest of the process sees of one master group.
 #[derive(Debug)]
@@ -27,6 +22,8 @@ pub struct Handle {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Everything an operator may want to know.
     pub status: watch::Receiver<Arc<Status>>,
+    /// What commands are: the built-in table, overlaid with what the proven master told.
+    pub commands: watch::Receiver<Arc<command::Table>>,
     /// The way back: what workers tell.
     pub reports: mpsc::Sender<Report>,
 }

@@ -141,7 +141,10 @@ impl Reject<'_> {
                  in use on one node"
             ),
             Self::UnknownCommand { command } => {
-                format!("ERR unknown command '{}', with args beginning with: ", quoted(command))
+                format!(
+                    "ERR unknown command '{}', with args beginning with: ",
+                    quoted(command)
+                )
             }
             Self::WrongArity { name } => {
                 format!("ERR wrong number of arguments for '{name}' command")
@@ -190,14 +193,20 @@ mod tests {
         let name = MasterName::new("mymaster");
         let long = [b'\n'; 1000];
         let all = [
-            Reject::NoMaster { name: &name, held: Duration::from_secs(5) },
+            Reject::NoMaster {
+                name: &name,
+                held: Duration::from_secs(5),
+            },
             Reject::Uncertain,
             Reject::UncertainSilent,
             Reject::TransactionLost,
             Reject::ExecAborted,
             Reject::NoReplica,
             Reject::Refused { command: &long },
-            Reject::NotOffered { command: &long, sub: b"kill" },
+            Reject::NotOffered {
+                command: &long,
+                sub: b"kill",
+            },
             Reject::NoLease { max: 512 },
             Reject::NoLane { max: 512 },
             Reject::Unauthenticated,
@@ -210,9 +219,16 @@ mod tests {
         for reject in all {
             let mut out = Vec::new();
             reject.write(&mut out);
-            let line = out.strip_prefix(b"-").unwrap().strip_suffix(b"\r\n").unwrap();
+            let line = out
+                .strip_prefix(b"-")
+                .unwrap()
+                .strip_suffix(b"\r\n")
+                .unwrap();
             assert!(line.len() > 4 && line.len() < 300, "{reject:?}");
-            assert!(!line.contains(&b'\n') && !line.contains(&b'\r'), "{reject:?}");
+            assert!(
+                !line.contains(&b'\n') && !line.contains(&b'\r'),
+                "{reject:?}"
+            );
         }
     }
 }

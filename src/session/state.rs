@@ -92,7 +92,10 @@ impl Session {
     /// `resetCommand`).
     pub fn reset(&mut self) {
         let library = std::mem::take(&mut self.library);
-        *self = Self { library, ..Self::new(self.id) };
+        *self = Self {
+            library,
+            ..Self::new(self.id)
+        };
     }
 
     /// Whether the reply to the command that begins now is spoken; counts off a `SKIP`.
