@@ -142,6 +142,11 @@ impl Replies {
         self.out = buffer;
     }
 
+    /// The output's buffer, with whatever is in it.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.out
+    }
+
     /// Bytes held for the client: output it has not taken, and answers that wait for earlier ones.
     pub fn held_bytes(&self) -> usize {
         let parked = self.parked.as_ref();
@@ -151,6 +156,10 @@ impl Replies {
 
     #[cold]
     fn park(&mut self, seq: Seq, bytes: &[u8], piece: Piece) {
+        debug_assert!(
+            seq.wrapping_sub(self.head) < self.outstanding(),
+            "each request is answered once"
+        );
         let parked = self.parked.get_or_insert_default();
         // A sequence number is at most `outstanding` ahead of the head; on a target where that does
         // not fit an index, nothing fits anyway.
@@ -188,9 +197,8 @@ impl Replies {
 
     /// Moves what may leave now from `parked` to `out`, after `head` advanced by one.
     fn unpark(&mut self) {
-        if !self.pushes.is_empty() {
-            self.out.append(&mut self.pushes);
-        }
+        let pushes = std::mem::take(&mut self.pushes);
+        self.out.extend_from_slice(&pushes);
         let Some(parked) = &mut self.parked else {
             return;
         };
