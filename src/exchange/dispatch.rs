@@ -1,7 +1,7 @@
 //! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a wait.
 
 use crate::command::{Class, Command, Problem};
-use crate::exchange::client::{Client, Numbered, Wait};
+use crate::exchange::client::{Client, Ending, Numbered, Wait};
 use crate::exchange::link::{NodeId, State};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
@@ -95,6 +95,10 @@ impl Exchange {
             return Placed::Answered;
         };
         let command = group.table.classify(request);
+        if command.problem == Some(Problem::UnknownCommand) && request.is_cross_protocol() {
+            self.end(job.key, Ending::Now);
+            return Placed::Answered;
+        }
         let class = command.class;
         let locked_out = !client.session.is_logged_in() && group.wants_login();
         let plain = client.lease.is_none() || job.again.is_some_and(|number| number.shared);

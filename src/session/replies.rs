@@ -137,6 +137,12 @@ impl Replies {
         self.out.capacity() == 0
     }
 
+    /// Whether nothing is kept but an output buffer.
+    #[cfg(test)]
+    pub fn owns_nothing(&self) -> bool {
+        self.parked.is_none() && self.pushes.capacity() == 0
+    }
+
     /// Lends the output an empty buffer.
     pub fn lend(&mut self, buffer: Vec<u8>) {
         self.out = buffer;

@@ -1,7 +1,16 @@
 //! Floor 4, tests. A switchboard without sockets: links open when the test says so, nodes answer
 //! what the test makes them answer, and time passes only when it is told to.
 
+mod blocking;
+mod bounds;
+mod holding;
+mod losses;
+mod memory;
 mod order;
+mod pubsub;
+mod sessions;
+mod switching;
+mod transactions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -115,7 +124,7 @@ impl World {
         let mut picture = Snapshot::unknown(Duration::from_secs(5));
         picture.epoch = ConfigEpoch::new(1);
         picture.replicas = setup.replicas;
-        Self {
+        let mut world = Self {
             exchange: Exchange::new(setup.settings, vec![setup.group], 7),
             now: Time::from_start(Duration::from_secs(1)),
             wires: BTreeMap::new(),
@@ -128,7 +137,9 @@ impl World {
             picture,
             next_client: 100,
             order: 0,
-        }
+        };
+        world.publish(Phase::Unknown, None);
+        world
     }
 
     /// Publishes a picture with this phase and master, and the replicas as they are.
@@ -321,8 +332,8 @@ impl World {
         let (mut at, mut inline) = (0, Vec::new());
         while at < wire.arrived.len() {
             let limits = RequestLimits::AUTHENTICATED;
-            let decoded = decoder.decode(&wire.arrived[at..], &limits, &mut inline);
-            let Ok(Decoded::Request { request, consumed }) = decoded else {
+            let found = decoder.decode(&wire.arrived[at..], &limits, &mut inline);
+            let Ok(Decoded::Request { request, consumed }) = found else {
                 break;
             };
             self.order += 1;
