@@ -56,7 +56,9 @@ impl Turn {
                 }
             }
         }
-        let clients = (0..CLIENTS).map(|id| exchange.client_joined(0, id, now)).collect();
+        let clients = (0..CLIENTS)
+            .map(|id| exchange.client_joined(0, id, now))
+            .collect();
         Self {
             exchange,
             clients,
@@ -71,7 +73,8 @@ impl Turn {
     fn run(&mut self, requests: &[u8], to_master: &[u8], to_replica: &[u8]) -> usize {
         self.now = self.now + Duration::from_micros(100);
         for client in &self.clients {
-            self.exchange.client_bytes(*client, black_box(requests), self.now);
+            self.exchange
+                .client_bytes(*client, black_box(requests), self.now);
         }
         while let Some(link) = self.exchange.poll_dirty_link() {
             self.exchange.link_turn(link);
@@ -111,7 +114,11 @@ fn mix(depth: usize, reads: Reads) -> [Vec<u8>; 3] {
         } else {
             requests.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000001\r\n");
             let by_master = reads == Reads::Master || writes > 0;
-            let replies = if by_master { &mut to_master } else { &mut to_replica };
+            let replies = if by_master {
+                &mut to_master
+            } else {
+                &mut to_replica
+            };
             replies.extend_from_slice(REPLY);
         }
     }

@@ -200,12 +200,15 @@ impl Exchange {
         if ticket.spoken {
             lend(&mut client.replies, &mut self.spare);
         }
+        if !client.touched {
+            client.touched = true;
+            self.touched.push(ticket.client);
+        }
         if ticket.purpose == Purpose::Plain && ticket.spoken {
             client.replies.deliver(ticket.seq, frame, Piece::Last);
         } else {
             self.deliver_special(key, ticket, frame, kind);
         }
-        self.touch(ticket.client);
         true
     }
 

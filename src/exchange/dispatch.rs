@@ -2,7 +2,8 @@
 
 use crate::command::{Class, Command, Problem};
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
-use crate::exchange::link::{NodeId, State};
+use crate::exchange::link::{Link, NodeId, State};
+use crate::exchange::node::Group;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
@@ -181,7 +182,18 @@ impl Exchange {
             has_master: group.writable.is_some(),
             has_replica: !group.readable.is_empty(),
         };
-        match route::decide(class, facts) {
+        let target = route::decide(class, facts);
+        let beaten = match target {
+            Target::Master => client.beaten_to_master(group),
+            Target::Replica => client.beaten_to_replica(),
+            Target::Hold | Target::NoReplica => None,
+        };
+        if let Some(key) = beaten
+            && let Some(placed) = self.send_beaten(key, job, request.raw(), Kind::shared(class))
+        {
+            return placed;
+        }
+        match target {
             Target::Master => self.place_on_master(job, request, Kind::shared(class)),
             Target::Replica => self.place_on_replica(job, request),
             Target::Hold => self.hold(job),
@@ -285,52 +297,42 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(client.group) else {
             return Placed::Answered;
         };
-        if let Some(since) = client.held_since.take() {
-            group.counts.held_released += 1;
-            group.counts.hold_duration.record(job.now.since(since));
-        }
-        let Numbered {
-            seq,
-            spoken,
-            bounces,
-            origin: _,
-        } = client.number(job.again);
-        if link.pipeline.is_empty() {
-            link.heard_at = job.now;
-        }
-        let Kind {
-            class,
-            effect,
-            purpose,
-        } = kind;
-        let (client_key, arrived) = (job.key, job.arrived);
-        let ticket = Ticket {
-            client: client_key,
-            seq,
-            arrived,
-            class,
-            effect,
-            purpose,
-            spoken,
-            bounces,
+        let place = Place {
+            client,
+            group,
+            link: (key, link),
         };
-        link.pipeline.push(ticket, raw);
-        match link.lane.role {
-            Role::Master => {
-                client.master_out += 1;
-                client.master_link = Some(key);
-                client.writes_out += u32::from(effect == Effect::Writes);
-            }
-            Role::Replica => client.replica_out += 1,
-        }
-        if let Some(node) = group.nodes.get_mut(link.lane.node.0) {
-            node.in_flight += 1;
-        }
-        if !link.dirty && link.state != State::Opening {
-            link.dirty = true;
+        if place.append(job, raw, kind) {
             self.dirty_links.push(key);
         }
         Placed::Sent
+    }
+
+    /// The beaten track: a request goes where its client's last one went, without looking anything
+    /// up. `None` if that link is not the one to take any more.
+    #[inline]
+    fn send_beaten(&mut self, key: LinkKey, job: Job, raw: &[u8], kind: Kind) -> Option<Placed> {
+        let client = self.clients.get_mut(job.key)?;
+        let group = self.groups.get_mut(client.group)?;
+        let link = self.links.get_mut(key)?;
+        let node = link.lane.node;
+        let right = match link.lane.role {
+            Role::Master => group.writable == Some(node),
+            Role::Replica => group.readable.contains(&node),
+        };
+        let has_room = link.pipeline.pending_bytes() < self.settings.link_bytes;
+        if !right || !link.accepts() || !has_room {
+            return None;
+        }
+        let place = Place {
+            client,
+            group,
+            link: (key, link),
+        };
+        if place.append(job, raw, kind) {
+            self.dirty_links.push(key);
+        }
+        Some(Placed::Sent)
     }
 
     /// Answers with an error of our own.
@@ -376,6 +378,72 @@ impl Exchange {
             }
         }
         Placed::Answered
+    }
+}
+
+impl Client {
+    /// The link of its last request for the master, if the next one may follow it there.
+    fn beaten_to_master(&self, group: &Group) -> Option<LinkKey> {
+        let free = self.master_out == 0 || self.master_link == self.master_lane;
+        self.master_lane
+            .filter(|_| free && group.writable.is_some())
+    }
+
+    /// The link of its reads in flight: the next one joins them, so that the replies come in order.
+    fn beaten_to_replica(&self) -> Option<LinkKey> {
+        self.replica_lane.filter(|_| self.replica_out > 0)
+    }
+}
+
+/// Where a request goes.
+struct Place<'a> {
+    client: &'a mut Client,
+    group: &'a mut Group,
+    link: (LinkKey, &'a mut Link),
+}
+
+impl Place<'_> {
+    /// Puts a request on the link. Returns whether the link has to be written from now on.
+    #[inline]
+    fn append(self, job: Job, raw: &[u8], kind: Kind) -> bool {
+        let Self {
+            client,
+            group,
+            link: (key, link),
+        } = self;
+        if let Some(since) = client.held_since.take() {
+            group.counts.held_released += 1;
+            group.counts.hold_duration.record(job.now.since(since));
+        }
+        let number = client.number(job.again);
+        if link.pipeline.is_empty() {
+            link.heard_at = job.now;
+        }
+        let ticket = Ticket {
+            client: job.key,
+            seq: number.seq,
+            arrived: job.arrived,
+            class: kind.class,
+            effect: kind.effect,
+            purpose: kind.purpose,
+            spoken: number.spoken,
+            bounces: number.bounces,
+        };
+        link.pipeline.push(ticket, raw);
+        match link.lane.role {
+            Role::Master => {
+                client.master_out += 1;
+                client.master_link = Some(key);
+                client.writes_out += u32::from(kind.effect == Effect::Writes);
+            }
+            Role::Replica => client.replica_out += 1,
+        }
+        if let Some(node) = group.nodes.get_mut(link.lane.node.0) {
+            node.in_flight += 1;
+        }
+        let wakes = !link.dirty && link.state != State::Opening;
+        link.dirty |= wakes;
+        wakes
     }
 }
 
