@@ -87,7 +87,7 @@ impl Exchange {
         self.mark_dirty(key);
     }
 
-    /// Places what the client has: first requests that were lost unsent, then its input.
+    /// Places what the client has: first requests to be placed anew, then its input.
     pub(super) fn pump(&mut self, key: ClientKey, now: Time) {
         while let Some(client) = self.clients.get_mut(key)
             && let Some(again) = client.again.pop_front()

@@ -11,6 +11,7 @@
 //!  link_bytes ──► scan ──► Ticket ──► Client.replies (request order) ──► output / took
 //!  link_lost  ──► written, may write: UNCERTAIN │ else: Client.again, placed anew first
 //!  topology   ──► held clients resume, links to nodes that were left are lost or drained
+//!  every input ─► settle: clients whose wait is over go on, in order; nothing else resumes one
 //! ```
 //!
 //! After each input the caller performs what [`Exchange::poll_action`] gives, writes the links of
@@ -190,6 +191,7 @@ impl Exchange {
         let waits = |group: &Group| {
             !group.held.is_empty()
                 || !group.unsubscribed.is_empty()
+                || !group.provers.is_empty()
                 || group.is_backing_off()
                 || group.is_busy()
         };

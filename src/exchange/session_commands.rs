@@ -239,13 +239,26 @@ impl Exchange {
 
     /// A link proves nobody's login any more: the next client has its turn.
     pub(super) fn proof_ended(&mut self, index: GroupIndex) {
+        if let Some(group) = self.groups.get_mut(index) {
+            group.proofs = group.proofs.saturating_sub(1);
+        }
+        self.next_proofs(index);
+    }
+
+    /// As many clients have their turn as there is room for. One that does not take it, because it
+    /// is held or gone, leaves it to those of the next tick.
+    pub(super) fn next_proofs(&mut self, index: GroupIndex) {
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
-        group.proofs = group.proofs.saturating_sub(1);
-        while let Some(key) = group.provers.pop_front() {
+        let mut room = PROOFS_MAX.saturating_sub(group.proofs);
+        while room > 0
+            && let Some(group) = self.groups.get_mut(index)
+            && let Some(key) = group.provers.pop_front()
+        {
             if self.clients.get(key).map(|client| client.wait) == Some(Wait::Turn) {
-                return self.end_wait(key, Wait::Turn);
+                room -= 1;
+                self.end_wait(key, Wait::Turn);
             }
         }
     }

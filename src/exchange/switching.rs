@@ -156,6 +156,7 @@ impl Exchange {
             self.resume_held(index);
         }
         self.restore_subscriptions(index, now);
+        self.next_proofs(index);
         self.expire_held(index, now);
     }
 

@@ -764,7 +764,7 @@ fn whatever_happens_everybody_is_told_the_truth_once() {
 fn seeds() -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = number("SWITCHMAN_SEED");
-    let count = number("SWITCHMAN_SEEDS").unwrap_or(if first.is_some() { 1 } else { 120 });
+    let count = number("SWITCHMAN_SEEDS").unwrap_or(if first.is_some() { 1 } else { 80 });
     let first = first.unwrap_or(0);
     first..first + count
 }

@@ -530,3 +530,23 @@ fn commands_on_other_clients_and_bare_errors_are_answered_here() {
     world.answer_all("m");
     world.assert_calm();
 }
+
+#[test]
+fn clients_whose_turn_others_leave_unused_have_it_all_the_same() {
+    let mut world = locked();
+    let clients: Vec<_> = (0..80).map(|_| world.client()).collect();
+    for client in &clients {
+        world.send(*client, &["AUTH app secret"]);
+    }
+    world.switching();
+    for client in &clients[..64] {
+        world.leave(*client);
+    }
+    world.switch_to("m", &[]);
+    world.pass(ms(50));
+    world.open_all();
+    for client in &clients[64..] {
+        assert_eq!(world.heard(*client), "+OK|");
+    }
+    world.assert_calm();
+}
