@@ -57,6 +57,18 @@ impl RequestLimits {
         max_bulk: usize::MAX,
         authenticated: true,
     };
+
+    /// Arguments, and bytes of one, that raise no error of any kind.
+    #[inline]
+    pub(super) fn in_force(&self) -> (usize, usize) {
+        if self.authenticated {
+            return (self.max_args, self.max_bulk);
+        }
+        (
+            self.max_args.min(UNAUTHENTICATED_ARGS),
+            self.max_bulk.min(UNAUTHENTICATED_BULK),
+        )
+    }
 }
 
 impl Default for RequestLimits {
