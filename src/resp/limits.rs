@@ -32,8 +32,8 @@ pub struct RequestLimits {
     pub max_args: usize,
     /// Bytes of one argument (Redis's `proto-max-bulk-len`); more is `invalid bulk length`.
     pub max_bulk: usize,
-    /// Whether the client has authenticated, or needs not to. Until then the lower limits
-    /// [`UNAUTHENTICATED_ARGS`] and [`UNAUTHENTICATED_BULK`] hold too, with error texts of their own.
+    /// Whether the client has authenticated, or needs not to. Until then [`UNAUTHENTICATED_ARGS`]
+    /// and [`UNAUTHENTICATED_BULK`] hold too, with error texts of their own.
     pub authenticated: bool,
 }
 
