@@ -10,26 +10,27 @@ use std::time::Duration;
 /// A moment, as the time that has passed since the process started.
 ///
 /// Pure modules know no clock: the shell reads it once per readiness event and hands the result in.
+/// Nanoseconds in 64 bits reach 584 years and keep what is stored per command small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time(Duration);
+pub struct Time(u64);
 
 impl Time {
     /// The start of the process.
-    pub const ZERO: Self = Self(Duration::ZERO);
+    pub const ZERO: Self = Self(0);
 
     /// The moment `since_start` after the start of the process.
-    pub const fn from_start(since_start: Duration) -> Self {
-        Self(since_start)
+    pub fn from_start(since_start: Duration) -> Self {
+        Self(nanos(since_start))
     }
 
     /// Time passed since the start of the process.
     pub const fn since_start(self) -> Duration {
-        self.0
+        Duration::from_nanos(self.0)
     }
 
     /// Time passed since `earlier`, zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -37,8 +38,13 @@ impl Add<Duration> for Time {
     type Output = Self;
 
     fn add(self, rest: Duration) -> Self {
-        Self(self.0.saturating_add(rest))
+        Self(self.0.saturating_add(nanos(rest)))
     }
+}
+
+/// The duration in nanoseconds, at most `u64::MAX` of them.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Number of a published topology snapshot; each new snapshot of a group has the next one.
@@ -128,7 +134,10 @@ impl NodeAddr {
     /// The address `host`:`port`, or `None` where Sentinel said "I do not know": no host, or port 0.
     pub fn new(host: &str, port: u16) -> Option<Self> {
         let known = !host.is_empty() && port != 0;
-        known.then(|| Self { host: Arc::from(host), port })
+        known.then(|| Self {
+            host: Arc::from(host),
+            port,
+        })
     }
 
     /// Host name or IP address, IPv6 without brackets.
@@ -153,7 +162,10 @@ impl NodeAddr {
             Some((host, port)) => (host, port.parse().map_err(|_| no_port())?),
             None => (text, default_port.ok_or_else(no_port)?),
         };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
         if host.is_empty() {
             return Err(NodeAddrError::NoHost(text.to_owned()));
         }
@@ -233,7 +245,11 @@ mod tests {
     #[test]
     fn addresses_are_read_as_people_write_them() {
         let check = |text: &str, want: &str| {
-            assert_eq!(NodeAddr::parse(text, Some(26379)).unwrap().to_string(), want, "{text}");
+            assert_eq!(
+                NodeAddr::parse(text, Some(26379)).unwrap().to_string(),
+                want,
+                "{text}"
+            );
         };
         check("redis-1:6379", "redis-1:6379");
         check("redis-1", "redis-1:26379");
@@ -245,10 +261,24 @@ mod tests {
 
     #[test]
     fn broken_addresses_say_what_is_missing() {
-        for text in ["host", "host:", "host:0", "host:65536", "host:x", "::1", "[::1]"] {
-            assert!(matches!(NodeAddr::parse(text, None), Err(NodeAddrError::NoPort(_))), "{text}");
+        for text in [
+            "host",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:x",
+            "::1",
+            "[::1]",
+        ] {
+            assert!(
+                matches!(NodeAddr::parse(text, None), Err(NodeAddrError::NoPort(_))),
+                "{text}"
+            );
         }
-        assert!(matches!(NodeAddr::parse(":1", None), Err(NodeAddrError::NoHost(_))));
+        assert!(matches!(
+            NodeAddr::parse(":1", None),
+            Err(NodeAddrError::NoHost(_))
+        ));
     }
 
     #[test]

@@ -45,10 +45,16 @@ impl FromStr for ListenAddr {
         if let Some(host) = text.strip_suffix(":0") {
             // Port 0 means "any free port" for a listener, while no node can have it.
             let addr = NodeAddr::parse(&format!("{host}:1"), None)?;
-            return Ok(Self::Tcp { host: addr.host().to_owned(), port: 0 });
+            return Ok(Self::Tcp {
+                host: addr.host().to_owned(),
+                port: 0,
+            });
         }
         let addr = NodeAddr::parse(text, None)?;
-        Ok(Self::Tcp { host: addr.host().to_owned(), port: addr.port() })
+        Ok(Self::Tcp {
+            host: addr.host().to_owned(),
+            port: addr.port(),
+        })
     }
 }
 
@@ -68,7 +74,12 @@ mod tests {
 
     #[test]
     fn listen_addresses_print_as_they_are_read() {
-        for text in ["127.0.0.1:6379", "[::]:0", "localhost:0", "unix:/run/s.sock"] {
+        for text in [
+            "127.0.0.1:6379",
+            "[::]:0",
+            "localhost:0",
+            "unix:/run/s.sock",
+        ] {
             assert_eq!(text.parse::<ListenAddr>().unwrap().to_string(), text);
         }
         assert!("unix:s.sock".parse::<ListenAddr>().is_err());

@@ -77,14 +77,20 @@ impl ConnectError {
 pub async fn connect(addr: &NodeAddr, limit: Duration) -> Result<Stream, ConnectError> {
     match timeout(limit, resolve_and_connect(addr)).await {
         Ok(result) => result,
-        Err(Elapsed { .. }) => Err(ConnectError::TimedOut { addr: addr.clone(), limit }),
+        Err(Elapsed { .. }) => Err(ConnectError::TimedOut {
+            addr: addr.clone(),
+            limit,
+        }),
     }
 }
 
 async fn resolve_and_connect(addr: &NodeAddr) -> Result<Stream, ConnectError> {
     let found = lookup_host((addr.host(), addr.port()))
         .await
-        .map_err(|source| ConnectError::Resolve { addr: addr.clone(), source })?;
+        .map_err(|source| ConnectError::Resolve {
+            addr: addr.clone(),
+            source,
+        })?;
     let mut last = None;
     for socket in found {
         match TcpStream::connect(socket).await {
@@ -93,15 +99,19 @@ async fn resolve_and_connect(addr: &NodeAddr) -> Result<Stream, ConnectError> {
         }
     }
     match last {
-        Some(source) => Err(ConnectError::Connect { addr: addr.clone(), source }),
+        Some(source) => Err(ConnectError::Connect {
+            addr: addr.clone(),
+            source,
+        }),
         None => Err(ConnectError::NoAddress { addr: addr.clone() }),
     }
 }
 
 /// Sets what every TCP stream of ours has: no Nagle delay, and keepalive.
 pub(super) fn prepare(stream: TcpStream) -> Stream {
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
     // A socket that refuses these options is dead or dying; its first read says so better.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);

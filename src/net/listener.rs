@@ -50,7 +50,10 @@ impl Listener {
             ListenAddr::Tcp { host, port } => bind_tcp(host, *port).await,
             ListenAddr::Unix(path) => bind_unix(path).await,
         };
-        bound.map_err(|source| BindError { addr: addr.clone(), source })
+        bound.map_err(|source| BindError {
+            addr: addr.clone(),
+            source,
+        })
     }
 
     /// The address bound, with the port that the system chose where 0 was asked for.
@@ -58,7 +61,10 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let addr = listener.local_addr()?;
-                Ok(ListenAddr::Tcp { host: addr.ip().to_string(), port: addr.port() })
+                Ok(ListenAddr::Tcp {
+                    host: addr.ip().to_string(),
+                    port: addr.port(),
+                })
             }
             Self::Unix(_, path) => Ok(ListenAddr::Unix(path.0.clone())),
         }
@@ -72,9 +78,10 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| prepare(stream)),
-            Self::Unix(listener, _) => {
-                listener.accept().await.map(|(stream, _)| Stream::Unix(stream))
-            }
+            Self::Unix(listener, _) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| Stream::Unix(stream)),
         }
     }
 
@@ -93,7 +100,10 @@ async fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         socket.set_reuse_address(true)?;
-        match socket.bind(&addr.into()).and_then(|()| socket.listen(BACKLOG)) {
+        match socket
+            .bind(&addr.into())
+            .and_then(|()| socket.listen(BACKLOG))
+        {
             Ok(()) => return TcpListener::from_std(socket.into()).map(Listener::Tcp),
             Err(error) => last = error,
         }
@@ -109,5 +119,7 @@ async fn bind_unix(path: &Path) -> io::Result<Listener> {
 }
 
 async fn is_socket(path: &Path) -> bool {
-    tokio::fs::metadata(path).await.is_ok_and(|meta| meta.file_type().is_socket())
+    tokio::fs::metadata(path)
+        .await
+        .is_ok_and(|meta| meta.file_type().is_socket())
 }

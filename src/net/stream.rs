@@ -62,9 +62,9 @@ impl Stream {
     /// The peer as `ip:port`, or `unix` for a Unix-domain peer.
     pub fn peer(&self) -> String {
         match self {
-            Self::Tcp(stream) => {
-                stream.peer_addr().map_or_else(|_| "gone".to_owned(), |peer| peer.to_string())
-            }
+            Self::Tcp(stream) => stream
+                .peer_addr()
+                .map_or_else(|_| "gone".to_owned(), |peer| peer.to_string()),
             Self::Unix(_) => "unix".to_owned(),
         }
     }

@@ -1,1 +1,23 @@
-//! Floor 3. Placeholder header: replaced with the module.
+//! Floor 3. One client's conversation: what it has set, what it may ask, and its replies in order.
+//! Knows no sockets, no nodes and no other client.
+//!
+//! ```text
+//!             bytes                 frames                      commands
+//!  client ───────────► RequestDecoder ───────► Session::local ───────────► (placed by `exchange`)
+//!                                                  │ answered here             │
+//!  client ◄─────────── Replies ◄───────────────────┴───────────────────────────┘ answered by a node
+//! ```
+
+mod hello;
+mod local;
+mod reject;
+mod replies;
+mod state;
+mod subscriptions;
+
+pub use hello::{HelloFacts, HelloRequest};
+pub use local::{Login, Outcome};
+pub use reject::Reject;
+pub use replies::{Piece, Replies, Seq};
+pub use state::{IdentityId, Session, Speech};
+pub use subscriptions::{Announcement, Subscriptions};

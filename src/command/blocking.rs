@@ -1,0 +1,190 @@
+//! Floor 1. Which requests hold up their connection, how long, and whether they may be repeated.
+//! Must not know clocks or connections.
+
+use std::time::Duration;
+
+use crate::command::options::StreamOptions;
+
+/// What is known about a request that waits at the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Whether it takes nothing away and names the positions it reads from, so that it can be
+    /// issued again at any time: `XREAD` whose IDs are neither `$` nor `+`.
+    pub repeatable: bool,
+    /// Where it says how long to wait; `None` if that is not known (a module's command).
+    pub timeout: Option<Timeout>,
+}
+
+/// Where a request says how long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// Position among the words of the request, the name being word 0.
+    pub word: usize,
+    /// What the number there counts.
+    pub unit: Unit,
+}
+
+/// What the number in a timeout counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds; a decimal fraction is allowed since Redis 6.0.
+    Seconds,
+    /// Whole milliseconds.
+    Milliseconds,
+}
+
+impl Unit {
+    /// The time that `word` stands for; zero is "without end".
+    ///
+    /// `None` if a server would refuse it: no number, negative, or too large.
+    pub fn read(self, word: &[u8]) -> Option<Duration> {
+        let text = std::str::from_utf8(word).ok()?;
+        match self {
+            Self::Seconds => Duration::try_from_secs_f64(text.parse().ok()?).ok(),
+            Self::Milliseconds => text.parse().ok().map(Duration::from_millis),
+        }
+    }
+
+    /// How to write the timeout `rest`, at least one millisecond, because zero would be "without
+    /// end".
+    pub fn write(self, rest: Duration) -> String {
+        let rest = rest.max(Duration::from_millis(1));
+        match self {
+            Self::Seconds => format!("{}.{:03}", rest.as_secs(), rest.subsec_millis()),
+            Self::Milliseconds => rest.as_millis().to_string(),
+        }
+    }
+}
+
+/// What is known about how the command `name` (lower case) with these `words`, `argc` in number,
+/// the name included, waits; for requests of class `Leased(Blocking)` and `Leased(Wait)`.
+pub fn blocking<'a>(
+    name: &str,
+    argc: usize,
+    words: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Blocking {
+    let seconds = |word| {
+        Some(Timeout {
+            word,
+            unit: Unit::Seconds,
+        })
+    };
+    let milliseconds = |word| {
+        Some(Timeout {
+            word,
+            unit: Unit::Milliseconds,
+        })
+    };
+    let timeout = match name {
+        "blpop" | "brpop" | "bzpopmin" | "bzpopmax" => seconds(argc.saturating_sub(1)),
+        "blmove" | "blmovem" => seconds(5),
+        "brpoplpush" => seconds(3),
+        "blmpop" | "bzmpop" => seconds(1),
+        "wait" => milliseconds(2),
+        "waitaof" => milliseconds(3),
+        "xread" | "xreadgroup" => StreamOptions::of(words.clone())
+            .block
+            .and_then(milliseconds),
+        _ => None,
+    };
+    Blocking {
+        repeatable: name == "xread" && names_positions(argc, words),
+        timeout,
+    }
+}
+
+/// Whether all IDs of an `XREAD` are positions in the stream, not "what is the last one now".
+fn names_positions<'a>(argc: usize, words: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+    let Some(first) = StreamOptions::of(words.clone()).keys else {
+        return false;
+    };
+    let keys = argc.saturating_sub(first) / 2;
+    keys > 0 && words.skip(first + keys).all(|id| id != b"$" && id != b"+")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Blocking {
+        let words: Vec<&[u8]> = text.split(' ').map(str::as_bytes).collect();
+        let name = text.split(' ').next().unwrap().to_ascii_lowercase();
+        blocking(&name, words.len(), words.iter().copied())
+    }
+
+    #[test]
+    fn timeouts_are_found_where_the_command_has_them() {
+        let check = |text: &str, word: usize, unit: Unit| {
+            assert_eq!(of(text).timeout, Some(Timeout { word, unit }), "{text}");
+        };
+        check("BLPOP a b 5", 3, Unit::Seconds);
+        check("BRPOP a 5", 2, Unit::Seconds);
+        check("BZPOPMIN a 5", 2, Unit::Seconds);
+        check("BZPOPMAX a 5", 2, Unit::Seconds);
+        check("BLMOVE a b LEFT RIGHT 5", 5, Unit::Seconds);
+        check("BLMOVEM a b LEFT RIGHT 5 COUNT 2 OBO", 5, Unit::Seconds);
+        check("BRPOPLPUSH a b 5", 3, Unit::Seconds);
+        check("BLMPOP 5 1 a LEFT", 1, Unit::Seconds);
+        check("BZMPOP 5 1 a MIN", 1, Unit::Seconds);
+        check("WAIT 1 5", 2, Unit::Milliseconds);
+        check("WAITAOF 1 1 5", 3, Unit::Milliseconds);
+        check("XREAD COUNT 1 BLOCK 5 STREAMS a 0", 4, Unit::Milliseconds);
+        check(
+            "XREADGROUP GROUP g c BLOCK 5 STREAMS a >",
+            5,
+            Unit::Milliseconds,
+        );
+        assert_eq!(of("BF.BLOCK a 5").timeout, None);
+        assert_eq!(of("XREAD STREAMS a 0").timeout, None);
+    }
+
+    #[test]
+    fn only_reads_of_named_positions_may_be_issued_again() {
+        let check = |text: &str, want: bool| assert_eq!(of(text).repeatable, want, "{text}");
+        check("XREAD BLOCK 5 STREAMS a 0", true);
+        check("XREAD BLOCK 5 STREAMS a b 0 7-1", true);
+        check("XREAD BLOCK 5 STREAMS a $", false);
+        check("XREAD BLOCK 5 STREAMS a b 0 $", false);
+        check("XREAD BLOCK 5 STREAMS a +", false);
+        check("XREAD BLOCK 5 STREAMS $ 0", true);
+        check("XREAD BLOCK 5 STREAMS", false);
+        check("XREADGROUP GROUP g c BLOCK 5 STREAMS a 0", false);
+        check("BLPOP a 5", false);
+        check("BLMOVE a b LEFT RIGHT 5", false);
+        check("WAIT 1 5", false);
+    }
+
+    #[test]
+    fn timeouts_are_read_as_servers_read_them() {
+        let check = |unit: Unit, text: &str, want: Option<u64>| {
+            let want = want.map(Duration::from_millis);
+            assert_eq!(unit.read(text.as_bytes()), want, "{text}");
+        };
+        check(Unit::Seconds, "0", Some(0));
+        check(Unit::Seconds, "1.5", Some(1500));
+        check(Unit::Seconds, "0.001", Some(1));
+        check(Unit::Seconds, "-1", None);
+        check(Unit::Seconds, "inf", None);
+        check(Unit::Seconds, "nan", None);
+        check(Unit::Seconds, "x", None);
+        check(Unit::Milliseconds, "0", Some(0));
+        check(Unit::Milliseconds, "1500", Some(1500));
+        check(Unit::Milliseconds, "1.5", None);
+        check(Unit::Milliseconds, "-1", None);
+        check(Unit::Milliseconds, "", None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_timeout_never_means_without_end() {
+        for unit in [Unit::Seconds, Unit::Milliseconds] {
+            for rest in [
+                Duration::ZERO,
+                Duration::from_nanos(1),
+                Duration::from_millis(61_005),
+            ] {
+                let read = unit.read(unit.write(rest).as_bytes()).unwrap();
+                assert_eq!(read, rest.max(Duration::from_millis(1)), "{unit:?}");
+            }
+        }
+    }
+}

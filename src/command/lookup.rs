@@ -1,0 +1,195 @@
+//! Floor 1. Finds a name among the known ones without allocation, in any case of letters.
+//! Must not know what a name means.
+
+/// Longest name, in bytes, that can be found. The longest of a server has 24.
+pub(super) const NAME_MAX: usize = 32;
+
+/// Most names in one index; the built-in ones are some 500.
+pub(super) const NAMES_MAX: usize = 8192;
+
+const EMPTY: u16 = u16::MAX;
+const ODD: [u64; 5] = [
+    0x9e37_79b9_7f4a_7c15,
+    0xc2b2_ae3d_27d4_eb4f,
+    0x1656_67b1_9e37_79f9,
+    0xd6e8_feb8_6659_fd93,
+    0xa076_1d64_78bd_642f,
+];
+
+/// A name, lower-cased, together with the container to which it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    words: [u64; 4],
+    scope: u32,
+    length: u32,
+}
+
+impl Key {
+    /// The key of `text` in `scope`: 0 for commands, else 1 + the number of the container.
+    ///
+    /// `None` if `text` is empty or longer than [`NAME_MAX`].
+    #[inline]
+    pub(super) fn new(scope: u32, text: &[u8]) -> Option<Self> {
+        if text.is_empty() || text.len() > NAME_MAX {
+            return None;
+        }
+        let mut words = [0; 4];
+        let (whole, rest) = text.as_chunks::<8>();
+        for (word, bytes) in words.iter_mut().zip(whole) {
+            *word = lower(u64::from_le_bytes(*bytes));
+        }
+        if let Some(word) = words.get_mut(whole.len()) {
+            *word = lower(tail(rest));
+        }
+        Some(Self {
+            words,
+            scope,
+            length: u32::try_from(text.len()).ok()?,
+        })
+    }
+
+    #[inline]
+    fn hash(self) -> u64 {
+        let [a, b, c, d] = self.words;
+        let mixed = a.wrapping_mul(ODD[0])
+            ^ b.wrapping_mul(ODD[1])
+            ^ c.wrapping_mul(ODD[2])
+            ^ d.wrapping_mul(ODD[3])
+            ^ u64::from(self.scope).wrapping_mul(ODD[4]);
+        (mixed ^ (mixed >> 32)).wrapping_mul(ODD[0])
+    }
+}
+
+/// Fewer than eight bytes as one little-endian word, filled up with zeros.
+///
+/// Two loads that overlap in the middle, where both have the same bytes, instead of a loop.
+#[inline]
+fn tail(rest: &[u8]) -> u64 {
+    let length = rest.len();
+    if let (Some(front), Some(back)) = (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        let back = u64::from(u32::from_le_bytes(*back)) << (8 * (length - 4));
+        return u64::from(u32::from_le_bytes(*front)) | back;
+    }
+    match rest {
+        [] => 0,
+        [front, ..] => {
+            let (middle, back) = (rest[length / 2], rest[length - 1]);
+            u64::from(*front)
+                | u64::from(middle) << (8 * (length / 2))
+                | u64::from(back) << (8 * (length - 1))
+        }
+    }
+}
+
+/// Eight bytes at once to lower case, ASCII letters only.
+///
+/// Per byte: adding `0x80 - 'A'` carries into the top bit from `'A'` on, adding `0x7f - 'Z'` does
+/// from the byte after `'Z'` on. Where the first did and the second did not stands a capital.
+#[inline]
+const fn lower(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let low = word & (0x7f * EACH);
+    let from_a = low + (0x80 - 0x41) * EACH;
+    let past_z = low + (0x7f - 0x5a) * EACH;
+    let capital = (from_a ^ past_z) & !word & (0x80 * EACH);
+    word | (capital >> 2)
+}
+
+/// Open addressing over keys that are never removed.
+///
+/// Invariant: the length of `slots` is a power of two and at least four times that of `keys`, so
+/// that a probe ends; each slot is [`EMPTY`] or an index into `keys`.
+#[derive(Clone, Debug)]
+pub(super) struct Index {
+    slots: Vec<u16>,
+    keys: Vec<Key>,
+    shift: u32,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl Index {
+    /// An index of `keys`, whose numbers are their positions; of two equal ones the first counts.
+    pub(super) fn new(keys: Vec<Key>) -> Self {
+        debug_assert!(keys.len() <= NAMES_MAX, "the table bounds its names");
+        let length = (keys.len() * 4).next_power_of_two().max(64);
+        let shift = 64 - length.trailing_zeros();
+        let mut index = Self {
+            slots: vec![EMPTY; length],
+            keys,
+            shift,
+        };
+        for (number, key) in index.keys.clone().into_iter().enumerate() {
+            if let (Err(slot), Ok(number)) = (index.probe(key), u16::try_from(number)) {
+                index.slots[slot] = number;
+            }
+        }
+        index
+    }
+
+    /// Position of `key`.
+    #[inline]
+    pub(super) fn find(&self, key: Key) -> Option<usize> {
+        self.probe(key).ok()
+    }
+
+    /// Position of `key`, or the empty slot where it belongs.
+    #[inline]
+    fn probe(&self, key: Key) -> Result<usize, usize> {
+        let mask = self.slots.len() - 1;
+        let mut slot = usize::try_from(key.hash() >> self.shift).unwrap_or(0) & mask;
+        loop {
+            let number = self.slots[slot];
+            if number == EMPTY {
+                return Err(slot);
+            }
+            if self.keys[usize::from(number)] == key {
+                return Ok(usize::from(number));
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_and_only_letters_become_small() {
+        for byte in 0..=u8::MAX {
+            let word = lower(u64::from_le_bytes([byte; 8]));
+            assert_eq!(word.to_le_bytes(), [byte.to_ascii_lowercase(); 8], "{byte}");
+        }
+    }
+
+    #[test]
+    fn names_of_all_lengths_are_told_apart() {
+        let names: Vec<String> = (1..=NAME_MAX).map(|length| "x".repeat(length)).collect();
+        let keys = names
+            .iter()
+            .map(|name| Key::new(0, name.as_bytes()).unwrap())
+            .collect();
+        let index = Index::new(keys);
+        for (number, name) in names.iter().enumerate() {
+            let upper = name.to_uppercase();
+            assert_eq!(
+                index.find(Key::new(0, upper.as_bytes()).unwrap()),
+                Some(number)
+            );
+            assert_eq!(index.find(Key::new(1, name.as_bytes()).unwrap()), None);
+        }
+        assert_eq!(Key::new(0, b""), None);
+        assert_eq!(Key::new(0, "x".repeat(NAME_MAX + 1).as_bytes()), None);
+    }
+
+    #[test]
+    fn a_zero_byte_makes_another_name() {
+        let index = Index::new(vec![Key::new(0, b"get").unwrap()]);
+        assert_eq!(index.find(Key::new(0, b"get\0").unwrap()), None);
+    }
+}

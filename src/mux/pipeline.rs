@@ -1,0 +1,291 @@
+//! Floor 1. The FIFO of one connection: commands leave in order, replies come back in order.
+//!
+//! ```text
+//!  bytes   |  replied (gone)  |  written, no reply yet  |  not written yet  |
+//!                             ^ start                   ^ written           ^ end
+//!  tickets                    [t0][ t1 ][t2]...         [ tn ]
+//! ```
+//!
+//! A command's bytes stay until its reply has come, so that on a loss the caller can say of each one
+//! whether it was written, and send it again elsewhere where that is allowed.
+//!
+//! Invariants: `start <= written <= bytes.len()`; the lengths of `tickets` sum to
+//! `bytes.len() - start`; `flushes` rise in `upto`, and the last one is at the offset of `written`.
+
+use std::collections::VecDeque;
+
+use crate::types::Time;
+
+/// Replied bytes kept at the front before the rest is moved down. Moving costs a copy of what is in
+/// flight, so it waits until the front is at least as large.
+const COMPACT_ABOVE: usize = 64 * 1024;
+
+/// Capacity that an empty pipeline keeps; one huge command must not pin its memory for ever.
+const KEEP_CAPACITY: usize = 256 * 1024;
+
+/// What is in flight on one connection.
+#[derive(Debug)]
+pub struct Pipeline<T> {
+    bytes: Vec<u8>,
+    start: usize,
+    written: usize,
+    tickets: VecDeque<Entry<T>>,
+    flushes: VecDeque<Flush>,
+    /// Offset of `start` in the connection's whole output.
+    start_offset: u64,
+}
+
+/// A command that got its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed<T> {
+    /// What was handed in with the command.
+    pub ticket: T,
+    /// When its last byte was written.
+    pub written_at: Time,
+}
+
+/// A command that will get no reply, because its connection is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost<'a, T> {
+    /// What was handed in with the command.
+    pub ticket: T,
+    /// The command.
+    pub bytes: &'a [u8],
+    /// Whether a server can have it.
+    pub sent: Sent,
+}
+
+/// Whether a whole copy of a command can have reached the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Its last byte was never given to the socket: no server can have executed it.
+    No,
+    /// All of it was given to the socket: it may have been executed.
+    Yes,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry<T> {
+    ticket: T,
+    len: usize,
+}
+
+/// All bytes below the offset `upto` were written at `at` or before.
+#[derive(Clone, Copy, Debug)]
+struct Flush {
+    upto: u64,
+    at: Time,
+}
+
+impl<T: Copy> Pipeline<T> {
+    /// Nothing in flight.
+    pub const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            written: 0,
+            tickets: VecDeque::new(),
+            flushes: VecDeque::new(),
+            start_offset: 0,
+        }
+    }
+
+    /// Commands without a reply.
+    pub fn len(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// Whether every command got its reply.
+    pub fn is_empty(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
+    /// Bytes of commands without a reply, which is the memory they hold.
+    pub fn pending_bytes(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// The oldest command without a reply, if all of it was written.
+    pub fn oldest_written(&self) -> Option<T> {
+        let entry = self.tickets.front()?;
+        (self.start + entry.len <= self.written).then_some(entry.ticket)
+    }
+
+    /// The tickets of all commands without a reply, oldest first.
+    pub fn tickets(&self) -> impl Iterator<Item = T> + '_ {
+        self.tickets.iter().map(|entry| entry.ticket)
+    }
+
+    /// Appends a command; it leaves with the next write.
+    pub fn push(&mut self, ticket: T, command: &[u8]) {
+        self.bytes.extend_from_slice(command);
+        self.tickets.push_back(Entry { ticket, len: command.len() });
+    }
+
+    /// The bytes to write next.
+    pub fn unwritten(&self) -> &[u8] {
+        self.bytes.get(self.written..).unwrap_or_default()
+    }
+
+    /// Notes that the socket took the first `count` bytes of [`Pipeline::unwritten`].
+    pub fn advance_written(&mut self, count: usize, now: Time) {
+        self.written = (self.written + count).min(self.bytes.len());
+        let upto = self.start_offset + offset(self.written - self.start);
+        self.flushes.push_back(Flush { upto, at: now });
+    }
+
+    /// Takes the oldest command off, because its reply has come.
+    ///
+    /// `None` if no whole command was written: the peer sent a reply that nobody asked for.
+    pub fn complete(&mut self) -> Option<Completed<T>> {
+        let entry = *self.tickets.front()?;
+        if self.start + entry.len > self.written {
+            return None;
+        }
+        self.tickets.pop_front();
+        self.start += entry.len;
+        self.start_offset += offset(entry.len);
+        let written_at = self.flushed_at(self.start_offset);
+        if self.start == self.bytes.len() {
+            self.reset_buffer();
+        } else if self.start > COMPACT_ABOVE && self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.written -= self.start;
+            self.start = 0;
+        }
+        Some(Completed { ticket: entry.ticket, written_at })
+    }
+
+    /// Every command without a reply, oldest first. The caller drops the pipeline afterwards.
+    pub fn lost(&self) -> impl Iterator<Item = Lost<'_, T>> + '_ {
+        let mut at = self.start;
+        self.tickets.iter().map(move |entry| {
+            let end = at + entry.len;
+            let bytes = self.bytes.get(at..end).unwrap_or_default();
+            let sent = if end <= self.written { Sent::Yes } else { Sent::No };
+            at = end;
+            Lost { ticket: entry.ticket, bytes, sent }
+        })
+    }
+
+    /// When the byte before offset `end` was written.
+    fn flushed_at(&mut self, end: u64) -> Time {
+        while let Some(flush) = self.flushes.front() {
+            if flush.upto >= end {
+                return flush.at;
+            }
+            self.flushes.pop_front();
+        }
+        // Unreachable by the invariant on `flushes`; a wrong time is better than a crash.
+        Time::ZERO
+    }
+
+    fn reset_buffer(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+        self.written = 0;
+        self.flushes.clear();
+        if self.bytes.capacity() > KEEP_CAPACITY {
+            self.bytes.shrink_to(KEEP_CAPACITY);
+        }
+    }
+}
+
+impl<T: Copy> Default for Pipeline<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A length in memory as an offset in a stream.
+#[expect(clippy::as_conversions, reason = "usize has at most 64 bits on every target of Rust")]
+const fn offset(len: usize) -> u64 {
+    len as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_start(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn replies_complete_commands_in_the_order_of_their_writing() {
+        let mut pipeline = Pipeline::new();
+        pipeline.push('a', b"GET a");
+        pipeline.push('b', b"GET bb");
+        assert_eq!(pipeline.unwritten(), b"GET aGET bb");
+        pipeline.advance_written(5, at(1));
+        pipeline.advance_written(6, at(2));
+        let done = pipeline.complete().unwrap();
+        assert_eq!(done, Completed { ticket: 'a', written_at: at(1) });
+        assert_eq!(pipeline.complete().unwrap().written_at, at(2));
+        assert!(pipeline.is_empty() && pipeline.complete().is_none());
+    }
+
+    #[test]
+    fn a_reply_before_the_whole_command_was_written_is_nobodys() {
+        let mut pipeline = Pipeline::new();
+        pipeline.push('a', b"GET a");
+        pipeline.advance_written(4, at(1));
+        assert_eq!(pipeline.complete(), None);
+        assert_eq!(pipeline.oldest_written(), None);
+    }
+
+    #[test]
+    fn a_command_whose_last_byte_was_not_written_counts_as_not_sent() {
+        let mut pipeline = Pipeline::new();
+        pipeline.push(1, b"INCR a");
+        pipeline.push(2, b"INCR b");
+        pipeline.push(3, b"INCR c");
+        pipeline.advance_written(6 + 5, at(1));
+        let lost: Vec<_> = pipeline.lost().map(|lost| (lost.ticket, lost.sent)).collect();
+        assert_eq!(lost, [(1, Sent::Yes), (2, Sent::No), (3, Sent::No)]);
+        assert_eq!(pipeline.lost().nth(1).unwrap().bytes, b"INCR b");
+    }
+
+    proptest! {
+        /// Any order of pushes, partial writes and completions: what comes out is what went in.
+        #[test]
+        fn what_comes_out_is_what_went_in(ops in prop::collection::vec((0_u8..3, 1_usize..9_000), 1..200)) {
+            let mut pipeline = Pipeline::new();
+            let mut model: VecDeque<(u32, Vec<u8>)> = VecDeque::new();
+            let (mut next, mut wire, mut replied) = (0_u32, Vec::new(), 0_usize);
+            for (op, size) in ops {
+                match op {
+                    0 => {
+                        let body = vec![next.to_le_bytes()[0]; size];
+                        pipeline.push(next, &body);
+                        model.push_back((next, body));
+                        next += 1;
+                    }
+                    1 => {
+                        let count = size.min(pipeline.unwritten().len());
+                        wire.extend_from_slice(&pipeline.unwritten()[..count]);
+                        pipeline.advance_written(count, Time::ZERO);
+                    }
+                    _ => {
+                        let whole = model.front().is_some_and(|(_, body)| replied + body.len() <= wire.len());
+                        let done = pipeline.complete();
+                        prop_assert_eq!(done.is_some(), whole);
+                        if let Some(done) = done {
+                            let (ticket, body) = model.pop_front().unwrap();
+                            prop_assert_eq!(done.ticket, ticket);
+                            prop_assert_eq!(&wire[replied..replied + body.len()], &body[..]);
+                            replied += body.len();
+                        }
+                    }
+                }
+                let left: Vec<_> = pipeline.lost().map(|lost| (lost.ticket, lost.bytes.to_vec())).collect();
+                prop_assert_eq!(left, model.iter().cloned().collect::<Vec<_>>());
+                prop_assert_eq!(pipeline.pending_bytes(), model.iter().map(|(_, b)| b.len()).sum::<usize>());
+            }
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! Floor 0. Takes requests off the bytes of a client, one whole request at a time.
+//! Owns Redis's rules and error texts of request framing. Knows no command and keeps no bytes.
+
+use memchr::memchr;
+
+use crate::resp::cursor::{self, Crlf, Number};
+use crate::resp::limits::{LINE_MAX, RequestLimits, UNAUTHENTICATED_ARGS, UNAUTHENTICATED_BULK};
+use crate::resp::{encode, inline};
+
+/// Finds the requests in a client's bytes; one per client.
+///
+/// Stricter than Redis in one thing: each CRLF of an array is checked, because a request is
+/// forwarded as it came, and what one parser skips another may obey. In exchange two things do
+/// not depend on how the bytes were cut: what a request is, and what is too long.
+#[derive(Clone, Debug, Default)]
+pub struct RequestDecoder {
+    /// Where the first argument that is not whole begins, 0 before the third argument.
+    resume: usize,
+    /// Arguments from `resume` on.
+    left: usize,
+    /// The line that is not whole has no terminator before this offset.
+    searched: usize,
+}
+
+/// What [`RequestDecoder::decode`] found at the front of its bytes.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "bytes that are not consumed are decoded again"]
+pub enum Decoded<'a> {
+    /// A whole request.
+    Request {
+        /// The request.
+        request: Request<'a>,
+        /// Its bytes in the buffer, to be skipped before the next call.
+        consumed: usize,
+    },
+    /// Something Redis skips without a reply: an empty line, or an array of no elements.
+    Nothing {
+        /// Its bytes in the buffer, to be skipped before the next call.
+        consumed: usize,
+    },
+    /// The beginning of a request.
+    Incomplete {
+        /// No request is whole before this many more bytes, at least 1. For an argument the rest
+        /// of it with its CRLF, however large.
+        missing: usize,
+    },
+}
+
+/// Why a client's bytes are no request. Redis answers with the text and closes the connection.
+///
+/// The texts are Redis's own (`networking.c`); the two about CRLF are ours, in Redis's manner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// An inline command longer than [`LINE_MAX`].
+    #[error("too big inline request")]
+    InlineTooBig,
+    /// An inline command with a quote left open, or one that ends inside a word.
+    #[error("unbalanced quotes in request")]
+    UnbalancedQuotes,
+    /// No end of the `*` header within [`LINE_MAX`].
+    #[error("too big mbulk count string")]
+    CountTooBig,
+    /// The number of arguments is no number, or above [`RequestLimits::max_args`].
+    #[error("invalid multibulk length")]
+    InvalidCount,
+    /// More than [`UNAUTHENTICATED_ARGS`] arguments before authentication.
+    #[error("unauthenticated multibulk length")]
+    UnauthenticatedCount,
+    /// No end of a `$` header within [`LINE_MAX`].
+    #[error("too big bulk count string")]
+    BulkLineTooBig,
+    /// An argument that does not begin with `$`.
+    #[error("expected '$', got '{}'", got.escape_ascii())]
+    ExpectedBulk {
+        /// The byte in its place.
+        got: u8,
+    },
+    /// The length of an argument is no number, negative, or above [`RequestLimits::max_bulk`].
+    #[error("invalid bulk length")]
+    InvalidBulk,
+    /// More than [`UNAUTHENTICATED_BULK`] bytes in an argument before authentication.
+    #[error("unauthenticated bulk length")]
+    UnauthenticatedBulk,
+    /// The carriage return behind a count or a length stands alone (Redis does not look).
+    #[error("expected CRLF after length")]
+    HeaderNotCrlf,
+    /// An argument is not followed by CRLF (Redis does not look).
+    #[error("expected CRLF after bulk")]
+    BulkNotCrlf,
+}
+
+/// One whole request, as an array of bulks.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    raw: &'a [u8],
+    name: &'a [u8],
+    arg1: Option<&'a [u8]>,
+    argc: usize,
+}
+
+/// The arguments of a request, its name first. Reads them anew from the raw bytes.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl RequestDecoder {
+    /// Looks for one request at the front of `buf`.
+    ///
+    /// `buf` holds all bytes not yet consumed. After [`Decoded::Incomplete`] the next call must
+    /// be given the same bytes with more behind them; arguments already seen are not read again.
+    /// An inline command is rewritten as an array of bulks into `inline`, whose former contents
+    /// are lost; no other request touches it.
+    ///
+    /// After an error nothing else can be read from this client.
+    #[inline]
+    pub fn decode<'a>(
+        &mut self,
+        buf: &'a [u8],
+        limits: &RequestLimits,
+        inline: &'a mut Vec<u8>,
+    ) -> Result<Decoded<'a>, RequestError> {
+        let found = match buf {
+            [b'*', count @ ..] => self.array(buf, count, limits),
+            [] => Err(Stop::Missing(1)),
+            _ => self.inline(buf, inline),
+        };
+        match found {
+            Ok(found) => {
+                *self = Self::default();
+                Ok(found)
+            }
+            Err(Stop::Missing(missing)) => Ok(Decoded::Incomplete { missing }),
+            Err(Stop::Fault(fault)) => Err(fault),
+        }
+    }
+
+    #[inline]
+    fn array<'a>(
+        &mut self,
+        buf: &'a [u8],
+        count: &'a [u8],
+        limits: &RequestLimits,
+    ) -> Result<Decoded<'a>, Stop> {
+        let (argc, behind_count) = match cursor::number(count) {
+            Number::Whole { value, rest } => (allowed_count(value, limits)?, rest),
+            _ => return Err(self.odd_header(buf, buf, Header::Count)),
+        };
+        let Some(behind_name) = argc.checked_sub(1) else {
+            return Ok(Decoded::Nothing {
+                consumed: distance(buf, behind_count),
+            });
+        };
+        // The name and the first argument are read again if the request came in pieces: their
+        // bodies are skipped, not scanned, and so the decoder has no need to keep them.
+        let (name, mut rest) = self.bulk(buf, behind_count, limits)?;
+        let mut second = None;
+        let mut left = behind_name;
+        if let Some(behind_second) = behind_name.checked_sub(1) {
+            let (body, behind) = self.bulk(buf, rest, limits)?;
+            (second, rest, left) = (Some(body), behind, behind_second);
+        }
+        if self.resume != 0 {
+            (rest, left) = (buf.get(self.resume..).unwrap_or_default(), self.left);
+        }
+        while let Some(fewer) = left.checked_sub(1) {
+            match self.bulk(buf, rest, limits) {
+                Ok((_, behind)) => (rest, left) = (behind, fewer),
+                Err(stop) => {
+                    (self.resume, self.left) = (distance(buf, rest), left);
+                    return Err(stop);
+                }
+            }
+        }
+        let consumed = distance(buf, rest);
+        let raw = buf.get(..consumed).unwrap_or_default();
+        Ok(Decoded::Request {
+            request: Request {
+                raw,
+                name,
+                arg1: second,
+                argc,
+            },
+            consumed,
+        })
+    }
+
+    /// Reads the argument at the front of `rest`, a tail of `buf`; returns what is behind it too.
+    #[inline]
+    fn bulk<'a>(
+        &mut self,
+        buf: &'a [u8],
+        rest: &'a [u8],
+        limits: &RequestLimits,
+    ) -> Result<(&'a [u8], &'a [u8]), Stop> {
+        let [b'$', length @ ..] = rest else {
+            return Err(self.odd_header(buf, rest, Header::Bulk));
+        };
+        let (length, body) = match cursor::number(length) {
+            Number::Whole { value, rest } => (allowed_bulk(value, limits)?, rest),
+            _ => return Err(self.odd_header(buf, rest, Header::Bulk)),
+        };
+        let Some((body, tail)) = body.split_at_checked(length) else {
+            let missing = length.saturating_sub(body.len());
+            return Err(Stop::Missing(missing.saturating_add(2)));
+        };
+        match cursor::crlf(tail) {
+            Crlf::Whole { rest } => Ok((body, rest)),
+            Crlf::Incomplete { missing } => Err(Stop::Missing(missing)),
+            Crlf::Wrong => Err(Stop::Fault(RequestError::BulkNotCrlf)),
+        }
+    }
+
+    /// Decides about the header at the front of `line`, a tail of `buf`, that could not be read.
+    ///
+    /// Like Redis it looks for the end of the line first and at its contents then.
+    #[cold]
+    fn odd_header(&mut self, buf: &[u8], line: &[u8], header: Header) -> Stop {
+        let [lead, number @ ..] = line else {
+            return Stop::Missing(1);
+        };
+        let begun = match header {
+            Header::Count => true,
+            Header::Bulk => *lead == b'$',
+        };
+        let number = cursor::number(number);
+        if begun && matches!(number, Number::Incomplete) {
+            return Stop::Missing(1);
+        }
+        match self.terminator(buf, line, b'\r') {
+            Terminator::At(_) if !begun => RequestError::ExpectedBulk { got: *lead }.into(),
+            Terminator::At(_) if matches!(number, Number::NotCrlf) => {
+                RequestError::HeaderNotCrlf.into()
+            }
+            Terminator::At(_) => header.invalid().into(),
+            Terminator::NotYet => Stop::Missing(1),
+            Terminator::TooFar => header.too_big().into(),
+        }
+    }
+
+    #[cold]
+    fn inline<'a>(&mut self, buf: &'a [u8], out: &'a mut Vec<u8>) -> Result<Decoded<'a>, Stop> {
+        let end = match self.terminator(buf, buf, b'\n') {
+            Terminator::At(end) => end,
+            Terminator::NotYet => return Err(Stop::Missing(1)),
+            Terminator::TooFar => return Err(RequestError::InlineTooBig.into()),
+        };
+        let line = buf.get(..end).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let consumed = end.saturating_add(1);
+        inline::rewrite(line, out).map_err(|_| RequestError::UnbalancedQuotes)?;
+        let found = Request::from_raw(out).map(|request| Decoded::Request { request, consumed });
+        Ok(found.unwrap_or(Decoded::Nothing { consumed }))
+    }
+
+    /// Looks for the byte `end` in `line`, a tail of `buf`, behind what was searched before.
+    fn terminator(&mut self, buf: &[u8], line: &[u8], end: u8) -> Terminator {
+        let start = distance(buf, line);
+        let window = line.get(..=LINE_MAX).unwrap_or(line);
+        let searched = self.searched.saturating_sub(start).min(window.len());
+        match memchr(end, window.get(searched..).unwrap_or_default()) {
+            Some(found) => Terminator::At(found.saturating_add(searched)),
+            None if window.len() > LINE_MAX => Terminator::TooFar,
+            None => {
+                self.searched = start.saturating_add(window.len());
+                Terminator::NotYet
+            }
+        }
+    }
+}
+
+impl RequestError {
+    /// Writes the whole reply, CRLF included, as Redis would: `-ERR Protocol error: ...`.
+    pub fn reply(&self, out: &mut Vec<u8>) {
+        let Self::ExpectedBulk { got } = *self else {
+            return encode::error(out, &format!("ERR Protocol error: {self}"));
+        };
+        // Redis puts in the byte as it is, unless it would break the line.
+        let got = if matches!(got, b'\r' | b'\n') {
+            b' '
+        } else {
+            got
+        };
+        out.extend_from_slice(b"-ERR Protocol error: expected '$', got '");
+        out.push(got);
+        out.extend_from_slice(b"'\r\n");
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Reads a request that was accepted before: exactly one array of bulks, no limits.
+    pub fn from_raw(raw: &'a [u8]) -> Option<Self> {
+        let count = raw.strip_prefix(b"*")?;
+        match RequestDecoder::default().array(raw, count, &RequestLimits::NONE) {
+            Ok(Decoded::Request { request, consumed }) if consumed == raw.len() => Some(request),
+            _ => None,
+        }
+    }
+
+    /// The bytes to forward.
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// Number of arguments, the name included; at least 1.
+    pub fn argc(&self) -> usize {
+        self.argc
+    }
+
+    /// The command's name as the client wrote it, in any case; may be empty.
+    pub fn name(&self) -> &'a [u8] {
+        self.name
+    }
+
+    /// The argument behind the name: mostly the key.
+    pub fn arg1(&self) -> Option<&'a [u8]> {
+        self.arg1
+    }
+
+    /// All arguments, the name first.
+    pub fn args(&self) -> Args<'a> {
+        let rest = match self.raw.split_first() {
+            Some((_, count)) => match cursor::number(count) {
+                Number::Whole { rest, .. } => rest,
+                _ => &[],
+            },
+            None => &[],
+        };
+        Args {
+            rest,
+            left: self.argc,
+        }
+    }
+
+    /// Whether a browser may have been tricked into sending this: the name is `POST` or `Host:`.
+    ///
+    /// Redis closes such a connection without a reply (`securityWarningCommand`).
+    pub fn is_cross_protocol(&self) -> bool {
+        self.name.eq_ignore_ascii_case(b"post") || self.name.eq_ignore_ascii_case(b"host:")
+    }
+}
+
+impl<'a> Iterator for Args<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let fewer = self.left.checked_sub(1)?;
+        let mut decoder = RequestDecoder::default();
+        let (body, rest) = decoder
+            .bulk(self.rest, self.rest, &RequestLimits::NONE)
+            .ok()?;
+        (self.rest, self.left) = (rest, fewer);
+        Some(body)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Args<'_> {}
+
+/// Why a step could not be finished.
+enum Stop {
+    /// At least this many bytes have to come first.
+    Missing(usize),
+    Fault(RequestError),
+}
+
+impl From<RequestError> for Stop {
+    fn from(fault: RequestError) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Header {
+    Count,
+    Bulk,
+}
+
+impl Header {
+    fn invalid(self) -> RequestError {
+        match self {
+            Self::Count => RequestError::InvalidCount,
+            Self::Bulk => RequestError::InvalidBulk,
+        }
+    }
+
+    fn too_big(self) -> RequestError {
+        match self {
+            Self::Count => RequestError::CountTooBig,
+            Self::Bulk => RequestError::BulkLineTooBig,
+        }
+    }
+}
+
+enum Terminator {
+    /// Offset in the line.
+    At(usize),
+    NotYet,
+    TooFar,
+}
+
+/// Bytes of `buf` before `tail`, which ends where `buf` ends.
+#[inline]
+fn distance(buf: &[u8], tail: &[u8]) -> usize {
+    buf.len().saturating_sub(tail.len())
+}
+
+/// Arguments announced; none for the counts of 0 and below that Redis skips.
+#[inline]
+fn allowed_count(value: i64, limits: &RequestLimits) -> Result<usize, RequestError> {
+    let Ok(count) = usize::try_from(value.max(0)) else {
+        return Err(RequestError::InvalidCount);
+    };
+    if count > limits.max_args {
+        return Err(RequestError::InvalidCount);
+    }
+    if count > UNAUTHENTICATED_ARGS && !limits.authenticated {
+        return Err(RequestError::UnauthenticatedCount);
+    }
+    Ok(count)
+}
+
+#[inline]
+fn allowed_bulk(value: i64, limits: &RequestLimits) -> Result<usize, RequestError> {
+    let Ok(length) = usize::try_from(value) else {
+        return Err(RequestError::InvalidBulk);
+    };
+    if length > limits.max_bulk {
+        return Err(RequestError::InvalidBulk);
+    }
+    if length > UNAUTHENTICATED_BULK && !limits.authenticated {
+        return Err(RequestError::UnauthenticatedBulk);
+    }
+    Ok(length)
+}

@@ -1,0 +1,307 @@
+//! Floor 3. Commands that Switchman answers itself: the client's own connection state.
+//!
+//! Where a node has to be asked first (AUTH, SELECT, HELLO), the outcome says what to ask.
+
+use std::fmt;
+
+use crate::command::Local;
+use crate::resp::{Request, encode};
+use crate::session::{HelloRequest, Reject, Session, Speech};
+use crate::types::{Credentials, Protocol};
+
+/// A user name and password that a client has sent; bytes, as Redis takes them. Never printed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Login {
+    username: Option<Box<[u8]>>,
+    password: Box<[u8]>,
+}
+
+impl Login {
+    /// `AUTH username password`, or `AUTH password` for the default user.
+    pub fn new(username: Option<&[u8]>, password: &[u8]) -> Self {
+        Self { username: username.map(Box::from), password: Box::from(password) }
+    }
+
+    /// The user; `None` for `AUTH password`.
+    pub fn username(&self) -> Option<&[u8]> {
+        self.username.as_deref()
+    }
+
+    /// Appends the `AUTH` command.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match &self.username {
+            Some(username) => encode::request(out, &[b"AUTH", username, &self.password]),
+            None => encode::request(out, &[b"AUTH", &self.password]),
+        }
+    }
+}
+
+impl From<&Credentials> for Login {
+    fn from(own: &Credentials) -> Self {
+        let username = own.username.as_deref().map(str::as_bytes);
+        Self::new(username, own.password.reveal().as_bytes())
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Login(…)")
+    }
+}
+
+/// What became of a local command.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The reply is written.
+    Replied,
+    /// The reply is written and, by `CLIENT REPLY`, not spoken.
+    Unspoken,
+    /// The reply is written; the conversation ends after it.
+    Quit,
+    /// Undo everything, then `+RESET`.
+    Reset,
+    /// Prove this login on the master, then `+OK`.
+    Auth(Login),
+    /// See that the master has this database, then `+OK`.
+    Select(u32),
+    /// Ask the master, then answer.
+    Hello(HelloRequest),
+    /// The name of the present user.
+    WhoAmI,
+    /// The master words the answer.
+    Forward,
+}
+
+impl Session {
+    /// Handles a local command of right arity; replies go to `out`.
+    pub fn local(&mut self, local: Local, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
+        match local {
+            Local::Auth => auth(request, out),
+            Local::Hello => match HelloRequest::read(request) {
+                Ok(hello) => Outcome::Hello(hello),
+                Err(text) => redis_error(out, &text),
+            },
+            Local::Select => select(request, out),
+            Local::Reset => Outcome::Reset,
+            Local::Quit => {
+                encode::simple(out, "OK");
+                Outcome::Quit
+            }
+            Local::Ping => ping(request, out),
+            Local::Echo => {
+                encode::bulk(out, request.arg1().unwrap_or_default());
+                Outcome::Replied
+            }
+            Local::AclWhoami => Outcome::WhoAmI,
+            Local::Readonly | Local::Readwrite | Local::ClientCapa | Local::ClientHelp => {
+                Outcome::Forward
+            }
+            Local::ClientKill | Local::ClientList | Local::ClientUnblock => {
+                let sub = request.arg1().unwrap_or_default();
+                Reject::NotOffered { command: request.name(), sub }.write(out);
+                Outcome::Replied
+            }
+            _ => self.client_state(local, request, out),
+        }
+    }
+
+    /// `CLIENT …` on the client's own connection.
+    fn client_state(
+        &mut self,
+        local: Local,
+        request: &Request<'_>,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
+        let mut args = request.args().skip(2);
+        let first = args.next().unwrap_or_default();
+        match local {
+            Local::ClientGetname => match self.name() {
+                Some(name) => encode::bulk(out, name),
+                None => encode::null(out, self.protocol),
+            },
+            Local::ClientSetname => {
+                if !self.set_name(first) {
+                    return redis_error(
+                        out,
+                        "ERR Client names cannot contain spaces, newlines or special characters.",
+                    );
+                }
+                encode::simple(out, "OK");
+            }
+            Local::ClientSetinfo => {
+                return self.set_info(first, args.next().unwrap_or_default(), out);
+            }
+            Local::ClientInfo => encode::verbatim(out, self.protocol, &self.info_line()),
+            Local::ClientGetredir => encode::integer(out, -1),
+            Local::ClientTrackinginfo => tracking_off(out, self.protocol),
+            Local::ClientNoEvict => {
+                if !first.eq_ignore_ascii_case(b"on") && !first.eq_ignore_ascii_case(b"off") {
+                    return redis_error(out, "ERR syntax error");
+                }
+                encode::simple(out, "OK");
+            }
+            Local::ClientReply => return self.set_speech(first, out),
+            _ => encode::integer(out, i64::try_from(self.id).unwrap_or(i64::MAX)),
+        }
+        Outcome::Replied
+    }
+
+    fn set_info(&mut self, attribute: &[u8], value: &[u8], out: &mut Vec<u8>) -> Outcome {
+        let (fine, name) = if attribute.eq_ignore_ascii_case(b"lib-name") {
+            (self.set_library_name(value), "lib-name")
+        } else if attribute.eq_ignore_ascii_case(b"lib-ver") {
+            (self.set_library_version(value), "lib-ver")
+        } else {
+            let attribute = String::from_utf8_lossy(attribute);
+            return redis_error(out, &format!("ERR Unrecognized option '{attribute}'"));
+        };
+        if !fine {
+            let text =
+                format!("ERR {name} cannot contain spaces, newlines or special characters.");
+            return redis_error(out, &text);
+        }
+        encode::simple(out, "OK");
+        Outcome::Replied
+    }
+
+    fn set_speech(&mut self, mode: &[u8], out: &mut Vec<u8>) -> Outcome {
+        if mode.eq_ignore_ascii_case(b"on") {
+            self.speech = Speech::On;
+            encode::simple(out, "OK");
+            return Outcome::Replied;
+        }
+        if mode.eq_ignore_ascii_case(b"off") {
+            self.speech = Speech::Off;
+        } else if mode.eq_ignore_ascii_case(b"skip") {
+            if self.speech != Speech::Off {
+                self.speech = Speech::SkipNext;
+            }
+        } else {
+            return redis_error(out, "ERR syntax error");
+        }
+        Outcome::Unspoken
+    }
+
+    /// The line of `CLIENT INFO`, as far as it is Switchman's to tell.
+    fn info_line(&self) -> String {
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let version = match self.protocol {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        };
+        format!(
+            "id={} name={} db={} resp={version} lib-name={} lib-ver={}\n",
+            self.id,
+            text(self.name()),
+            self.database,
+            text(self.library_name()),
+            text(self.library_version()),
+        )
+    }
+}
+
+fn redis_error(out: &mut Vec<u8>, text: &str) -> Outcome {
+    encode::error(out, text);
+    Outcome::Replied
+}
+
+/// `AUTH password` or `AUTH username password`.
+fn auth(request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
+    let mut args = request.args().skip(1);
+    match (args.next(), args.next(), args.next()) {
+        (Some(password), None, None) => Outcome::Auth(Login::new(None, password)),
+        (Some(username), Some(password), None) => {
+            Outcome::Auth(Login::new(Some(username), password))
+        }
+        _ => redis_error(out, "ERR syntax error"),
+    }
+}
+
+/// `SELECT index`; the texts are those of Redis db.c, `selectCommand`.
+fn select(request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
+    let text = request.arg1().and_then(|index| std::str::from_utf8(index).ok());
+    match text.and_then(|text| text.parse::<i32>().ok()) {
+        None => redis_error(out, "ERR value is not an integer or out of range"),
+        Some(index) => match u32::try_from(index) {
+            Ok(index) => Outcome::Select(index),
+            Err(_negative) => redis_error(out, "ERR DB index is out of range"),
+        },
+    }
+}
+
+fn ping(request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
+    match request.arg1() {
+        Some(_) if request.argc() > 2 => {
+            return redis_error(out, "ERR wrong number of arguments for 'ping' command");
+        }
+        Some(message) => encode::bulk(out, message),
+        None => encode::simple(out, "PONG"),
+    }
+    Outcome::Replied
+}
+
+/// `CLIENT TRACKINGINFO` of a connection without tracking (Redis networking.c).
+fn tracking_off(out: &mut Vec<u8>, protocol: Protocol) {
+    encode::map_header(out, protocol, 3);
+    encode::bulk(out, b"flags");
+    encode::set_header(out, protocol, 1);
+    encode::bulk(out, b"off");
+    encode::bulk(out, b"redirect");
+    encode::integer(out, -1);
+    encode::bulk(out, b"prefixes");
+    encode::array_header(out, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(session: &mut Session, local: Local, words: &[&[u8]]) -> (Outcome, String) {
+        let (mut raw, mut out) = (Vec::new(), Vec::new());
+        encode::request(&mut raw, words);
+        let outcome = session.local(local, &Request::from_raw(&raw).unwrap(), &mut out);
+        (outcome, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_name_is_kept_until_reset_and_a_bad_one_is_refused() {
+        let mut session = Session::new(7);
+        let named = ask(&mut session, Local::ClientSetname, &[b"client", b"setname", b"web"]);
+        assert_eq!(named, (Outcome::Replied, "+OK\r\n".to_owned()));
+        let (_, bad) = ask(&mut session, Local::ClientSetname, &[b"client", b"setname", b"a b"]);
+        assert!(bad.starts_with("-ERR Client names cannot contain"));
+        let (_, name) = ask(&mut session, Local::ClientGetname, &[b"client", b"getname"]);
+        assert_eq!(name, "$3\r\nweb\r\n");
+        session.reset();
+        let (_, name) = ask(&mut session, Local::ClientGetname, &[b"client", b"getname"]);
+        assert_eq!(name, "$-1\r\n");
+        assert_eq!(ask(&mut session, Local::ClientId, &[b"client", b"id"]).1, ":7\r\n");
+    }
+
+    #[test]
+    fn client_reply_off_and_skip_silence_what_redis_silences() {
+        let mut session = Session::new(1);
+        let off = ask(&mut session, Local::ClientReply, &[b"client", b"reply", b"off"]);
+        assert_eq!(off, (Outcome::Unspoken, String::new()));
+        assert!(!session.speaks() && !session.speaks());
+        let on = ask(&mut session, Local::ClientReply, &[b"client", b"reply", b"on"]);
+        assert_eq!(on.1, "+OK\r\n");
+        ask(&mut session, Local::ClientReply, &[b"client", b"reply", b"skip"]);
+        assert!(!session.speaks() && session.speaks());
+    }
+
+    #[test]
+    fn select_auth_and_ping_check_their_arguments() {
+        let mut session = Session::new(1);
+        assert_eq!(ask(&mut session, Local::Select, &[b"select", b"3"]).0, Outcome::Select(3));
+        assert_eq!(
+            ask(&mut session, Local::Select, &[b"select", b"-1"]).1,
+            "-ERR DB index is out of range\r\n"
+        );
+        assert!(ask(&mut session, Local::Select, &[b"select", b"x"]).1.contains("not an integer"));
+        let login = Login::new(Some(b"u"), b"p");
+        assert_eq!(format!("{login:?}"), "Login(…)");
+        assert_eq!(ask(&mut session, Local::Auth, &[b"auth", b"u", b"p"]).0, Outcome::Auth(login));
+        assert_eq!(ask(&mut session, Local::Ping, &[b"ping", b"x"]).1, "$1\r\nx\r\n");
+    }
+}

@@ -1,0 +1,218 @@
+//! Floor 3. Every error line that a client can get from Switchman itself, in one table.
+//!
+//! The first word is one that clients know: `MASTERDOWN` says "not executed, retry is safe" and is
+//! retried by several client libraries; `UNCERTAIN` says "may have been executed" and is retried by
+//! none. Lines that begin with `ERR`, `NOAUTH` and `EXECABORT` are Redis's own where Redis has them.
+
+use std::time::Duration;
+
+use crate::resp::encode;
+use crate::telemetry::Reason;
+use crate::types::MasterName;
+
+/// Longest part of a client's words that an error repeats (Redis server.c, `%.128s`).
+const QUOTED_MAX: usize = 128;
+
+/// Why Switchman answers a command with an error of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Reject<'a> {
+    /// No writable master within the hold time.
+    NoMaster {
+        /// The group.
+        name: &'a MasterName,
+        /// How long the command waited.
+        held: Duration,
+    },
+    /// Sent, and the connection was lost before the reply.
+    Uncertain,
+    /// Sent, and no reply came within `upstream.reply-timeout`.
+    UncertainSilent,
+    /// A queued command of a transaction whose connection was lost before EXEC was sent.
+    TransactionLost,
+    /// EXEC of such a transaction.
+    ExecAborted,
+    /// No replica may serve the read, and `no-replica = "error"`.
+    NoReplica,
+    /// The command is refused here.
+    Refused {
+        /// Its name as the client wrote it.
+        command: &'a [u8],
+    },
+    /// The command acts on other clients, which Switchman does not offer.
+    NotOffered {
+        /// Its name as the client wrote it.
+        command: &'a [u8],
+        /// Its subcommand.
+        sub: &'a [u8],
+    },
+    /// All leased connections are in use.
+    NoLease {
+        /// The limit, `upstream.max-leased`.
+        max: usize,
+    },
+    /// A connection for this command cannot be had because of too many different ones.
+    NoLane {
+        /// The limit per node.
+        max: usize,
+    },
+    /// Not logged in where the nodes demand it.
+    Unauthenticated,
+    /// Redis's own: no such command.
+    UnknownCommand {
+        /// The name.
+        command: &'a [u8],
+    },
+    /// Redis's own: too few or too many arguments.
+    WrongArity {
+        /// Lower-case name, `container|subcommand`.
+        name: &'a str,
+    },
+    /// Redis's own: only some commands are allowed to a subscriber that speaks RESP2.
+    Subscribed {
+        /// Lower-case name.
+        name: &'a str,
+    },
+    /// Any other line in Redis's words, without the leading `-`.
+    Redis(&'a str),
+    /// Switchman is stopping; the command was not sent.
+    Stopping,
+}
+
+impl Reject<'_> {
+    /// Appends the error line to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Uncertain => encode::error(
+                out,
+                "UNCERTAIN switchman: the connection to the master was lost after the command was \
+                 sent; it may or may not have been executed",
+            ),
+            Self::UncertainSilent => encode::error(
+                out,
+                "UNCERTAIN switchman: the node did not answer within upstream.reply-timeout; the \
+                 command may still be applied",
+            ),
+            Self::TransactionLost => encode::error(
+                out,
+                "MASTERDOWN switchman: the transaction's connection was lost before EXEC; nothing \
+                 of it was executed",
+            ),
+            Self::ExecAborted => encode::error(
+                out,
+                "EXECABORT Transaction discarded because of: the connection to the master was lost",
+            ),
+            Self::NoReplica => encode::error(
+                out,
+                "MASTERDOWN switchman: no replica can serve reads now; the command was not sent",
+            ),
+            Self::Unauthenticated => encode::error(out, "NOAUTH Authentication required."),
+            Self::Redis(text) => encode::error(out, text),
+            Self::Stopping => encode::error(
+                out,
+                "MASTERDOWN switchman: stopping; the command was not sent, connect again",
+            ),
+            _ => encode::error(out, &self.with_facts()),
+        }
+    }
+
+    /// The lines that name something.
+    fn with_facts(&self) -> String {
+        match *self {
+            Self::NoMaster { name, held } => format!(
+                "MASTERDOWN switchman: no writable master for '{name}' (held {} ms); the command \
+                 was not sent",
+                held.as_millis()
+            ),
+            Self::Refused { command } => format!(
+                "ERR switchman: '{}' is refused here (commands.allow permits it)",
+                quoted(command)
+            ),
+            Self::NotOffered { command, sub } => format!(
+                "ERR switchman: '{} {}' is not offered through this proxy",
+                quoted(command),
+                quoted(sub)
+            ),
+            Self::NoLease { max } => format!(
+                "ERR switchman: all {max} connections for transactions, blocking commands and \
+                 subscriptions are in use (upstream.max-leased)"
+            ),
+            Self::NoLane { max } => format!(
+                "ERR switchman: more than {max} combinations of user, database and protocol are \
+                 in use on one node"
+            ),
+            Self::UnknownCommand { command } => {
+                format!("ERR unknown command '{}', with args beginning with: ", quoted(command))
+            }
+            Self::WrongArity { name } => {
+                format!("ERR wrong number of arguments for '{name}' command")
+            }
+            Self::Subscribed { name } => format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \
+                 / RESET are allowed in this context"
+            ),
+            _ => String::new(),
+        }
+    }
+
+    /// The label under which the metric counts it; `None` for Redis's own lines.
+    pub const fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::NoMaster { .. } | Self::TransactionLost | Self::ExecAborted => {
+                Some(Reason::NoMaster)
+            }
+            Self::Uncertain => Some(Reason::Uncertain),
+            Self::UncertainSilent => Some(Reason::ReplyTimeout),
+            Self::NoReplica => Some(Reason::NoReplica),
+            Self::Refused { .. } | Self::NotOffered { .. } => Some(Reason::RefusedCommand),
+            Self::NoLease { .. } | Self::NoLane { .. } => Some(Reason::NoLease),
+            Self::Unauthenticated => Some(Reason::Unauthenticated),
+            Self::Stopping => Some(Reason::Stopping),
+            Self::UnknownCommand { .. }
+            | Self::WrongArity { .. }
+            | Self::Subscribed { .. }
+            | Self::Redis(_) => None,
+        }
+    }
+}
+
+/// The client's own words for an error line: cut, and harmless there.
+fn quoted(words: &[u8]) -> String {
+    let cut = words.get(..QUOTED_MAX).unwrap_or(words);
+    String::from_utf8_lossy(cut).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_one_line_of_bounded_length() {
+        let name = MasterName::new("mymaster");
+        let long = [b'\n'; 1000];
+        let all = [
+            Reject::NoMaster { name: &name, held: Duration::from_secs(5) },
+            Reject::Uncertain,
+            Reject::UncertainSilent,
+            Reject::TransactionLost,
+            Reject::ExecAborted,
+            Reject::NoReplica,
+            Reject::Refused { command: &long },
+            Reject::NotOffered { command: &long, sub: b"kill" },
+            Reject::NoLease { max: 512 },
+            Reject::NoLane { max: 512 },
+            Reject::Unauthenticated,
+            Reject::UnknownCommand { command: &long },
+            Reject::WrongArity { name: "get" },
+            Reject::Subscribed { name: "get" },
+            Reject::Redis("ERR x"),
+            Reject::Stopping,
+        ];
+        for reject in all {
+            let mut out = Vec::new();
+            reject.write(&mut out);
+            let line = out.strip_prefix(b"-").unwrap().strip_suffix(b"\r\n").unwrap();
+            assert!(line.len() > 4 && line.len() < 300, "{reject:?}");
+            assert!(!line.contains(&b'\n') && !line.contains(&b'\r'), "{reject:?}");
+        }
+    }
+}

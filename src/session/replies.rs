@@ -1,0 +1,315 @@
+//! Floor 3. Replies leave in the order of the requests, whichever connection answered first.
+//!
+//! ```text
+//!  out      [ bytes the client took | bytes on their way ]        replies below `head`
+//!  parked   [ head: waiting | head+1: done | head+2: waiting ]    only while an answer overtook another
+//! ```
+//!
+//! Requests are numbered; `head` is the oldest whose reply is not wholly in `out`. Answers that come
+//! in order, which is nearly all of them, are copied once, into `out`. An idle client owns nothing here.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// Number of a request within its session; wraps around.
+pub type Seq = u32;
+
+/// The reply side of a session.
+#[derive(Debug, Default)]
+pub struct Replies {
+    out: Vec<u8>,
+    taken: usize,
+    head: Seq,
+    next: Seq,
+    /// Whether a part of `head`'s reply is in `out` already.
+    partial: bool,
+    parked: Option<Box<Parked>>,
+    /// Pushes that came in the middle of a reply; they follow it.
+    pushes: Vec<u8>,
+}
+
+/// Answers that overtook an earlier one. `slots[i]` belongs to request `head + i`.
+#[derive(Debug, Default)]
+struct Parked {
+    slots: VecDeque<Slot>,
+    arena: Vec<u8>,
+    /// Bytes of the arena that have left.
+    dead: usize,
+}
+
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Waiting,
+    /// A whole reply, in the arena.
+    Done(Range<usize>),
+    /// A reply that arrives in pieces.
+    Pieces { bytes: Vec<u8>, whole: bool },
+}
+
+/// Whether a piece of a reply is its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// More follows.
+    More,
+    /// The reply is whole with this piece.
+    Last,
+}
+
+impl Replies {
+    /// Gives the next request its number.
+    pub const fn begin(&mut self) -> Seq {
+        let seq = self.next;
+        self.next = seq.wrapping_add(1);
+        seq
+    }
+
+    /// Requests whose reply is not wholly in the output yet.
+    pub const fn outstanding(&self) -> u32 {
+        self.next.wrapping_sub(self.head)
+    }
+
+    /// Whether `seq` is the latest request.
+    pub const fn is_latest(&self, seq: Seq) -> bool {
+        seq.wrapping_add(1) == self.next
+    }
+
+    /// Whether a part of a reply is in the output that is not whole: nothing else may follow it.
+    pub const fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// Whether part of the reply to `seq` has been passed on already.
+    pub const fn is_started(&self, seq: Seq) -> bool {
+        self.partial && self.head == seq
+    }
+
+    /// Takes a reply, or a piece of it, of request `seq`.
+    #[inline]
+    pub fn deliver(&mut self, seq: Seq, bytes: &[u8], piece: Piece) {
+        if seq != self.head {
+            return self.park(seq, bytes, piece);
+        }
+        self.out.extend_from_slice(bytes);
+        match piece {
+            Piece::More => self.partial = true,
+            Piece::Last => {
+                self.partial = false;
+                self.head = self.head.wrapping_add(1);
+                if self.parked.is_some() || !self.pushes.is_empty() {
+                    self.unpark();
+                }
+            }
+        }
+    }
+
+    /// Takes a push message, which belongs to no request.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.partial {
+            self.pushes.extend_from_slice(bytes);
+        } else {
+            self.out.extend_from_slice(bytes);
+        }
+    }
+
+    /// The bytes to write to the client next.
+    pub fn output(&self) -> &[u8] {
+        self.out.get(self.taken..).unwrap_or_default()
+    }
+
+    /// Notes that the client took the first `count` bytes of [`Replies::output`]. Returns the empty
+    /// buffer when nothing is left, for others to use.
+    pub fn advance(&mut self, count: usize) -> Option<Vec<u8>> {
+        self.taken = (self.taken + count).min(self.out.len());
+        if self.taken < self.out.len() {
+            return None;
+        }
+        self.taken = 0;
+        let mut buffer = std::mem::take(&mut self.out);
+        buffer.clear();
+        Some(buffer)
+    }
+
+    /// Whether the output has no buffer; then [`Replies::lend`] spares an allocation.
+    pub const fn is_bare(&self) -> bool {
+        self.out.capacity() == 0
+    }
+
+    /// Lends the output an empty buffer.
+    pub fn lend(&mut self, buffer: Vec<u8>) {
+        self.out = buffer;
+    }
+
+    /// Bytes held for the client: output it has not taken, and answers that wait for earlier ones.
+    pub fn held_bytes(&self) -> usize {
+        let parked = self.parked.as_ref().map_or(0, |parked| {
+            let pieces = parked.slots.iter().map(|slot| match slot {
+                Slot::Pieces { bytes, .. } => bytes.len(),
+                Slot::Waiting | Slot::Done(_) => 0,
+            });
+            parked.arena.len() - parked.dead + pieces.sum::<usize>()
+        });
+        self.out.len() - self.taken + parked + self.pushes.len()
+    }
+
+    #[cold]
+    fn park(&mut self, seq: Seq, bytes: &[u8], piece: Piece) {
+        let parked = self.parked.get_or_insert_default();
+        // A sequence number is at most `outstanding` ahead of the head; on a target where that does
+        // not fit an index, nothing fits anyway.
+        let Ok(index) = usize::try_from(seq.wrapping_sub(self.head)) else { return };
+        while parked.slots.len() <= index {
+            parked.slots.push_back(Slot::Waiting);
+        }
+        let Some(slot) = parked.slots.get_mut(index) else { return };
+        match (&mut *slot, piece) {
+            (Slot::Waiting, Piece::Last) => {
+                let start = parked.arena.len();
+                parked.arena.extend_from_slice(bytes);
+                *slot = Slot::Done(start..parked.arena.len());
+            }
+            (Slot::Waiting, Piece::More) => {
+                *slot = Slot::Pieces { bytes: bytes.to_vec(), whole: false };
+            }
+            (Slot::Pieces { bytes: held, whole }, piece) => {
+                held.extend_from_slice(bytes);
+                *whole = piece == Piece::Last;
+            }
+            // A second answer to one request: the connection's pipeline makes that impossible.
+            (Slot::Done(_), _) => {}
+        }
+    }
+
+    /// Moves what may leave now from `parked` to `out`, after `head` advanced by one.
+    fn unpark(&mut self) {
+        if !self.pushes.is_empty() {
+            self.out.append(&mut self.pushes);
+        }
+        let Some(parked) = &mut self.parked else { return };
+        // The slot of the request that was just answered directly.
+        parked.slots.pop_front();
+        loop {
+            match parked.slots.front_mut() {
+                Some(Slot::Done(range)) => {
+                    let bytes = parked.arena.get(range.clone()).unwrap_or_default();
+                    self.out.extend_from_slice(bytes);
+                    parked.dead += bytes.len();
+                }
+                Some(Slot::Pieces { bytes, whole }) => {
+                    self.out.append(bytes);
+                    if !*whole {
+                        self.partial = true;
+                        return self.trim();
+                    }
+                }
+                Some(Slot::Waiting) | None => return self.trim(),
+            }
+            parked.slots.pop_front();
+            self.head = self.head.wrapping_add(1);
+        }
+    }
+
+    /// Gives memory back once nothing is parked, and reclaims an arena that never gets empty.
+    fn trim(&mut self) {
+        if self.head == self.next {
+            self.parked = None;
+        }
+        let Some(parked) = &mut self.parked else { return };
+        if parked.dead <= ARENA_COMPACT_ABOVE || parked.dead <= parked.arena.len() / 2 {
+            return;
+        }
+        let old = std::mem::take(&mut parked.arena);
+        for slot in &mut parked.slots {
+            if let Slot::Done(range) = slot {
+                let start = parked.arena.len();
+                parked.arena.extend_from_slice(old.get(range.clone()).unwrap_or_default());
+                *range = start..parked.arena.len();
+            }
+        }
+        parked.dead = 0;
+    }
+}
+
+/// Dead bytes in the arena before the living ones are moved together.
+const ARENA_COMPACT_ABOVE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn taken(replies: &mut Replies) -> String {
+        let text = String::from_utf8(replies.output().to_vec()).unwrap();
+        replies.advance(text.len());
+        text
+    }
+
+    #[test]
+    fn an_answer_that_overtakes_waits_for_the_earlier_ones() {
+        let mut replies = Replies::default();
+        let (a, b, c) = (replies.begin(), replies.begin(), replies.begin());
+        replies.deliver(c, b"c", Piece::Last);
+        replies.deliver(b, b"b", Piece::Last);
+        assert_eq!(taken(&mut replies), "");
+        assert_eq!(replies.held_bytes(), 2);
+        replies.deliver(a, b"a", Piece::Last);
+        assert_eq!(taken(&mut replies), "abc");
+        assert_eq!(replies.outstanding(), 0);
+        assert!(replies.parked.is_none());
+    }
+
+    #[test]
+    fn pieces_of_the_oldest_reply_leave_at_once_and_a_push_waits_for_the_last() {
+        let mut replies = Replies::default();
+        let (a, b) = (replies.begin(), replies.begin());
+        replies.deliver(b, b"b1", Piece::More);
+        replies.deliver(a, b"a1", Piece::More);
+        assert_eq!(taken(&mut replies), "a1");
+        replies.push(b"!");
+        assert!(replies.is_started(a));
+        replies.deliver(a, b"a2", Piece::Last);
+        assert_eq!(taken(&mut replies), "a2!b1");
+        assert!(replies.is_started(b));
+        replies.deliver(b, b"b2", Piece::Last);
+        assert_eq!(taken(&mut replies), "b2");
+        assert_eq!(replies.outstanding(), 0);
+    }
+
+    proptest! {
+        /// Any interleaving of connections and pieces gives the replies in the order of the requests.
+        #[test]
+        fn any_interleaving_leaves_in_order(
+            lanes in prop::collection::vec(0_usize..3, 1..60),
+            picks in prop::collection::vec((0_usize..3, any::<bool>()), 0..400),
+            first in any::<u32>(),
+        ) {
+            let mut replies = Replies { head: first, next: first, ..Replies::default() };
+            let mut queues = vec![VecDeque::new(); 3];
+            let mut want = Vec::new();
+            for (at, lane) in lanes.iter().enumerate() {
+                let body = format!("<{at}>").into_bytes();
+                want.extend_from_slice(&body);
+                queues[*lane].push_back((replies.begin(), body));
+            }
+            let rest = (0..3).flat_map(|lane| std::iter::repeat_n((lane, true), 200));
+            let mut got = Vec::new();
+            for (lane, whole) in picks.into_iter().chain(rest) {
+                let Some((seq, body)) = queues[lane].front_mut() else { continue };
+                if whole || body.len() == 1 {
+                    replies.deliver(*seq, body, Piece::Last);
+                    queues[lane].pop_front();
+                } else {
+                    replies.deliver(*seq, &body[..1], Piece::More);
+                    body.remove(0);
+                }
+                let count = replies.output().len();
+                got.extend_from_slice(replies.output());
+                replies.advance(count);
+            }
+            prop_assert_eq!(got, want);
+            prop_assert_eq!(replies.outstanding(), 0);
+            prop_assert_eq!(replies.held_bytes(), 0);
+        }
+    }
+}

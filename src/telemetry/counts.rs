@@ -1,0 +1,261 @@
+//! Floor 0. What one worker counts for one master group: plain fields, no atomics, no names.
+//! Knows nothing of how it is published.
+
+use crate::telemetry::Latency;
+use crate::types::NodeAddr;
+
+/// Nodes of one group that have series of their own. A group has a handful; but where every restart
+/// brings a new address a year of them must not fill the memory, so later ones share one series.
+pub(super) const NODES_MAX: usize = 256;
+
+/// An enum whose variants are the closed set of values of one label.
+macro_rules! label_values {
+    ($(#[$meta:meta])* pub enum $name:ident {
+        $($(#[$doc:meta])* $variant:ident = $label:literal,)+
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$doc])* $variant,)+
+        }
+
+        impl $name {
+            /// How many values there are.
+            pub const COUNT: usize = Self::ALL.len();
+            /// Each value once, in the order of their indices.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The value as metrics write it.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $label,)+
+                }
+            }
+
+            #[expect(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
+            pub(super) const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+label_values! {
+    /// What kind of request it was; label `class`.
+    pub enum RequestClass {
+        /// Reads data.
+        Read = "read",
+        /// Changes data.
+        Write = "write",
+        /// Changes or asks the state of the session (AUTH, SELECT, HELLO, PING …).
+        Session = "session",
+        /// Went over a connection of the client's own (transactions, blocking commands, pub/sub …).
+        Leased = "leased",
+        /// Administers a node.
+        Admin = "admin",
+        /// Was refused by Switchman.
+        Refused = "refused",
+    }
+}
+
+label_values! {
+    /// Who answered a request; label `target`.
+    pub enum Target {
+        /// The master.
+        Master = "master",
+        /// A replica.
+        Replica = "replica",
+        /// Switchman itself.
+        Local = "local",
+    }
+}
+
+label_values! {
+    /// Why a client got an error of Switchman's own, or was closed; label `reason`.
+    pub enum Reason {
+        /// The limit of clients was reached; the client was turned away.
+        MaxClients = "max_clients",
+        /// The client broke the protocol.
+        Protocol = "protocol",
+        /// The command is refused here.
+        RefusedCommand = "refused_command",
+        /// There was no writable master until the end of the hold time; not sent.
+        NoMaster = "no_master",
+        /// There was no healthy replica, and the master must not serve reads.
+        NoReplica = "no_replica",
+        /// The client has not authenticated.
+        Unauthenticated = "unauthenticated",
+        /// All leased connections were in use.
+        NoLease = "no_lease",
+        /// The request is larger than allowed.
+        TooLarge = "too_large",
+        /// The client left more output unread than allowed.
+        OutputLimit = "output_limit",
+        /// The client took nothing of its output for too long.
+        WriteTimeout = "write_timeout",
+        /// The node did not answer in time.
+        ReplyTimeout = "reply_timeout",
+        /// The connection was lost after a write was sent: its outcome is unknown.
+        Uncertain = "uncertain",
+        /// Switchman is stopping.
+        Stopping = "stopping",
+    }
+}
+
+label_values! {
+    /// The step at which a connection to a node failed; label `stage`.
+    pub enum ConnectStage {
+        /// Resolving the name.
+        Dns = "dns",
+        /// Connecting the socket.
+        Tcp = "tcp",
+        /// Logging in.
+        Auth = "auth",
+        /// The rest of the handshake: HELLO, SELECT, ROLE …
+        Handshake = "handshake",
+    }
+}
+
+/// What one worker has counted for one group.
+///
+/// Counters and durations hold what came since the last [`publish`](super::WorkerMetrics::publish),
+/// which empties them; gauges hold this worker's present share and are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Clients accepted.
+    pub client_connections_accepted: u64,
+    /// Clients turned away at the limit.
+    pub client_connections_refused: u64,
+    /// Clients gone, whoever closed.
+    pub client_connections_closed: u64,
+    /// Bytes read from clients.
+    pub client_received_bytes: u64,
+    /// Bytes written to clients.
+    pub client_sent_bytes: u64,
+    /// Bytes read from nodes.
+    pub upstream_received_bytes: u64,
+    /// Bytes written to nodes.
+    pub upstream_sent_bytes: u64,
+    /// Held requests that went on to a master.
+    pub held_released: u64,
+    /// Held requests that were answered with an error at the end of the hold time.
+    pub held_expired: u64,
+    /// How long requests were held, released and expired ones.
+    pub hold_duration: Latency,
+    /// Reads that were sent again elsewhere after their connection was lost.
+    pub resent: u64,
+    /// Requests answered `-UNCERTAIN`: sent, outcome unknown.
+    pub uncertain: u64,
+    /// Gauge: clients connected now.
+    pub clients: i64,
+    /// Gauge: clients whose next request is held now.
+    pub held_clients: i64,
+    pub(super) requests: [[u64; Target::COUNT]; RequestClass::COUNT],
+    pub(super) request_duration: [[Latency; Target::COUNT]; RequestClass::COUNT],
+    pub(super) upstream_duration: [Latency; Target::COUNT],
+    pub(super) rejected: [u64; Reason::COUNT],
+    /// Invariant: at most [`NODES_MAX`] with an address, and behind those at most one without.
+    pub(super) nodes: Vec<(Option<NodeAddr>, NodeCounts)>,
+}
+
+/// Which of a [`Counts`]' nodes; of no use with another `Counts`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NodeIndex(usize);
+
+/// What one worker has counted for one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeCounts {
+    /// Gauge: requests sent and not yet answered.
+    pub in_flight: i64,
+    /// Gauge: shared connections open.
+    pub shared: i64,
+    /// Gauge: leased connections open, in use or warm.
+    pub leased: i64,
+    /// Requests whose connection was lost when they had been sent.
+    pub lost_sent: u64,
+    /// Requests whose connection was lost before they were sent.
+    pub lost_unsent: u64,
+    pub(super) connect_failures: [u64; ConnectStage::COUNT],
+}
+
+impl Counts {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts `times` requests of `class` answered by `target`.
+    #[inline]
+    pub fn request(&mut self, class: RequestClass, target: Target, times: u64) {
+        self.requests[class.index()][target.index()] += times;
+    }
+
+    /// Durations from a request decoded to its reply handed to the client's socket.
+    #[inline]
+    pub fn request_duration(&mut self, class: RequestClass, target: Target) -> &mut Latency {
+        &mut self.request_duration[class.index()][target.index()]
+    }
+
+    /// Durations from a request written to a node to its reply read.
+    #[inline]
+    pub fn upstream_duration(&mut self, target: Target) -> &mut Latency {
+        &mut self.upstream_duration[target.index()]
+    }
+
+    /// Counts one error of our own, or one client closed, for `reason`.
+    pub fn reject(&mut self, reason: Reason) {
+        self.rejected[reason.index()] += 1;
+    }
+
+    /// The index of `node`, for [`Counts::at`]; look it up once per connection.
+    pub fn node(&mut self, node: &NodeAddr) -> NodeIndex {
+        let found = self
+            .nodes
+            .iter()
+            .position(|(known, _)| known.as_ref().is_none_or(|known| known == node));
+        NodeIndex(found.unwrap_or_else(|| {
+            let own = (self.nodes.len() < NODES_MAX).then(|| node.clone());
+            self.nodes.push((own, NodeCounts::default()));
+            self.nodes.len() - 1
+        }))
+    }
+
+    /// The counts of one node.
+    ///
+    /// # Panics
+    /// With an index that another `Counts` gave.
+    #[inline]
+    pub fn at(&mut self, node: NodeIndex) -> &mut NodeCounts {
+        let (_, counts) = self
+            .nodes
+            .get_mut(node.0)
+            .expect("an index is used with the counts that gave it");
+        counts
+    }
+}
+
+impl NodeCounts {
+    /// Counts a connection that failed at `stage`.
+    pub fn connect_failed(&mut self, stage: ConnectStage) {
+        self.connect_failures[stage.index()] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_its_index_and_those_past_the_limit_share_one() {
+        let mut counts = Counts::new();
+        let addr = |port: usize| NodeAddr::new("n", u16::try_from(port).unwrap()).unwrap();
+        let first = counts.node(&addr(1));
+        for port in 2..=NODES_MAX {
+            assert_ne!(counts.node(&addr(port)), first);
+        }
+        let other = counts.node(&addr(NODES_MAX + 1));
+        assert_eq!(counts.node(&addr(NODES_MAX + 2)), other);
+        assert_eq!(counts.node(&addr(1)), first);
+        assert_eq!(counts.nodes.len(), NODES_MAX + 1);
+    }
+}

@@ -1,0 +1,169 @@
+//! Floor 0. The control plane's metrics of one master group.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+
+use crate::telemetry::families::{
+    MASTER_INFO, REPLICA_INFO, SENTINEL_UP, TOPOLOGY_EPOCH, TOPOLOGY_GENERATION, TOPOLOGY_PHASE,
+    TOPOLOGY_SWITCH_DURATION, TOPOLOGY_SWITCHES,
+};
+use crate::telemetry::recorder::Recorder;
+use crate::types::{ConfigEpoch, Generation, MasterName, NodeAddr};
+
+/// Sentinels, topology and switches of one group.
+#[derive(Debug)]
+pub struct GroupMetrics {
+    recorder: Arc<Recorder>,
+    name: MasterName,
+    generation: Gauge,
+    epoch: Gauge,
+    phases: [(TopologyPhase, Gauge); 3],
+    masters: HashMap<NodeAddr, Gauge>,
+    replicas: HashMap<NodeAddr, Gauge>,
+    completed: Counter,
+    abandoned: Counter,
+    switch_duration: Histogram,
+}
+
+/// The phase of a group as metrics tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TopologyPhase {
+    /// No master is known yet.
+    Unknown,
+    /// Writes flow.
+    Stable,
+    /// Writes are held.
+    Switching,
+}
+
+/// The topology of a group as metrics tell it.
+#[derive(Clone, Copy, Debug)]
+pub struct TopologyState<'a> {
+    /// Number of the snapshot.
+    pub generation: Generation,
+    /// Sentinel's configuration epoch in use.
+    pub epoch: ConfigEpoch,
+    /// Phase of the group.
+    pub phase: TopologyPhase,
+    /// The master in use.
+    pub master: Option<&'a NodeAddr>,
+    /// Replicas that may serve reads.
+    pub replicas: &'a [NodeAddr],
+}
+
+impl GroupMetrics {
+    pub(super) fn new(recorder: Arc<Recorder>, name: &MasterName) -> Self {
+        let group = name.as_str();
+        let phase = |phase: TopologyPhase| {
+            (
+                phase,
+                recorder.gauge(&TOPOLOGY_PHASE, &[group, phase.label()]),
+            )
+        };
+        Self {
+            generation: recorder.gauge(&TOPOLOGY_GENERATION, &[group]),
+            epoch: recorder.gauge(&TOPOLOGY_EPOCH, &[group]),
+            phases: [
+                phase(TopologyPhase::Unknown),
+                phase(TopologyPhase::Stable),
+                phase(TopologyPhase::Switching),
+            ],
+            masters: HashMap::new(),
+            replicas: HashMap::new(),
+            completed: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "completed"]),
+            abandoned: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "abandoned"]),
+            switch_duration: recorder.histogram(&TOPOLOGY_SWITCH_DURATION, &[group]),
+            name: name.clone(),
+            recorder,
+        }
+    }
+
+    /// Tells the topology in use.
+    pub fn topology(&mut self, state: &TopologyState<'_>) {
+        self.generation.set(as_f64(state.generation.get()));
+        self.epoch.set(as_f64(state.epoch.get()));
+        for (phase, gauge) in &self.phases {
+            gauge.set(if *phase == state.phase { 1.0 } else { 0.0 });
+        }
+        let series = |family| {
+            move |recorder: &Recorder, name: &MasterName, node: &NodeAddr| {
+                recorder.gauge(family, &[name.as_str(), &node.to_string()])
+            }
+        };
+        let masters = state.master.into_iter();
+        let master_info = series(&MASTER_INFO);
+        mark(&mut self.masters, masters, |node| {
+            master_info(&self.recorder, &self.name, node)
+        });
+        let replica_info = series(&REPLICA_INFO);
+        let replicas = state.replicas.iter();
+        mark(&mut self.replicas, replicas, |node| {
+            replica_info(&self.recorder, &self.name, node)
+        });
+    }
+
+    /// Tells that `sentinel` is connected and answers.
+    pub fn sentinel_up(&self, sentinel: &NodeAddr) {
+        self.sentinel(sentinel).set(1.0);
+    }
+
+    /// Tells that `sentinel` is known and does not answer.
+    pub fn sentinel_down(&self, sentinel: &NodeAddr) {
+        self.sentinel(sentinel).set(0.0);
+    }
+
+    /// Counts a switch that took `took` from its first sign until writes flowed again.
+    pub fn switch_completed(&self, took: Duration) {
+        self.completed.increment(1);
+        self.switch_duration.record(took);
+    }
+
+    /// Counts a switch after which the old master stayed.
+    pub fn switch_abandoned(&self) {
+        self.abandoned.increment(1);
+    }
+
+    fn sentinel(&self, sentinel: &NodeAddr) -> Gauge {
+        self.recorder
+            .gauge(&SENTINEL_UP, &[self.name.as_str(), &sentinel.to_string()])
+    }
+}
+
+impl TopologyPhase {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Stable => "stable",
+            Self::Switching => "switching",
+        }
+    }
+}
+
+/// Sets the gauges of `now` to 1 and those of all nodes that were there before to 0.
+fn mark<'a>(
+    known: &mut HashMap<NodeAddr, Gauge>,
+    now: impl Iterator<Item = &'a NodeAddr>,
+    mut register: impl FnMut(&NodeAddr) -> Gauge,
+) {
+    for gauge in known.values() {
+        gauge.set(0.0);
+    }
+    for node in now {
+        known
+            .entry(node.clone())
+            .or_insert_with(|| register(node))
+            .set(1.0);
+    }
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "Prometheus has no other numbers; exact up to 2^53"
+)]
+const fn as_f64(number: u64) -> f64 {
+    number as f64
+}
