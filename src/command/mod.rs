@@ -12,6 +12,8 @@ mod options;
 mod rows;
 mod spec;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use blocking::{Blocking, Timeout, Unit, blocking};
 pub use keys::{KeySpec, Keys};
