@@ -42,6 +42,8 @@ pub(super) struct Tally {
     pub(super) uncertain: u64,
     /// Commands answered by any other error.
     pub(super) refused: u64,
+    /// Reads answered by what their key held a moment before; they count as answered.
+    pub(super) behind: u64,
     /// Replies that acknowledged writes rule out.
     pub(super) wrong: u64,
     /// The words of the first refusal or wrong reply.
@@ -165,7 +167,8 @@ impl Tally {
         self.waiting = None;
         self.longest = self.longest.max(took);
         match outcome {
-            Outcome::Right => {
+            Outcome::Right | Outcome::Behind => {
+                self.behind += u64::from(outcome == Outcome::Behind);
                 *self.answered.entry(step.act).or_default() += 1;
                 if let Some((since, seen @ None)) = &mut self.watch {
                     let now = Instant::now();

@@ -1,12 +1,16 @@
 //! Floor 7. What the client of the story sends next, and what each of its ten keys may hold.
 //! Pure: no socket, no clock. Knows replies, not where they come from.
 
+use std::collections::VecDeque;
+
 use crate::demo::client::Reply;
 
 /// Keys in use; the first half holds texts, the second half counters.
 const KEYS: usize = 10;
 /// One command in so many is a write, as in an application that mostly reads.
 const WRITE_EACH: usize = 10;
+/// Values that a key has held before and that a replica may still have: about five seconds' worth.
+const PAST_MAX: usize = 16;
 /// One write in so many deletes its key.
 const DELETE_EACH: usize = 4;
 
@@ -70,6 +74,8 @@ impl Step {
 pub(super) enum Outcome {
     /// What everything acknowledged so far allows.
     Right,
+    /// A read that was answered by what the key held before: a replica was a moment behind.
+    Behind,
     /// Something else: an acknowledged write is missing, or one was made that nobody sent.
     Wrong(String),
     /// Sent, but nobody knows whether it was executed.
@@ -78,12 +84,20 @@ pub(super) enum Outcome {
     Refused(String),
 }
 
-/// The values that each key may hold, after all that was acknowledged. More than one, where the
-/// outcome of a write is unknown, until a reply settles it.
+/// What each key may hold, after all that was acknowledged.
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
     steps: usize,
-    keys: Vec<Vec<Option<String>>>,
+    keys: Vec<Key>,
+}
+
+#[derive(Clone, Debug)]
+struct Key {
+    /// More than one, where the outcome of a write is unknown, until the reply to a later write
+    /// settles it. A read does not: it may come from a replica that is behind.
+    possible: Vec<Option<String>>,
+    /// What it held before, the last [`PAST_MAX`] of it.
+    past: VecDeque<Option<String>>,
 }
 
 impl Ledger {
@@ -91,7 +105,7 @@ impl Ledger {
     pub(super) fn new() -> Self {
         Self {
             steps: 0,
-            keys: vec![vec![None]; KEYS],
+            keys: vec![Key::new(); KEYS],
         }
     }
 
@@ -112,31 +126,31 @@ impl Ledger {
 
     /// Compares a reply with what was possible, and keeps what it has settled.
     pub(super) fn judge(&mut self, step: &Step, reply: &Reply) -> Outcome {
-        let Some(possible) = self.keys.get_mut(step.key) else {
+        let Some(key) = self.keys.get_mut(step.key) else {
             return Outcome::Wrong("a key that is not in use".to_owned());
         };
         if let Some(line) = reply.error() {
             if !(line.starts_with("UNCERTAIN ") && step.act.is_write()) {
                 return Outcome::Refused(line.to_owned());
             }
-            let done: Vec<_> = possible
-                .iter()
-                .map(|old| after(step, old.as_deref()))
-                .collect();
-            possible.extend(done);
+            key.may_have_done(step);
             return Outcome::Uncertain;
         }
-        let mut before = possible.iter().map(Option::as_deref);
-        match before.find(|&old| answer(step, old) == *reply) {
-            Some(old) => {
-                *possible = vec![after(step, old)];
-                Outcome::Right
+        let fits = |old: &&Option<String>| answer(step, old.as_deref()) == *reply;
+        if let Some(old) = key.possible.iter().find(fits).cloned() {
+            if step.act.is_write() {
+                key.has_done(step, old.as_deref());
             }
-            None => Outcome::Wrong(format!(
-                "{} answered {reply:?}, possible before: {possible:?}",
-                step.words().join(" ")
-            )),
+            return Outcome::Right;
         }
+        if !step.act.is_write() && key.past.iter().any(|old| fits(&old)) {
+            return Outcome::Behind;
+        }
+        Outcome::Wrong(format!(
+            "{} answered {reply:?}, possible before: {:?}",
+            step.words().join(" "),
+            key.possible
+        ))
     }
 
     /// A read of each key: what is to be found there at the end.
@@ -147,6 +161,30 @@ impl Ledger {
             value: String::new(),
         };
         (0..KEYS).map(review).collect()
+    }
+}
+
+impl Key {
+    fn new() -> Self {
+        Self {
+            possible: vec![None],
+            past: VecDeque::new(),
+        }
+    }
+
+    /// The step was executed, and the key held `old` before.
+    fn has_done(&mut self, step: &Step, old: Option<&str>) {
+        let now = vec![after(step, old)];
+        self.past.extend(std::mem::replace(&mut self.possible, now));
+        let excess = self.past.len().saturating_sub(PAST_MAX);
+        self.past.drain(..excess);
+    }
+
+    /// The step was executed or not.
+    fn may_have_done(&mut self, step: &Step) {
+        let done = self.possible.iter().map(|old| after(step, old.as_deref()));
+        let done: Vec<_> = done.collect();
+        self.possible.extend(done);
     }
 }
 
@@ -212,14 +250,30 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_acknowledged_write_is_a_wrong_reply() {
+    fn a_write_that_nobody_sent_is_a_wrong_reply() {
         let mut ledger = Ledger::new();
-        let set = step(Act::Set, 0, "a");
-        assert_eq!(ledger.judge(&set, &Reply::ok()), Outcome::Right);
+        let incr = step(Act::Incr, 5, "");
+        assert_eq!(ledger.judge(&incr, &Reply::Int(1)), Outcome::Right);
+        // Lost: counts from nothing again. Doubled: one is skipped.
+        for reply in [Reply::Int(1), Reply::Int(3)] {
+            let outcome = ledger.judge(&incr, &reply);
+            assert!(matches!(outcome, Outcome::Wrong(_)), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_may_be_behind_but_not_ahead() {
+        let mut ledger = Ledger::new();
+        for value in ["a", "b"] {
+            let set = step(Act::Set, 0, value);
+            assert_eq!(ledger.judge(&set, &Reply::ok()), Outcome::Right);
+        }
         let get = step(Act::Get, 0, "");
-        assert_eq!(ledger.judge(&get, &Reply::bulk("a")), Outcome::Right);
-        let lost = ledger.judge(&get, &Reply::Null);
-        assert!(matches!(lost, Outcome::Wrong(_)), "{lost:?}");
+        assert_eq!(ledger.judge(&get, &Reply::bulk("b")), Outcome::Right);
+        assert_eq!(ledger.judge(&get, &Reply::bulk("a")), Outcome::Behind);
+        assert_eq!(ledger.judge(&get, &Reply::Null), Outcome::Behind);
+        let ahead = ledger.judge(&get, &Reply::bulk("c"));
+        assert!(matches!(ahead, Outcome::Wrong(_)), "{ahead:?}");
     }
 
     #[test]

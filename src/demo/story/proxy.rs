@@ -30,7 +30,7 @@ use crate::demo::process::wait_for;
 /// Time that Switchman has until it says that it is ready.
 const READY_MAX: Duration = Duration::from_secs(10);
 /// Time that it has for its end: above the drain that it allows itself by default.
-const END_MAX: Duration = Duration::from_secs(40);
+const END_MAX: Duration = Duration::from_secs(15);
 /// Time that one answer of the admin address may take.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Lines of its log that an error shows.

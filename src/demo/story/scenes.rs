@@ -274,7 +274,7 @@ impl<'a, 'b> Stage<'a, 'b> {
         self.summary(&tally)?;
         // Bound in this order, they are dropped in the reverse one: Switchman first.
         let Self {
-            deployment: _deployment,
+            deployment,
             caller,
             proxy,
             mut expectations,
@@ -282,6 +282,9 @@ impl<'a, 'b> Stage<'a, 'b> {
         } = self;
         expectations.extend(judge(&tally));
         let ledger = caller.stop().unwrap_or_else(Ledger::new);
+        if let Some(master) = deployment.node_at(new) {
+            deployment.wait_in_sync(master, 1, SENTINEL_MAX)?;
+        }
         for (place, addr) in [
             ("through Switchman", proxy.listen()),
             ("at the new master", new),
@@ -308,6 +311,10 @@ impl<'a, 'b> Stage<'a, 'b> {
         let (total, time) = (tally.total(), spoken(self.account.elapsed()));
         self.account.more(&format!(
             "{total} commands answered in {time}, one connection{local}"
+        ))?;
+        self.account.more(&format!(
+            "{} reads were a moment behind, which consistency = \"master\" rules out",
+            tally.behind
         ))?;
         self.account.more("Switchman's own count:")?;
         for (name, metric) in [
