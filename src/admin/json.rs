@@ -7,8 +7,8 @@
 //! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`, `last_failover` (or null).
 //!
 //! `/api/v1/failovers`: `failovers[]`, the newest first, with `master_name`, `started_at`
-//! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `old_master`, `new_master`, `took_seconds`,
-//! `held_requests`, `uncertain_requests`, `events[]` (`at_seconds`, `what`).
+//! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `old_master`, `new_master`,
+//! `took_seconds`, `held_requests`, `uncertain_requests`, `events[]` (`at_seconds`, `what`).
 
 use std::time::Duration;
 
