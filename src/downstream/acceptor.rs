@@ -80,21 +80,33 @@ impl Acceptor {
     }
 
     async fn place(&self, stream: Stream, group: usize) {
-        let total: usize = self.doors.iter().map(|door| door.count.load(Ordering::Relaxed)).sum();
+        let total: usize = self
+            .doors
+            .iter()
+            .map(|door| door.count.load(Ordering::Relaxed))
+            .sum();
         if total >= self.max_clients {
             self.refused.fetch_add(1, Ordering::Relaxed);
             // A client that cannot even take this line is closed all the same.
             let _ = stream.try_write(TOO_MANY);
             return;
         }
-        let emptiest = self.doors.iter().min_by_key(|door| door.count.load(Ordering::Relaxed));
+        let emptiest = self
+            .doors
+            .iter()
+            .min_by_key(|door| door.count.load(Ordering::Relaxed));
         let Some(door) = emptiest else { return };
         let stream = match stream.detach() {
             Ok(stream) => stream,
             Err(error) => return debug!(%error, "client gone before it was placed"),
         };
         door.count.fetch_add(1, Ordering::Relaxed);
-        if door.clients.send(NewClient { stream, group }).await.is_err() {
+        if door
+            .clients
+            .send(NewClient { stream, group })
+            .await
+            .is_err()
+        {
             door.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
