@@ -111,6 +111,13 @@ impl<T: Copy> Pipeline<T> {
         (self.start + entry.len <= self.written).then_some(entry.ticket)
     }
 
+    /// The oldest command without a reply and its bytes, if all of it was written.
+    pub fn oldest(&self) -> Option<(T, &[u8])> {
+        let ticket = self.oldest_written()?;
+        let len = self.tickets.front()?.len;
+        Some((ticket, self.bytes.get(self.start..self.start + len)?))
+    }
+
     /// The tickets of all commands without a reply, oldest first.
     pub fn tickets(&self) -> impl Iterator<Item = T> + '_ {
         self.tickets.iter().map(|entry| entry.ticket)
@@ -119,7 +126,10 @@ impl<T: Copy> Pipeline<T> {
     /// Appends a command; it leaves with the next write.
     pub fn push(&mut self, ticket: T, command: &[u8]) {
         self.bytes.extend_from_slice(command);
-        self.tickets.push_back(Entry { ticket, len: command.len() });
+        self.tickets.push_back(Entry {
+            ticket,
+            len: command.len(),
+        });
     }
 
     /// The bytes to write next.
@@ -153,7 +163,10 @@ impl<T: Copy> Pipeline<T> {
             self.written -= self.start;
             self.start = 0;
         }
-        Some(Completed { ticket: entry.ticket, written_at })
+        Some(Completed {
+            ticket: entry.ticket,
+            written_at,
+        })
     }
 
     /// Every command without a reply, oldest first. The caller drops the pipeline afterwards.
@@ -162,9 +175,17 @@ impl<T: Copy> Pipeline<T> {
         self.tickets.iter().map(move |entry| {
             let end = at + entry.len;
             let bytes = self.bytes.get(at..end).unwrap_or_default();
-            let sent = if end <= self.written { Sent::Yes } else { Sent::No };
+            let sent = if end <= self.written {
+                Sent::Yes
+            } else {
+                Sent::No
+            };
             at = end;
-            Lost { ticket: entry.ticket, bytes, sent }
+            Lost {
+                ticket: entry.ticket,
+                bytes,
+                sent,
+            }
         })
     }
 
@@ -198,7 +219,10 @@ impl<T: Copy> Default for Pipeline<T> {
 }
 
 /// A length in memory as an offset in a stream.
-#[expect(clippy::as_conversions, reason = "usize has at most 64 bits on every target of Rust")]
+#[expect(
+    clippy::as_conversions,
+    reason = "usize has at most 64 bits on every target of Rust"
+)]
 const fn offset(len: usize) -> u64 {
     len as u64
 }
@@ -224,7 +248,13 @@ mod tests {
         pipeline.advance_written(5, at(1));
         pipeline.advance_written(6, at(2));
         let done = pipeline.complete().unwrap();
-        assert_eq!(done, Completed { ticket: 'a', written_at: at(1) });
+        assert_eq!(
+            done,
+            Completed {
+                ticket: 'a',
+                written_at: at(1)
+            }
+        );
         assert_eq!(pipeline.complete().unwrap().written_at, at(2));
         assert!(pipeline.is_empty() && pipeline.complete().is_none());
     }
@@ -245,7 +275,10 @@ mod tests {
         pipeline.push(2, b"INCR b");
         pipeline.push(3, b"INCR c");
         pipeline.advance_written(6 + 5, at(1));
-        let lost: Vec<_> = pipeline.lost().map(|lost| (lost.ticket, lost.sent)).collect();
+        let lost: Vec<_> = pipeline
+            .lost()
+            .map(|lost| (lost.ticket, lost.sent))
+            .collect();
         assert_eq!(lost, [(1, Sent::Yes), (2, Sent::No), (3, Sent::No)]);
         assert_eq!(pipeline.lost().nth(1).unwrap().bytes, b"INCR b");
     }

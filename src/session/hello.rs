@@ -19,8 +19,14 @@ impl HelloRequest {
     /// Reads the arguments. An `Err` is Redis's own error text (networking.c, `helloCommand`).
     pub fn read(request: &Request<'_>) -> Result<Self, String> {
         let mut args = request.args().skip(1);
-        let mut hello = Self { protocol: None, login: None, name: None };
-        let Some(version) = args.next() else { return Ok(hello) };
+        let mut hello = Self {
+            protocol: None,
+            login: None,
+            name: None,
+        };
+        let Some(version) = args.next() else {
+            return Ok(hello);
+        };
         hello.protocol = Some(read_version(version)?);
         while let Some(option) = args.next() {
             if option.eq_ignore_ascii_case(b"AUTH") && args.len() >= 2 {
@@ -38,7 +44,9 @@ impl HelloRequest {
 }
 
 fn read_version(text: &[u8]) -> Result<Protocol, String> {
-    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
+    let number = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse::<i64>().ok());
     match number {
         None => Err("ERR Protocol version is not an integer or out of range".to_owned()),
         Some(2) => Ok(Protocol::Resp2),
@@ -92,7 +100,10 @@ impl HelloFacts {
 
 fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(b'\n', bytes)?;
-    Some((bytes.get(..end)?.strip_suffix(b"\r")?, bytes.get(end + 1..)?))
+    Some((
+        bytes.get(..end)?.strip_suffix(b"\r")?,
+        bytes.get(end + 1..)?,
+    ))
 }
 
 fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -120,17 +131,25 @@ mod tests {
         assert_eq!(full.login, Some(Login::new(Some(b"u"), b"p")));
         assert_eq!(full.name.as_deref(), Some(&b"n"[..]));
         assert!(read(&[b"HELLO", b"4"]).unwrap_err().starts_with("NOPROTO"));
-        assert!(read(&[b"HELLO", b"x"]).unwrap_err().contains("not an integer"));
+        assert!(
+            read(&[b"HELLO", b"x"])
+                .unwrap_err()
+                .contains("not an integer")
+        );
         let error = read(&[b"HELLO", b"3", b"AUTH", b"u"]).unwrap_err();
         assert_eq!(error, "ERR Syntax error in HELLO option 'AUTH'");
     }
 
     #[test]
     fn the_answer_is_the_masters_with_the_clients_id() {
-        let master = b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$2\r\nid\r\n:7\r\n$7\r\nmodules\r\n*0\r\n";
+        let master =
+            b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$2\r\nid\r\n:7\r\n$7\r\nmodules\r\n*0\r\n";
         let mut out = Vec::new();
-        HelloFacts::read(master).unwrap().write(&mut out, Protocol::Resp3, 42);
-        let want = b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$2\r\nid\r\n:42\r\n$7\r\nmodules\r\n*0\r\n";
+        HelloFacts::read(master)
+            .unwrap()
+            .write(&mut out, Protocol::Resp3, 42);
+        let want =
+            b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$2\r\nid\r\n:42\r\n$7\r\nmodules\r\n*0\r\n";
         assert_eq!(out, want);
         assert_eq!(HelloFacts::read(b"-NOAUTH x\r\n"), None);
     }

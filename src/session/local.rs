@@ -19,7 +19,10 @@ pub struct Login {
 impl Login {
     /// `AUTH username password`, or `AUTH password` for the default user.
     pub fn new(username: Option<&[u8]>, password: &[u8]) -> Self {
-        Self { username: username.map(Box::from), password: Box::from(password) }
+        Self {
+            username: username.map(Box::from),
+            password: Box::from(password),
+        }
     }
 
     /// The user; `None` for `AUTH password`.
@@ -98,7 +101,11 @@ impl Session {
             }
             Local::ClientKill | Local::ClientList | Local::ClientUnblock => {
                 let sub = request.arg1().unwrap_or_default();
-                Reject::NotOffered { command: request.name(), sub }.write(out);
+                Reject::NotOffered {
+                    command: request.name(),
+                    sub,
+                }
+                .write(out);
                 Outcome::Replied
             }
             _ => self.client_state(local, request, out),
@@ -106,12 +113,7 @@ impl Session {
     }
 
     /// `CLIENT …` on the client's own connection.
-    fn client_state(
-        &mut self,
-        local: Local,
-        request: &Request<'_>,
-        out: &mut Vec<u8>,
-    ) -> Outcome {
+    fn client_state(&mut self, local: Local, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
         let mut args = request.args().skip(2);
         let first = args.next().unwrap_or_default();
         match local {
@@ -156,8 +158,7 @@ impl Session {
             return redis_error(out, &format!("ERR Unrecognized option '{attribute}'"));
         };
         if !fine {
-            let text =
-                format!("ERR {name} cannot contain spaces, newlines or special characters.");
+            let text = format!("ERR {name} cannot contain spaces, newlines or special characters.");
             return redis_error(out, &text);
         }
         encode::simple(out, "OK");
@@ -184,7 +185,8 @@ impl Session {
 
     /// The line of `CLIENT INFO`, as far as it is Switchman's to tell.
     fn info_line(&self) -> String {
-        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let text =
+            |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let version = match self.protocol {
             Protocol::Resp2 => 2,
             Protocol::Resp3 => 3,
@@ -219,7 +221,9 @@ fn auth(request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
 
 /// `SELECT index`; the texts are those of Redis db.c, `selectCommand`.
 fn select(request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
-    let text = request.arg1().and_then(|index| std::str::from_utf8(index).ok());
+    let text = request
+        .arg1()
+        .and_then(|index| std::str::from_utf8(index).ok());
     match text.and_then(|text| text.parse::<i32>().ok()) {
         None => redis_error(out, "ERR value is not an integer or out of range"),
         Some(index) => match u32::try_from(index) {
@@ -266,42 +270,78 @@ mod tests {
     #[test]
     fn a_name_is_kept_until_reset_and_a_bad_one_is_refused() {
         let mut session = Session::new(7);
-        let named = ask(&mut session, Local::ClientSetname, &[b"client", b"setname", b"web"]);
+        let named = ask(
+            &mut session,
+            Local::ClientSetname,
+            &[b"client", b"setname", b"web"],
+        );
         assert_eq!(named, (Outcome::Replied, "+OK\r\n".to_owned()));
-        let (_, bad) = ask(&mut session, Local::ClientSetname, &[b"client", b"setname", b"a b"]);
+        let (_, bad) = ask(
+            &mut session,
+            Local::ClientSetname,
+            &[b"client", b"setname", b"a b"],
+        );
         assert!(bad.starts_with("-ERR Client names cannot contain"));
         let (_, name) = ask(&mut session, Local::ClientGetname, &[b"client", b"getname"]);
         assert_eq!(name, "$3\r\nweb\r\n");
         session.reset();
         let (_, name) = ask(&mut session, Local::ClientGetname, &[b"client", b"getname"]);
         assert_eq!(name, "$-1\r\n");
-        assert_eq!(ask(&mut session, Local::ClientId, &[b"client", b"id"]).1, ":7\r\n");
+        assert_eq!(
+            ask(&mut session, Local::ClientId, &[b"client", b"id"]).1,
+            ":7\r\n"
+        );
     }
 
     #[test]
     fn client_reply_off_and_skip_silence_what_redis_silences() {
         let mut session = Session::new(1);
-        let off = ask(&mut session, Local::ClientReply, &[b"client", b"reply", b"off"]);
+        let off = ask(
+            &mut session,
+            Local::ClientReply,
+            &[b"client", b"reply", b"off"],
+        );
         assert_eq!(off, (Outcome::Unspoken, String::new()));
         assert!(!session.speaks() && !session.speaks());
-        let on = ask(&mut session, Local::ClientReply, &[b"client", b"reply", b"on"]);
+        let on = ask(
+            &mut session,
+            Local::ClientReply,
+            &[b"client", b"reply", b"on"],
+        );
         assert_eq!(on.1, "+OK\r\n");
-        ask(&mut session, Local::ClientReply, &[b"client", b"reply", b"skip"]);
+        ask(
+            &mut session,
+            Local::ClientReply,
+            &[b"client", b"reply", b"skip"],
+        );
         assert!(!session.speaks() && session.speaks());
     }
 
     #[test]
     fn select_auth_and_ping_check_their_arguments() {
         let mut session = Session::new(1);
-        assert_eq!(ask(&mut session, Local::Select, &[b"select", b"3"]).0, Outcome::Select(3));
+        assert_eq!(
+            ask(&mut session, Local::Select, &[b"select", b"3"]).0,
+            Outcome::Select(3)
+        );
         assert_eq!(
             ask(&mut session, Local::Select, &[b"select", b"-1"]).1,
             "-ERR DB index is out of range\r\n"
         );
-        assert!(ask(&mut session, Local::Select, &[b"select", b"x"]).1.contains("not an integer"));
+        assert!(
+            ask(&mut session, Local::Select, &[b"select", b"x"])
+                .1
+                .contains("not an integer")
+        );
         let login = Login::new(Some(b"u"), b"p");
         assert_eq!(format!("{login:?}"), "Login(…)");
-        assert_eq!(ask(&mut session, Local::Auth, &[b"auth", b"u", b"p"]).0, Outcome::Auth(login));
-        assert_eq!(ask(&mut session, Local::Ping, &[b"ping", b"x"]).1, "$1\r\nx\r\n");
+        assert_eq!(
+            ask(&mut session, Local::Auth, &[b"auth", b"u", b"p"]).0,
+            Outcome::Auth(login)
+        );
+        assert_eq!(
+            ask(&mut session, Local::Ping, &[b"ping", b"x"]).1,
+            "$1\r\nx\r\n"
+        );
     }
 }

@@ -141,7 +141,10 @@ impl Reject<'_> {
                  in use on one node"
             ),
             Self::UnknownCommand { command } => {
-                format!("ERR unknown command '{}', with args beginning with: ", quoted(command))
+                format!(
+                    "ERR unknown command '{}', with args beginning with: ",
+                    quoted(command)
+                )
             }
             Self::WrongArity { name } => {
                 format!("ERR wrong number of arguments for '{name}' command")
@@ -152,6 +155,29 @@ impl Reject<'_> {
             ),
             _ => String::new(),
         }
+    }
+
+    /// Appends Redis's line for an unknown command with the arguments that follow it (Redis
+    /// server.c, `afterErrorReply` of unknown commands: each in quotes, cut at 128 bytes in all).
+    pub fn write_unknown<'a>(&self, args: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+        let mut line = self.with_facts();
+        let mut left = QUOTED_MAX;
+        for arg in args {
+            if left == 0 {
+                break;
+            }
+            let cut = arg.get(..left).unwrap_or(arg);
+            left -= cut.len();
+            line.push('\'');
+            line.push_str(&String::from_utf8_lossy(cut));
+            line.push_str("' ");
+        }
+        encode::error(out, &line);
+    }
+
+    /// Whether the command may have been executed.
+    pub const fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Uncertain | Self::UncertainSilent)
     }
 
     /// The label under which the metric counts it; `None` for Redis's own lines.
@@ -190,14 +216,20 @@ mod tests {
         let name = MasterName::new("mymaster");
         let long = [b'\n'; 1000];
         let all = [
-            Reject::NoMaster { name: &name, held: Duration::from_secs(5) },
+            Reject::NoMaster {
+                name: &name,
+                held: Duration::from_secs(5),
+            },
             Reject::Uncertain,
             Reject::UncertainSilent,
             Reject::TransactionLost,
             Reject::ExecAborted,
             Reject::NoReplica,
             Reject::Refused { command: &long },
-            Reject::NotOffered { command: &long, sub: b"kill" },
+            Reject::NotOffered {
+                command: &long,
+                sub: b"kill",
+            },
             Reject::NoLease { max: 512 },
             Reject::NoLane { max: 512 },
             Reject::Unauthenticated,
@@ -210,9 +242,16 @@ mod tests {
         for reject in all {
             let mut out = Vec::new();
             reject.write(&mut out);
-            let line = out.strip_prefix(b"-").unwrap().strip_suffix(b"\r\n").unwrap();
+            let line = out
+                .strip_prefix(b"-")
+                .unwrap()
+                .strip_suffix(b"\r\n")
+                .unwrap();
             assert!(line.len() > 4 && line.len() < 300, "{reject:?}");
-            assert!(!line.contains(&b'\n') && !line.contains(&b'\r'), "{reject:?}");
+            assert!(
+                !line.contains(&b'\n') && !line.contains(&b'\r'),
+                "{reject:?}"
+            );
         }
     }
 }

@@ -35,6 +35,8 @@ struct Parked {
     arena: Vec<u8>,
     /// Bytes of the arena that have left.
     dead: usize,
+    /// Bytes of replies in pieces.
+    pieces: usize,
 }
 
 #[derive(Debug, Default)]
@@ -142,13 +144,8 @@ impl Replies {
 
     /// Bytes held for the client: output it has not taken, and answers that wait for earlier ones.
     pub fn held_bytes(&self) -> usize {
-        let parked = self.parked.as_ref().map_or(0, |parked| {
-            let pieces = parked.slots.iter().map(|slot| match slot {
-                Slot::Pieces { bytes, .. } => bytes.len(),
-                Slot::Waiting | Slot::Done(_) => 0,
-            });
-            parked.arena.len() - parked.dead + pieces.sum::<usize>()
-        });
+        let parked = self.parked.as_ref();
+        let parked = parked.map_or(0, |parked| parked.arena.len() - parked.dead + parked.pieces);
         self.out.len() - self.taken + parked + self.pushes.len()
     }
 
@@ -157,11 +154,15 @@ impl Replies {
         let parked = self.parked.get_or_insert_default();
         // A sequence number is at most `outstanding` ahead of the head; on a target where that does
         // not fit an index, nothing fits anyway.
-        let Ok(index) = usize::try_from(seq.wrapping_sub(self.head)) else { return };
+        let Ok(index) = usize::try_from(seq.wrapping_sub(self.head)) else {
+            return;
+        };
         while parked.slots.len() <= index {
             parked.slots.push_back(Slot::Waiting);
         }
-        let Some(slot) = parked.slots.get_mut(index) else { return };
+        let Some(slot) = parked.slots.get_mut(index) else {
+            return;
+        };
         match (&mut *slot, piece) {
             (Slot::Waiting, Piece::Last) => {
                 let start = parked.arena.len();
@@ -169,10 +170,15 @@ impl Replies {
                 *slot = Slot::Done(start..parked.arena.len());
             }
             (Slot::Waiting, Piece::More) => {
-                *slot = Slot::Pieces { bytes: bytes.to_vec(), whole: false };
+                parked.pieces += bytes.len();
+                *slot = Slot::Pieces {
+                    bytes: bytes.to_vec(),
+                    whole: false,
+                };
             }
             (Slot::Pieces { bytes: held, whole }, piece) => {
                 held.extend_from_slice(bytes);
+                parked.pieces += bytes.len();
                 *whole = piece == Piece::Last;
             }
             // A second answer to one request: the connection's pipeline makes that impossible.
@@ -185,7 +191,9 @@ impl Replies {
         if !self.pushes.is_empty() {
             self.out.append(&mut self.pushes);
         }
-        let Some(parked) = &mut self.parked else { return };
+        let Some(parked) = &mut self.parked else {
+            return;
+        };
         // The slot of the request that was just answered directly.
         parked.slots.pop_front();
         loop {
@@ -196,6 +204,7 @@ impl Replies {
                     parked.dead += bytes.len();
                 }
                 Some(Slot::Pieces { bytes, whole }) => {
+                    parked.pieces -= bytes.len();
                     self.out.append(bytes);
                     if !*whole {
                         self.partial = true;
@@ -214,7 +223,9 @@ impl Replies {
         if self.head == self.next {
             self.parked = None;
         }
-        let Some(parked) = &mut self.parked else { return };
+        let Some(parked) = &mut self.parked else {
+            return;
+        };
         if parked.dead <= ARENA_COMPACT_ABOVE || parked.dead <= parked.arena.len() / 2 {
             return;
         }
@@ -222,7 +233,9 @@ impl Replies {
         for slot in &mut parked.slots {
             if let Slot::Done(range) = slot {
                 let start = parked.arena.len();
-                parked.arena.extend_from_slice(old.get(range.clone()).unwrap_or_default());
+                parked
+                    .arena
+                    .extend_from_slice(old.get(range.clone()).unwrap_or_default());
                 *range = start..parked.arena.len();
             }
         }

@@ -88,11 +88,19 @@ impl Session {
         set_attribute(version, value)
     }
 
+    /// Whether a login has been proven.
+    pub fn is_logged_in(&self) -> bool {
+        self.identity != IdentityId::ANONYMOUS
+    }
+
     /// Back to a fresh connection, as `RESET` does; the library's name stays (Redis networking.c,
     /// `resetCommand`).
     pub fn reset(&mut self) {
         let library = std::mem::take(&mut self.library);
-        *self = Self { library, ..Self::new(self.id) };
+        *self = Self {
+            library,
+            ..Self::new(self.id)
+        };
     }
 
     /// Whether the reply to the command that begins now is spoken; counts off a `SKIP`.

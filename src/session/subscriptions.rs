@@ -48,7 +48,11 @@ impl Subscriptions {
     /// Confirmations that `command` with `names` names gets: one each, and without names one for
     /// each subscription of its kind, at least one (Redis pubsub.c).
     pub fn confirmations(&self, command: Leased, names: usize) -> usize {
-        if names > 0 { names } else { self.of(command).len().max(1) }
+        if names > 0 {
+            names
+        } else {
+            self.of(command).len().max(1)
+        }
     }
 
     /// Takes note of a confirmation.
@@ -76,8 +80,12 @@ impl Subscriptions {
 impl<'a> Announcement<'a> {
     /// Reads a whole array (RESP2) or push (RESP3) of a subscribed connection.
     pub fn read(frame: &'a [u8]) -> Self {
-        let Some(rest) = after_line(frame) else { return Self::Other };
-        let Some((kind, rest)) = bulk(rest) else { return Self::Other };
+        let Some(rest) = after_line(frame) else {
+            return Self::Other;
+        };
+        let Some((kind, rest)) = bulk(rest) else {
+            return Self::Other;
+        };
         let name = bulk(rest).map(|(name, _)| name);
         match (kind, name) {
             (b"message" | b"pmessage" | b"smessage", _) => Self::Message,

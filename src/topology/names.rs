@@ -1,0 +1,129 @@
+//! Floor 1. When two addresses are one node: equal, resolved to a common IP, or one process.
+//! Knows what the shell has resolved so far; resolves nothing itself.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::types::NodeAddr;
+
+/// Sentinels may announce one node by name and by IP at the same time (`announce-hostnames` is a
+/// setting of each of them), so addresses are compared here and not by their letters.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    ips: BTreeMap<String, Vec<IpAddr>>,
+    run_ids: BTreeMap<NodeAddr, String>,
+}
+
+impl Names {
+    /// Nothing resolved yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes what `host` resolves to now. A failed look-up (no IPs) leaves the last result.
+    pub fn learn_ips(&mut self, host: &str, ips: Vec<IpAddr>) {
+        if !ips.is_empty() {
+            let ips = ips.into_iter().map(|ip| ip.to_canonical()).collect();
+            self.ips.insert(host.to_owned(), ips);
+        }
+    }
+
+    /// Takes the `run_id` of the process that answers at `addr`, `None` to forget it.
+    pub fn learn_run_id(&mut self, addr: &NodeAddr, run_id: Option<&str>) {
+        match run_id {
+            Some(run_id) => self.run_ids.insert(addr.clone(), run_id.to_owned()),
+            None => self.run_ids.remove(addr),
+        };
+    }
+
+    /// Forgets every host and address for which `keep` has no use.
+    pub fn retain(&mut self, keep_host: impl Fn(&str) -> bool, keep: impl Fn(&NodeAddr) -> bool) {
+        self.ips.retain(|host, _| keep_host(host));
+        self.run_ids.retain(|addr, _| keep(addr));
+    }
+
+    /// Whether both addresses lead to the same node, as far as is known.
+    pub fn same(&self, one: &NodeAddr, other: &NodeAddr) -> bool {
+        if one == other {
+            return true;
+        }
+        if let (Some(one), Some(other)) = (self.run_ids.get(one), self.run_ids.get(other)) {
+            return one == other;
+        }
+        let others = self.ips_of(other.host());
+        one.port() == other.port() && self.ips_of(one.host()).iter().any(|ip| others.contains(ip))
+    }
+
+    /// Whether `host` leads to this machine itself; `None` while it is not resolved.
+    pub fn is_loopback(&self, host: &str) -> Option<bool> {
+        let ips = self.ips_of(host);
+        let known = host == "localhost" || !ips.is_empty();
+        known.then(|| ips.iter().all(IpAddr::is_loopback))
+    }
+
+    fn ips_of(&self, host: &str) -> Vec<IpAddr> {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => vec![ip.to_canonical()],
+            Err(_name) => self.ips.get(host).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// Whether `host` is a name that needs resolving, not an IP address.
+pub fn is_name(host: &str) -> bool {
+    host.parse::<IpAddr>().is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> NodeAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_and_its_ip_are_one_node_once_resolved() {
+        let mut names = Names::new();
+        let (name, ip) = (addr("redis-1:6379"), addr("10.0.0.1:6379"));
+        assert!(!names.same(&name, &ip));
+        names.learn_ips("redis-1", vec!["10.0.0.1".parse().unwrap()]);
+        assert!(names.same(&name, &ip));
+        assert!(!names.same(&name, &addr("10.0.0.1:6380")));
+        names.learn_ips("redis-1", Vec::new());
+        assert!(
+            names.same(&name, &ip),
+            "a failed look-up takes nothing away"
+        );
+    }
+
+    #[test]
+    fn an_ipv4_address_inside_ipv6_is_the_same_address() {
+        assert!(Names::new().same(&addr("10.0.0.1:6379"), &addr("[::ffff:10.0.0.1]:6379")));
+    }
+
+    #[test]
+    fn the_process_decides_where_it_is_known() {
+        let mut names = Names::new();
+        let (inner, outer) = (addr("10.0.0.1:6379"), addr("203.0.113.5:7001"));
+        names.learn_run_id(&inner, Some("f00d"));
+        names.learn_run_id(&outer, Some("f00d"));
+        assert!(names.same(&inner, &outer));
+        names.learn_run_id(&outer, Some("beef"));
+        assert!(!names.same(&inner, &outer));
+        names.learn_run_id(&outer, None);
+        assert!(!names.same(&inner, &outer));
+    }
+
+    #[test]
+    fn loopback_is_a_matter_of_where_a_name_leads() {
+        let mut names = Names::new();
+        assert_eq!(names.is_loopback("127.0.1.1"), Some(true));
+        assert_eq!(names.is_loopback("::1"), Some(true));
+        assert_eq!(names.is_loopback("localhost"), Some(true));
+        assert_eq!(names.is_loopback("10.0.0.1"), Some(false));
+        assert_eq!(names.is_loopback("redis-1"), None);
+        names.learn_ips("redis-1", vec!["127.0.1.1".parse().unwrap()]);
+        assert_eq!(names.is_loopback("redis-1"), Some(true));
+    }
+}
