@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod demo;
 pub mod downstream;
+pub mod exchange;
 pub mod mux;
 pub mod net;
 pub mod resp;

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use crate::command::Spec;
 use crate::command::options::StreamOptions;
+use crate::resp::Request;
 
 /// What is known about a request that waits at the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +58,9 @@ impl Unit {
     }
 }
 
-/// What is known about how the command `name` (lower case) with these `words`, `argc` in number,
-/// the name included, waits; for requests of class `Leased(Blocking)` and `Leased(Wait)`.
-pub fn blocking<'a>(
-    name: &str,
-    argc: usize,
-    words: impl Iterator<Item = &'a [u8]> + Clone,
-) -> Blocking {
+/// How `request` waits, whose command has the row `spec`; for requests of class `Leased(Blocking)`
+/// and `Leased(Wait)`.
+pub fn blocking(spec: &Spec, request: &Request<'_>) -> Blocking {
     let seconds = |word| {
         Some(Timeout {
             word,
@@ -75,41 +73,48 @@ pub fn blocking<'a>(
             unit: Unit::Milliseconds,
         })
     };
-    let timeout = match name {
-        "blpop" | "brpop" | "bzpopmin" | "bzpopmax" => seconds(argc.saturating_sub(1)),
+    let timeout = match spec.name.as_ref() {
+        "blpop" | "brpop" | "bzpopmin" | "bzpopmax" => seconds(request.argc().saturating_sub(1)),
         "blmove" | "blmovem" => seconds(5),
         "brpoplpush" => seconds(3),
         "blmpop" | "bzmpop" => seconds(1),
         "wait" => milliseconds(2),
         "waitaof" => milliseconds(3),
-        "xread" | "xreadgroup" => StreamOptions::of(words.clone())
+        "xread" | "xreadgroup" => StreamOptions::of(request.args())
             .block
             .and_then(milliseconds),
         _ => None,
     };
     Blocking {
-        repeatable: name == "xread" && names_positions(argc, words),
+        repeatable: spec.name == "xread" && names_positions(request),
         timeout,
     }
 }
 
 /// Whether all IDs of an `XREAD` are positions in the stream, not "what is the last one now".
-fn names_positions<'a>(argc: usize, words: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
-    let Some(first) = StreamOptions::of(words.clone()).keys else {
+fn names_positions(request: &Request<'_>) -> bool {
+    let Some(first) = StreamOptions::of(request.args()).keys else {
         return false;
     };
-    let keys = argc.saturating_sub(first) / 2;
-    keys > 0 && words.skip(first + keys).all(|id| id != b"$" && id != b"+")
+    let keys = request.argc().saturating_sub(first) / 2;
+    keys > 0
+        && request
+            .args()
+            .skip(first + keys)
+            .all(|id| id != b"$" && id != b"+")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::Table;
+    use crate::command::tests::encoded;
 
     fn of(text: &str) -> Blocking {
-        let words: Vec<&[u8]> = text.split(' ').map(str::as_bytes).collect();
-        let name = text.split(' ').next().unwrap().to_ascii_lowercase();
-        blocking(&name, words.len(), words.iter().copied())
+        let raw = encoded(text);
+        let table = Table::builtin();
+        let spec = table.get(text.split(' ').next().unwrap()).unwrap();
+        blocking(spec, &Request::from_raw(&raw).unwrap())
     }
 
     #[test]
@@ -134,7 +139,7 @@ mod tests {
             5,
             Unit::Milliseconds,
         );
-        assert_eq!(of("BF.BLOCK a 5").timeout, None);
+        assert_eq!(of("GET a").timeout, None);
         assert_eq!(of("XREAD STREAMS a 0").timeout, None);
     }
 

@@ -2,6 +2,7 @@
 //! Must not know what is done with a key.
 
 use crate::command::options::StreamOptions;
+use crate::resp::Request;
 
 /// Where the keys stand among the words of a request; word 0 is the command's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,17 +50,27 @@ pub enum Keys {
 }
 
 impl KeySpec {
-    /// Calls `visit` with each key of the request that has these `words` (the name included),
-    /// `argc` in number.
+    /// Calls `visit` with each key of `request`, a key twice if it stands there twice.
     ///
     /// Words that do not fit the command's grammar, which the server will answer with an error,
-    /// give too many keys or too few; never a position outside the request.
-    pub fn visit<'a>(
-        self,
-        argc: usize,
-        words: impl Iterator<Item = &'a [u8]> + Clone,
-        mut visit: impl FnMut(&'a [u8]),
-    ) -> Keys {
+    /// give too many keys or too few.
+    #[inline]
+    pub fn visit<'a>(self, request: &Request<'a>, visit: impl FnMut(&'a [u8])) -> Keys {
+        match self {
+            Self::None => Keys::Told,
+            Self::Any => Keys::Untold,
+            Self::Range {
+                first: 1, last: 1, ..
+            } => {
+                request.arg1().into_iter().for_each(visit);
+                Keys::Told
+            }
+            _ => self.search(request, visit),
+        }
+    }
+
+    fn search<'a>(self, request: &Request<'a>, mut visit: impl FnMut(&'a [u8])) -> Keys {
+        let (argc, words) = (request.argc(), request.args());
         match self {
             Self::None => {}
             Self::Any => return Keys::Untold,

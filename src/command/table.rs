@@ -8,6 +8,7 @@ use crate::command::lookup::{Index, Key, NAMES_MAX};
 use crate::command::options::StreamOptions;
 use crate::command::rows::ROWS;
 use crate::command::{Class, Command, Flags, KeySpec, Leased, Problem, Script, Spec};
+use crate::resp::Request;
 
 /// Every known command. Immutable; made anew when the master or the configuration changes.
 ///
@@ -153,20 +154,11 @@ impl Table {
         specs.push(unknown(name));
     }
 
-    /// What the request with these words is: its `name`, the word after it, the number of words,
-    /// and all of them, for the few commands where options decide.
+    /// What `request` is.
     #[inline]
-    pub fn classify_words<'a, W>(
-        &self,
-        name: &[u8],
-        first: Option<&[u8]>,
-        argc: usize,
-        words: impl FnOnce() -> W,
-    ) -> Command<'_>
-    where
-        W: Iterator<Item = &'a [u8]>,
-    {
-        let Some(number) = Key::new(0, name).and_then(|key| self.index.find(key)) else {
+    pub fn classify(&self, request: &Request<'_>) -> Command<'_> {
+        let argc = request.argc();
+        let Some(number) = Key::new(0, request.name()).and_then(|key| self.index.find(key)) else {
             let problem = Some(Problem::UnknownCommand);
             return Command {
                 spec: None,
@@ -179,13 +171,13 @@ impl Table {
             return described(spec, argc);
         }
         if spec.flags.contains(Flags::CONTAINER)
-            && let Some(first) = first
+            && let Some(first) = request.arg1()
         {
             return self.classify_subcommand(number, first, argc);
         }
         let mut command = described(spec, argc);
         let may_block = spec.flags.contains(Flags::BLOCK_OPTION) && spec.class != Class::Refused;
-        if may_block && StreamOptions::of(words()).block.is_some() {
+        if may_block && StreamOptions::of(request.args()).block.is_some() {
             command.class = Class::Leased(Leased::Blocking);
         }
         command

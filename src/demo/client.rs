@@ -1,16 +1,12 @@
 //! Floor 7. A small blocking Redis client: commands, pipelines, deadlines, RESP2 and RESP3 replies as values.
 //! Knows nothing of Sentinel, retries and pools: one connection, one conversation.
 
-use std::fmt;
-use std::io;
-use std::io::Read;
-use std::io::Write;
-use std::net::SocketAddr;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Nesting of aggregates that a reply may have; Redis itself nests at most four deep outside scripts.
 const DEPTH_MAX: usize = 64;

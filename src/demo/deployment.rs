@@ -2,29 +2,20 @@
 //! Knows the configuration of Redis and Sentinel, and nothing of Switchman.
 //!
 //! Nothing stays behind. Dropping the [`Deployment`] kills every child by its pid and removes the
-//! directory. If we are killed ourselves, the [`Guard`] does both.
+//! directory. If we are killed ourselves, a guard, which is a small shell script, does both.
 
-use std::env;
 use std::fmt::Write;
-use std::fs;
 use std::fs::DirBuilder;
-use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use std::{env, fs, io};
 
-use crate::demo::client::Client;
-use crate::demo::client::Reply;
-use crate::demo::process::Kind;
-use crate::demo::process::Process;
-use crate::demo::process::ProcessError;
-use crate::demo::process::wait_for;
+use crate::demo::client::{Client, Reply};
+use crate::demo::process::{Kind, Process, ProcessError, wait_for};
 
 /// Time that replicas have for their first synchronisation, and Sentinels for finding each other.
 const SETTLE_MAX: Duration = Duration::from_secs(20);

@@ -5,3 +5,4 @@
 pub mod client;
 pub mod deployment;
 pub mod process;
+pub mod story;

@@ -1,32 +1,18 @@
 //! Floor 7. One child process that serves a loopback port: start, signals, log, end.
 //! Knows the command line of `redis-server`, and nothing of who replicates whom.
 
-use std::fs;
 use std::fs::File;
-use std::io;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::path::PathBuf;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
-use rustix::process::Pid;
-use rustix::process::Signal;
-use rustix::process::kill_process;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::demo::client::Client;
-use crate::demo::client::ClientError;
-use crate::demo::client::Reply;
+use crate::demo::client::{Client, ClientError, Reply};
 
 /// Time that a started process has until it serves its port.
 const START_MAX: Duration = Duration::from_secs(10);

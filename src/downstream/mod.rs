@@ -1,1 +1,8 @@
-//! Floor 4. Placeholder header: replaced with the module.
+//! Floor 4. The way in for clients: listeners, one acceptor, a limit, and the worker that has the
+//! fewest. Knows no protocol beyond the one line that turns a client away.
+
+mod acceptor;
+mod limit;
+
+pub use acceptor::{Acceptor, Door, NewClient};
+pub use limit::{ClientLimit, client_limit};

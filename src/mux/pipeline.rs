@@ -111,6 +111,13 @@ impl<T: Copy> Pipeline<T> {
         (self.start + entry.len <= self.written).then_some(entry.ticket)
     }
 
+    /// The oldest command without a reply and its bytes, if all of it was written.
+    pub fn oldest(&self) -> Option<(T, &[u8])> {
+        let ticket = self.oldest_written()?;
+        let len = self.tickets.front()?.len;
+        Some((ticket, self.bytes.get(self.start..self.start + len)?))
+    }
+
     /// The tickets of all commands without a reply, oldest first.
     pub fn tickets(&self) -> impl Iterator<Item = T> + '_ {
         self.tickets.iter().map(|entry| entry.ticket)

@@ -17,6 +17,13 @@
 //!           |               |n CRLF value{2n} value          belongs to the value behind it
 //! ```
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::large_stack_arrays,
+        reason = "tests fill lines up to their limits"
+    )
+)]
 
 mod cursor;
 pub mod encode;

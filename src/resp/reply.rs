@@ -140,10 +140,29 @@ impl ReplyScanner {
     /// After an error the scanner is of no use.
     #[inline]
     pub fn scan(&mut self, buf: &[u8]) -> Result<Scan, ReplyError> {
+        // In a bulk or a long line a value is owed, or the outermost has its kind.
+        if self.owed == 0
+            && self.kind.is_none()
+            && let Some((kind, behind)) = plain(buf)
+        {
+            self.searched = 0;
+            return Ok(Scan::Complete {
+                len: distance(buf, behind),
+                kind,
+            });
+        }
+        self.scan_rest(buf)
+    }
+
+    /// Scans what is not simply a plain value.
+    fn scan_rest(&mut self, buf: &[u8]) -> Result<Scan, ReplyError> {
         let mut rest = buf;
         loop {
             let step = match self.stage {
-                Stage::Value => self.value(rest)?,
+                Stage::Value => {
+                    rest = self.elements(rest);
+                    self.value(rest)?
+                }
                 Stage::Body { left } => self.body(rest, left)?,
                 Stage::Line => self.line(rest),
             };
@@ -170,8 +189,27 @@ impl ReplyScanner {
         }
     }
 
-    /// Reads the first line of a value, and as much of its body as there is.
+    /// Whether the reply that is not whole yet is a push.
+    pub fn is_push(&self) -> bool {
+        self.kind == Some(ReplyKind::Push)
+    }
+
+    /// Skips plain values, all but the last of those owed; returns what is behind them.
     #[inline]
+    fn elements<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let (mut owed, mut rest) = (self.owed, rest);
+        while let Some(fewer) = owed.checked_sub(1)
+            && let Some((_, behind)) = plain(rest)
+        {
+            (owed, rest) = (fewer, behind);
+        }
+        if owed != self.owed {
+            (self.owed, self.searched) = (owed, 0);
+        }
+        rest
+    }
+
+    /// Reads the first line of a value, and as much of its body as there is.
     fn value<'a>(&mut self, rest: &'a [u8]) -> Result<Step<'a>, ReplyError> {
         let [lead, text @ ..] = rest else {
             return Ok(Step::Short { rest, missing: 1 });
@@ -201,7 +239,6 @@ impl ReplyScanner {
         }
     }
 
-    #[inline]
     fn bulk<'a>(
         &mut self,
         rest: &'a [u8],
@@ -225,7 +262,6 @@ impl ReplyScanner {
     }
 
     /// Reads on in a bulk of which `left` bytes, and the CRLF behind them, have yet to come.
-    #[inline]
     fn body<'a>(&mut self, rest: &'a [u8], left: u64) -> Result<Step<'a>, ReplyError> {
         let whole = usize::try_from(left)
             .ok()
@@ -257,7 +293,6 @@ impl ReplyScanner {
         }
     }
 
-    #[inline]
     fn integer<'a>(&mut self, rest: &'a [u8], text: &'a [u8]) -> Result<Step<'a>, ReplyError> {
         Ok(match header(rest, text)? {
             Some((_, behind)) => {
@@ -268,7 +303,6 @@ impl ReplyScanner {
         })
     }
 
-    #[inline]
     fn aggregate<'a>(
         &mut self,
         rest: &'a [u8],
@@ -327,7 +361,6 @@ impl ReplyScanner {
     }
 
     /// Reads a line of text from its first byte on.
-    #[inline]
     fn text<'a>(&mut self, rest: &'a [u8], text: &'a [u8], kind: ReplyKind) -> Step<'a> {
         let known = self.searched.min(text.len());
         if let Some(behind) = behind_crlf(text.get(known..).unwrap_or_default()) {
@@ -399,6 +432,25 @@ enum Step<'a> {
     Short { rest: &'a [u8], missing: usize },
 }
 
+/// Reads a whole value of the most frequent kinds at the front of `buf`, and what is behind it;
+/// `None` if [`ReplyScanner::value`] has to look.
+#[inline]
+fn plain(buf: &[u8]) -> Option<(ReplyKind, &[u8])> {
+    match buf {
+        [b'$', b'-', b'1', b'\r', b'\n', rest @ ..] => Some((ReplyKind::NullBulk, rest)),
+        [b'$', text @ ..] => {
+            let (_, rest) = cursor::bulk(text, usize::MAX)?;
+            Some((ReplyKind::Bulk, rest))
+        }
+        [b'+', b'O', b'K', b'\r', b'\n', rest @ ..] => Some((ReplyKind::Simple, rest)),
+        [b':', text @ ..] => {
+            let (_, rest) = cursor::length(text)?;
+            Some((ReplyKind::Integer, rest))
+        }
+        _ => None,
+    }
+}
+
 /// Reads the number of the line `rest`, which is `text` and the type before it.
 #[inline]
 fn header<'a>(rest: &[u8], text: &'a [u8]) -> Result<Option<(i64, &'a [u8])>, ReplyError> {
@@ -455,4 +507,271 @@ fn end_of(text: &[u8]) -> &[u8] {
 #[inline]
 fn distance(buf: &[u8], tail: &[u8]) -> usize {
     buf.len().saturating_sub(tail.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::indexing_slicing,
+        reason = "a test that slices out of bounds fails, as it should"
+    )]
+
+    use super::*;
+
+    fn scan(buf: &[u8]) -> Result<Scan, ReplyError> {
+        ReplyScanner::default().scan(buf)
+    }
+
+    #[test]
+    fn every_type_of_value_is_known() {
+        let check = |reply: &str, kind: ReplyKind| {
+            let len = reply.len();
+            let followed = format!("{reply}+next\r\n");
+            assert_eq!(
+                scan(followed.as_bytes()),
+                Ok(Scan::Complete { len, kind }),
+                "{reply:?}"
+            );
+        };
+        check("+OK\r\n", ReplyKind::Simple);
+        check("+\r\n", ReplyKind::Simple);
+        check("+a\rb\nc\r\r\n", ReplyKind::Simple);
+        check("-ERR no\r\n", ReplyKind::Error);
+        check(":-9223372036854775808\r\n", ReplyKind::Integer);
+        check("$0\r\n\r\n", ReplyKind::Bulk);
+        check("$4\r\n\r\n\r\n\r\n", ReplyKind::Bulk);
+        check("$-1\r\n", ReplyKind::NullBulk);
+        check("*0\r\n", ReplyKind::Array);
+        check(
+            "*3\r\n*2\r\n:1\r\n$1\r\na\r\n*-1\r\n$-1\r\n",
+            ReplyKind::Array,
+        );
+        check("*-1\r\n", ReplyKind::NullArray);
+        check("_\r\n", ReplyKind::Null);
+        check("#t\r\n", ReplyKind::Boolean);
+        check("#f\r\n", ReplyKind::Boolean);
+        check(",-inf\r\n", ReplyKind::Double);
+        check(
+            "(3492890328409238509324850943850943825024385\r\n",
+            ReplyKind::BigNumber,
+        );
+        check("!5\r\nERR x\r\n", ReplyKind::BulkError);
+        check("=6\r\ntxt:hi\r\n", ReplyKind::Verbatim);
+        check("%0\r\n", ReplyKind::Map);
+        check("%2\r\n+a\r\n:1\r\n+b\r\n~1\r\n_\r\n", ReplyKind::Map);
+        check("~2\r\n:1\r\n:2\r\n", ReplyKind::Set);
+        check(">3\r\n+message\r\n+ch\r\n+hi\r\n", ReplyKind::Push);
+        check("*1\r\n>3\r\n+subscribe\r\n+ch\r\n:1\r\n", ReplyKind::Array);
+    }
+
+    #[test]
+    fn an_attribute_belongs_to_the_value_behind_it() {
+        let check = |reply: &str, kind: ReplyKind| {
+            let len = reply.len();
+            assert_eq!(
+                scan(reply.as_bytes()),
+                Ok(Scan::Complete { len, kind }),
+                "{reply:?}"
+            );
+        };
+        check("|1\r\n+ttl\r\n:3600\r\n$1\r\na\r\n", ReplyKind::Bulk);
+        check("|0\r\n+OK\r\n", ReplyKind::Simple);
+        check("|1\r\n+k\r\n*2\r\n:1\r\n:2\r\n%0\r\n", ReplyKind::Map);
+        check(
+            "|1\r\n+k\r\n+v\r\n|1\r\n+k\r\n+v\r\n*-1\r\n",
+            ReplyKind::NullArray,
+        );
+        check(
+            "|1\r\n|1\r\n+a\r\n+b\r\n+k\r\n+v\r\n-ERR\r\n",
+            ReplyKind::Error,
+        );
+        check("*2\r\n|1\r\n+k\r\n+v\r\n:1\r\n:2\r\n", ReplyKind::Array);
+        let alone = b"|1\r\n+k\r\n+v\r\n";
+        assert_eq!(
+            scan(alone),
+            Ok(Scan::Partial {
+                len: alone.len(),
+                missing: 1
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_no_value_is_refused() {
+        let check = |bytes: &str, want: ReplyError| {
+            assert_eq!(scan(bytes.as_bytes()), Err(want), "{bytes:?}");
+        };
+        for (bytes, lead) in [("PING\r\n", b'P'), ("\r\n", b'\r'), ("\0", 0)] {
+            check(bytes, ReplyError::UnknownType { lead });
+        }
+        for bytes in [
+            "$?\r\n", "*?\r\n", "%?\r\n", "~?\r\n", ">?\r\n", ";4\r\n", ".\r\n",
+        ] {
+            check(
+                bytes,
+                ReplyError::Streamed {
+                    lead: bytes.as_bytes()[0],
+                },
+            );
+        }
+        let numbers = "$-2\r\n|*-2\r\n|%-1\r\n|~-1\r\n|>-1\r\n|=-1\r\n|!-1\r\n|:+1\r\n|:1.5\r\n|\
+                       :\r\n|:01\r\n|*2147483648\r\n|%2147483648\r\n|$1099511627777\r\n|$EOF:x|\
+                       $9999999999999999999999\r\n|$1\rX";
+        for bytes in numbers.split('|').chain(["|-1\r\n", "|2147483648\r\n"]) {
+            check(
+                bytes,
+                ReplyError::InvalidNumber {
+                    lead: bytes.as_bytes()[0],
+                },
+            );
+        }
+        for bytes in ["#x\r\n", "#tt\r\n", "#t\n", "_x\r\n", "_\r\r"] {
+            check(
+                bytes,
+                ReplyError::InvalidValue {
+                    lead: bytes.as_bytes()[0],
+                },
+            );
+        }
+        check("$2\r\nabc\r\n", ReplyError::BulkNotCrlf);
+        check("$2\r\nab\n", ReplyError::BulkNotCrlf);
+    }
+
+    #[test]
+    fn a_reply_cannot_owe_more_than_can_be_counted() {
+        let mut scanner = ReplyScanner {
+            owed: u64::MAX - 1,
+            ..ReplyScanner::default()
+        };
+        assert_eq!(scanner.scan(b"*3\r\n"), Err(ReplyError::TooManyElements));
+    }
+
+    #[test]
+    fn depth_costs_nothing() {
+        assert!(size_of::<ReplyScanner>() <= 40);
+        for depth in [10_000, 1_000_000] {
+            for opening in ["*1\r\n", "%1\r\n_\r\n", "~1\r\n", "|1\r\n_\r\n_\r\n*1\r\n"] {
+                let buf = [&opening.as_bytes().repeat(depth)[..], b"+end\r\n"].concat();
+                let found = scan(&buf);
+                assert!(matches!(found, Ok(Scan::Complete { len, .. }) if len == buf.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_bulk_is_done_byte_by_byte() {
+        let mut scanner = ReplyScanner::default();
+        let partial = |len, missing| Ok(Scan::Partial { len, missing });
+        assert_eq!(scanner.scan(b"$536870912"), partial(0, 1));
+        assert_eq!(scanner.scan(b"$536870912\r\nabc"), partial(15, 536_870_911));
+        assert_eq!(scanner.scan(&[b'x'; 100]), partial(100, 536_870_811));
+        let mut left = 536_870_809;
+        let piece = vec![0; 1 << 20];
+        while left > 0 {
+            let len = piece.len().min(left);
+            left -= len;
+            assert_eq!(scanner.scan(&piece[..len]), partial(len, left + 2));
+        }
+        assert_eq!(scanner.scan(b"\r"), partial(0, 1));
+        let end = Scan::Complete {
+            len: 2,
+            kind: ReplyKind::Bulk,
+        };
+        assert_eq!(scanner.scan(b"\r\n+OK\r\n"), Ok(end));
+    }
+
+    #[test]
+    fn a_text_line_is_whole_up_to_its_bound_and_passes_in_pieces_beyond() {
+        let mut scanner = ReplyScanner::default();
+        let line = [&b"+"[..], &[b'x'; ATOMIC_LINE_MAX], b"\r\n"].concat();
+        let atomic = &line[..=ATOMIC_LINE_MAX];
+        assert_eq!(
+            scanner.scan(atomic),
+            Ok(Scan::Partial { len: 0, missing: 1 })
+        );
+        let whole = Scan::Complete {
+            len: line.len(),
+            kind: ReplyKind::Simple,
+        };
+        assert_eq!(scanner.scan(&line), Ok(whole));
+        let long = [atomic, b"x\r"].concat();
+        let partial = Scan::Partial {
+            len: long.len() - 1,
+            missing: 1,
+        };
+        assert_eq!(scanner.scan(&long), Ok(partial));
+        assert_eq!(
+            scanner.scan(b"\r"),
+            Ok(Scan::Partial { len: 0, missing: 1 })
+        );
+        assert_eq!(
+            scanner.scan(b"\rx"),
+            Ok(Scan::Partial { len: 2, missing: 1 })
+        );
+        let end = Scan::Complete {
+            len: 2,
+            kind: ReplyKind::Simple,
+        };
+        assert_eq!(scanner.scan(b"\r\n"), Ok(end));
+        assert_eq!(scanner.scan(b"+OK\r\n").map(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn a_line_that_came_in_two_pieces_leaves_no_trace() {
+        for opening in ["", "*3\r\n"] {
+            let buf = format!("{opening}+OK\r\n+\r\n+x\r\n");
+            let first = scan(buf.as_bytes());
+            for cut in 1..buf.len() {
+                let mut scanner = ReplyScanner::default();
+                let found = scanner.scan(&buf.as_bytes()[..cut]);
+                let (Ok(Scan::Partial { len, .. }), Ok(Scan::Complete { len: end, kind })) =
+                    (found, first)
+                else {
+                    continue;
+                };
+                let rest = Scan::Complete {
+                    len: end - len,
+                    kind,
+                };
+                assert_eq!(
+                    scanner.scan(&buf.as_bytes()[len..]),
+                    Ok(rest),
+                    "{opening:?} {cut}"
+                );
+                let empty = Scan::Complete {
+                    len: 3,
+                    kind: ReplyKind::Simple,
+                };
+                assert_eq!(scanner.scan(b"+\r\n"), Ok(empty), "{opening:?} {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_already_seen_are_not_read_again() {
+        let element = [&b"$270\r\n"[..], &[b'v'; 270], b"\r\n"].concat();
+        let buf = [&b"*1000\r\n"[..], &element.repeat(1000)].concat();
+        let (mut scanner, mut start, mut again) = (ReplyScanner::default(), 0, 0);
+        for end in (1460..buf.len()).step_by(1460) {
+            let found = scanner.scan(&buf[start..end]);
+            let Ok(Scan::Partial { len, .. }) = found else {
+                panic!("{found:?}")
+            };
+            start += len;
+            again += end - start;
+        }
+        let end = Scan::Complete {
+            len: buf.len() - start,
+            kind: ReplyKind::Array,
+        };
+        assert_eq!(scanner.scan(&buf[start..]), Ok(end));
+        // Of each piece at most a header or half a CRLF comes again.
+        assert!(again <= 6 * buf.len().div_ceil(1460), "{again} bytes");
+        let mut scanner = ReplyScanner::default();
+        for end in 1..1000 {
+            let found = scanner.scan(&[&b"+"[..], &[b'x'; 1000]].concat()[..end]);
+            assert_eq!(found, Ok(Scan::Partial { len: 0, missing: 1 }));
+            assert_eq!(scanner.searched, end - 1);
+        }
+    }
 }

@@ -121,6 +121,22 @@ impl RequestDecoder {
         limits: &RequestLimits,
         inline: &'a mut Vec<u8>,
     ) -> Result<Decoded<'a>, RequestError> {
+        if self.resume == 0
+            && let Some((request, consumed)) = whole(buf, limits)
+        {
+            self.searched = 0;
+            return Ok(Decoded::Request { request, consumed });
+        }
+        self.decode_rest(buf, limits, inline)
+    }
+
+    /// Decodes what is not simply a whole array.
+    fn decode_rest<'a>(
+        &mut self,
+        buf: &'a [u8],
+        limits: &RequestLimits,
+        inline: &'a mut Vec<u8>,
+    ) -> Result<Decoded<'a>, RequestError> {
         let found = match buf {
             [b'*', count @ ..] => self.array(buf, count, limits),
             [] => Err(Stop::Missing(1)),
@@ -136,7 +152,6 @@ impl RequestDecoder {
         }
     }
 
-    #[inline]
     fn array<'a>(
         &mut self,
         buf: &'a [u8],
@@ -187,7 +202,6 @@ impl RequestDecoder {
     }
 
     /// Reads the argument at the front of `rest`, a tail of `buf`; returns what is behind it too.
-    #[inline]
     fn bulk<'a>(
         &mut self,
         buf: &'a [u8],
@@ -291,11 +305,8 @@ impl RequestError {
 impl<'a> Request<'a> {
     /// Reads a request that was accepted before: exactly one array of bulks, no limits.
     pub fn from_raw(raw: &'a [u8]) -> Option<Self> {
-        let count = raw.strip_prefix(b"*")?;
-        match RequestDecoder::default().array(raw, count, &RequestLimits::NONE) {
-            Ok(Decoded::Request { request, consumed }) if consumed == raw.len() => Some(request),
-            _ => None,
-        }
+        let (request, consumed) = whole(raw, &RequestLimits::NONE)?;
+        (consumed == raw.len()).then_some(request)
     }
 
     /// The bytes to forward.
@@ -320,13 +331,11 @@ impl<'a> Request<'a> {
 
     /// All arguments, the name first.
     pub fn args(&self) -> Args<'a> {
-        let rest = match self.raw.split_first() {
-            Some((_, count)) => match cursor::number(count) {
-                Number::Whole { rest, .. } => rest,
-                _ => &[],
-            },
-            None => &[],
-        };
+        let count = self
+            .raw
+            .split_first()
+            .and_then(|(_, count)| cursor::length(count));
+        let rest = count.map(|(_, rest)| rest).unwrap_or_default();
         Args {
             rest,
             left: self.argc,
@@ -347,10 +356,7 @@ impl<'a> Iterator for Args<'a> {
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
         let fewer = self.left.checked_sub(1)?;
-        let mut decoder = RequestDecoder::default();
-        let (body, rest) = decoder
-            .bulk(self.rest, self.rest, &RequestLimits::NONE)
-            .ok()?;
+        let (body, rest) = cursor::bulk(self.rest.strip_prefix(b"$")?, usize::MAX)?;
         (self.rest, self.left) = (rest, fewer);
         Some(body)
     }
@@ -404,6 +410,40 @@ enum Terminator {
     TooFar,
 }
 
+/// Reads a whole array of bulks within its limits at the front of `buf`, and its length.
+///
+/// `None` says nothing but that [`RequestDecoder::decode_rest`] has to look. Of a request that
+/// comes in pieces it reads the arguments that are there, once: the decoder goes on behind them.
+#[inline]
+fn whole<'a>(buf: &'a [u8], limits: &RequestLimits) -> Option<(Request<'a>, usize)> {
+    let (max_args, max_bulk) = limits.in_force();
+    let [b'*', count @ ..] = buf else { return None };
+    let (argc, rest) = cursor::length(count)?;
+    if argc > max_args {
+        return None;
+    }
+    let mut left = argc.checked_sub(1)?;
+    let [b'$', name @ ..] = rest else { return None };
+    let (name, mut rest) = cursor::bulk(name, max_bulk)?;
+    let mut second = None;
+    while let Some(fewer) = left.checked_sub(1) {
+        let [b'$', arg @ ..] = rest else { return None };
+        let (body, behind) = cursor::bulk(arg, max_bulk)?;
+        second = second.or(Some(body));
+        (rest, left) = (behind, fewer);
+    }
+    let (raw, _) = buf.split_at_checked(distance(buf, rest))?;
+    Some((
+        Request {
+            raw,
+            name,
+            arg1: second,
+            argc,
+        },
+        raw.len(),
+    ))
+}
+
 /// Bytes of `buf` before `tail`, which ends where `buf` ends.
 #[inline]
 fn distance(buf: &[u8], tail: &[u8]) -> usize {
@@ -437,4 +477,220 @@ fn allowed_bulk(value: i64, limits: &RequestLimits) -> Result<usize, RequestErro
         return Err(RequestError::UnauthenticatedBulk);
     }
     Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(
+        clippy::indexing_slicing,
+        reason = "a test that slices out of bounds fails, as it should"
+    )]
+
+    use super::*;
+
+    const OPEN: RequestLimits = RequestLimits::AUTHENTICATED;
+    const CLOSED: RequestLimits = RequestLimits::UNAUTHENTICATED;
+
+    fn error(buf: &[u8], limits: &RequestLimits) -> Option<RequestError> {
+        RequestDecoder::default()
+            .decode(buf, limits, &mut Vec::new())
+            .err()
+    }
+
+    fn missing(buf: &[u8], limits: &RequestLimits) -> Option<usize> {
+        match RequestDecoder::default().decode(buf, limits, &mut Vec::new()) {
+            Ok(Decoded::Incomplete { missing }) => Some(missing),
+            _ => None,
+        }
+    }
+
+    fn reply(buf: &[u8], limits: &RequestLimits) -> String {
+        let mut out = Vec::new();
+        error(buf, limits).expect("an error").reply(&mut out);
+        out.escape_ascii().to_string()
+    }
+
+    #[test]
+    fn protocol_errors_have_the_words_of_redis() {
+        let check = |buf: &[u8], limits: &RequestLimits, text: &str| {
+            assert_eq!(
+                reply(buf, limits),
+                format!(r"-ERR Protocol error: {text}\r\n")
+            );
+        };
+        check(&[b'a'; LINE_MAX + 1], &OPEN, "too big inline request");
+        check(b"GET \"k\r\n", &OPEN, "unbalanced quotes in request");
+        check(
+            &[b"*", &[b'1'; LINE_MAX][..]].concat(),
+            &OPEN,
+            "too big mbulk count string",
+        );
+        check(b"*1048577\r\n", &OPEN, "invalid multibulk length");
+        check(b"*11\r\n", &CLOSED, "unauthenticated multibulk length");
+        check(
+            &[b"*1\r\n$", &[b'1'; LINE_MAX][..]].concat(),
+            &OPEN,
+            "too big bulk count string",
+        );
+        check(b"*1\r\n:1\r\n", &OPEN, r"expected \'$\', got \':\'");
+        check(b"*1\r\n\r\n", &OPEN, r"expected \'$\', got \' \'");
+        check(b"*1\r\n\xff\r\n", &OPEN, r"expected \'$\', got \'\xff\'");
+        check(b"*1\r\n$536870913\r\n", &OPEN, "invalid bulk length");
+        check(b"*1\r\n$16385\r\n", &CLOSED, "unauthenticated bulk length");
+        check(b"*1\rX$4\r\n", &OPEN, "expected CRLF after length");
+        check(b"*1\r\n$4\rXPING\r\n", &OPEN, "expected CRLF after length");
+        check(b"*1\r\n$4\r\nPINGXX", &OPEN, "expected CRLF after bulk");
+    }
+
+    #[test]
+    fn numbers_are_strict() {
+        for bad in [
+            "",
+            "03",
+            "+1",
+            " 1",
+            "1 ",
+            "abc",
+            "-",
+            "-0",
+            "0x1",
+            "99999999999999999999",
+        ] {
+            let count = format!("*{bad}\r\n");
+            assert_eq!(
+                error(count.as_bytes(), &OPEN),
+                Some(RequestError::InvalidCount),
+                "{bad}"
+            );
+            let bulk = format!("*1\r\n${bad}\r\n");
+            assert_eq!(
+                error(bulk.as_bytes(), &OPEN),
+                Some(RequestError::InvalidBulk),
+                "{bad}"
+            );
+        }
+        for bad in ["*1\r\n$-1\r\n", "*2\r\n$1\r\na\r\n$-5\r\n"] {
+            assert_eq!(
+                error(bad.as_bytes(), &OPEN),
+                Some(RequestError::InvalidBulk),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn limits_hold_exactly() {
+        assert_eq!(missing(b"*1048576\r\n", &OPEN), Some(1));
+        assert_eq!(missing(b"*1\r\n$536870912\r\n", &OPEN), Some(536_870_914));
+        assert_eq!(missing(b"*10\r\n", &CLOSED), Some(1));
+        assert_eq!(missing(b"*1\r\n$16384\r\n", &CLOSED), Some(16_386));
+        // Past the common limits it is the common error, authenticated or not.
+        assert_eq!(
+            error(b"*1048577\r\n", &CLOSED),
+            Some(RequestError::InvalidCount)
+        );
+        assert_eq!(
+            error(b"*1\r\n$536870913\r\n", &CLOSED),
+            Some(RequestError::InvalidBulk)
+        );
+        // Lines: the terminator may be the byte behind LINE_MAX, not later.
+        let inline = [&[b'a'; LINE_MAX][..], b"\n"].concat();
+        assert_eq!(missing(&inline[..LINE_MAX], &OPEN), Some(1));
+        assert_eq!(error(&inline, &OPEN), None);
+        let long = [&[b'a'; LINE_MAX + 1][..], b"\n"].concat();
+        assert_eq!(error(&long, &OPEN), Some(RequestError::InlineTooBig));
+        for start in ["*", "*1\r\n$"] {
+            let header = [start.as_bytes(), &[b'x'; LINE_MAX - 1]].concat();
+            assert_eq!(missing(&header, &OPEN), Some(1), "{start}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_allocated_for_an_announcement() {
+        assert!(size_of::<RequestDecoder>() <= 48);
+        let (mut decoder, mut inline) = (RequestDecoder::default(), Vec::new());
+        let found = decoder.decode(b"*1048576\r\n$536870912\r\nx", &OPEN, &mut inline);
+        assert!(matches!(
+            found,
+            Ok(Decoded::Incomplete {
+                missing: 536_870_913
+            })
+        ));
+        assert_eq!(inline.capacity(), 0);
+    }
+
+    #[test]
+    fn a_request_gives_its_parts() {
+        let raw = b"*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n$2\r\n\r\n\r\n";
+        let request = Request::from_raw(raw).expect("a request");
+        assert_eq!((request.raw(), request.argc()), (&raw[..], 4));
+        assert_eq!(
+            (request.name(), request.arg1()),
+            (&b"SET"[..], Some(&b"k"[..]))
+        );
+        assert_eq!(request.args().len(), 4);
+        assert_eq!(
+            request.args().collect::<Vec<_>>(),
+            [&b"SET"[..], b"k", b"", b"\r\n"]
+        );
+        let nameless = Request::from_raw(b"*1\r\n$0\r\n\r\n").expect("an empty name is a name");
+        assert_eq!((nameless.name(), nameless.arg1()), (&b""[..], None));
+        let none: [&[u8]; 5] = [
+            b"",
+            b"PING\r\n",
+            b"*0\r\n",
+            b"*1\r\n$1\r\n",
+            b"*1\r\n$1\r\na\r\n+",
+        ];
+        for raw in none {
+            assert!(Request::from_raw(raw).is_none(), "{}", raw.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn browsers_are_recognized() {
+        let check = |line: &[u8], want: bool| {
+            let mut inline = Vec::new();
+            let found = RequestDecoder::default().decode(line, &OPEN, &mut inline);
+            let Ok(Decoded::Request { request, .. }) = found else {
+                panic!("{found:?}")
+            };
+            assert_eq!(request.is_cross_protocol(), want);
+        };
+        check(b"POST / HTTP/1.1\r\n", true);
+        check(b"host: example.org\r\n", true);
+        check(b"*1\r\n$4\r\npost\r\n", true);
+        check(b"GET / HTTP/1.1\r\n", false);
+        check(b"Hostile\n", false);
+    }
+
+    #[test]
+    fn arguments_already_seen_are_not_read_again() {
+        let element = [&b"$270\r\n"[..], &[b'v'; 270], b"\r\n"].concat();
+        let buf = [&b"*1000\r\n"[..], &element.repeat(1000)].concat();
+        let (mut decoder, mut inline) = (RequestDecoder::default(), Vec::new());
+        for end in (1460..buf.len()).step_by(1460) {
+            let found = decoder.decode(&buf[..end], &OPEN, &mut inline);
+            assert!(matches!(found, Ok(Decoded::Incomplete { .. })));
+            assert!(end - decoder.resume < element.len(), "stopped before {end}");
+        }
+        let found = decoder.decode(&buf, &OPEN, &mut inline);
+        assert!(matches!(found, Ok(Decoded::Request { request, .. }) if request.argc() == 1000));
+    }
+
+    #[test]
+    fn a_line_is_searched_once() {
+        for start in ["a", "*x", "*1\r\nx", "*3\r\n$1\r\na\r\n$1\r\nb\r\n$x"] {
+            let buf = [start.as_bytes(), &[b'x'; 1000]].concat();
+            let (mut decoder, mut inline) = (RequestDecoder::default(), Vec::new());
+            for end in start.len()..buf.len() {
+                let found = decoder.decode(&buf[..end], &OPEN, &mut inline);
+                assert!(
+                    matches!(found, Ok(Decoded::Incomplete { missing: 1 })),
+                    "{start}"
+                );
+                assert_eq!(decoder.searched, end, "{start}");
+            }
+        }
+    }
 }

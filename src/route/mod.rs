@@ -1,1 +1,8 @@
-//! Floor 2. Placeholder header: replaced with the module.
+//! Floor 2. Where a command goes: a pure function of the command, the session's facts and the policy.
+//! Has no state and knows no connections.
+
+mod balance;
+mod decide;
+
+pub use balance::{Dice, pick};
+pub use decide::{Facts, NoReplica, Reads, Target, decide};

@@ -157,6 +157,29 @@ impl Reject<'_> {
         }
     }
 
+    /// Appends Redis's line for an unknown command with the arguments that follow it (Redis
+    /// server.c, `afterErrorReply` of unknown commands: each in quotes, cut at 128 bytes in all).
+    pub fn write_unknown<'a>(&self, args: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+        let mut line = self.with_facts();
+        let mut left = QUOTED_MAX;
+        for arg in args {
+            if left == 0 {
+                break;
+            }
+            let cut = arg.get(..left).unwrap_or(arg);
+            left -= cut.len();
+            line.push('\'');
+            line.push_str(&String::from_utf8_lossy(cut));
+            line.push_str("' ");
+        }
+        encode::error(out, &line);
+    }
+
+    /// Whether the command may have been executed.
+    pub const fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Uncertain | Self::UncertainSilent)
+    }
+
     /// The label under which the metric counts it; `None` for Redis's own lines.
     pub const fn reason(&self) -> Option<Reason> {
         match self {

@@ -35,6 +35,8 @@ struct Parked {
     arena: Vec<u8>,
     /// Bytes of the arena that have left.
     dead: usize,
+    /// Bytes of replies in pieces.
+    pieces: usize,
 }
 
 #[derive(Debug, Default)]
@@ -142,13 +144,8 @@ impl Replies {
 
     /// Bytes held for the client: output it has not taken, and answers that wait for earlier ones.
     pub fn held_bytes(&self) -> usize {
-        let parked = self.parked.as_ref().map_or(0, |parked| {
-            let pieces = parked.slots.iter().map(|slot| match slot {
-                Slot::Pieces { bytes, .. } => bytes.len(),
-                Slot::Waiting | Slot::Done(_) => 0,
-            });
-            parked.arena.len() - parked.dead + pieces.sum::<usize>()
-        });
+        let parked = self.parked.as_ref();
+        let parked = parked.map_or(0, |parked| parked.arena.len() - parked.dead + parked.pieces);
         self.out.len() - self.taken + parked + self.pushes.len()
     }
 
@@ -173,6 +170,7 @@ impl Replies {
                 *slot = Slot::Done(start..parked.arena.len());
             }
             (Slot::Waiting, Piece::More) => {
+                parked.pieces += bytes.len();
                 *slot = Slot::Pieces {
                     bytes: bytes.to_vec(),
                     whole: false,
@@ -180,6 +178,7 @@ impl Replies {
             }
             (Slot::Pieces { bytes: held, whole }, piece) => {
                 held.extend_from_slice(bytes);
+                parked.pieces += bytes.len();
                 *whole = piece == Piece::Last;
             }
             // A second answer to one request: the connection's pipeline makes that impossible.
@@ -205,6 +204,7 @@ impl Replies {
                     parked.dead += bytes.len();
                 }
                 Some(Slot::Pieces { bytes, whole }) => {
+                    parked.pieces -= bytes.len();
                     self.out.append(bytes);
                     if !*whole {
                         self.partial = true;

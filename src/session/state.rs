@@ -88,6 +88,11 @@ impl Session {
         set_attribute(version, value)
     }
 
+    /// Whether a login has been proven.
+    pub fn is_logged_in(&self) -> bool {
+        self.identity != IdentityId::ANONYMOUS
+    }
+
     /// Back to a fresh connection, as `RESET` does; the library's name stays (Redis networking.c,
     /// `resetCommand`).
     pub fn reset(&mut self) {

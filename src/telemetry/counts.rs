@@ -49,7 +49,7 @@ label_values! {
         Write = "write",
         /// Changes or asks the state of the session (AUTH, SELECT, HELLO, PING …).
         Session = "session",
-        /// Went over a connection of the client's own (transactions, blocking commands, pub/sub …).
+        /// Went over a connection of the client's own (transactions, blocking, pub/sub …).
         Leased = "leased",
         /// Administers a node.
         Admin = "admin",

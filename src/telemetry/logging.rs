@@ -39,7 +39,8 @@ pub struct LogLevel {
 /// A text that is no level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no level; write error, warn, info, debug, trace or off, or a list like info,switchman::sentinel=debug"
+    "{0:?} is no level; write error, warn, info, debug, trace or off, \
+     or a list like info,switchman::sentinel=debug"
 )]
 pub struct LogLevelError(String);
 

@@ -64,7 +64,7 @@ impl Metrics {
 
     /// Everything in Prometheus's text format 0.0.4.
     ///
-    /// Takes about a millisecond for a thousand series, and reads `/proc`: not for a worker's thread.
+    /// Takes about a millisecond for a thousand series and reads `/proc`: not for a worker.
     pub fn render(&self) -> String {
         let mut text = self.recorder.render();
         self.render_busy(&mut text);

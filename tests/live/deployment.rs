@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use switchman::demo::deployment::Deployment;
-use switchman::demo::deployment::Plan;
-use switchman::demo::process::Process;
-use switchman::demo::process::wait_for;
+use switchman::demo::deployment::{Deployment, Plan};
+use switchman::demo::process::{Process, wait_for};
 
 const SOON: Duration = Duration::from_secs(10);
 

@@ -1,3 +1,23 @@
 //! Black-box tests: the real binary in front of real Redis nodes and real Sentinels, all on loopback.
+//!
+//! Each test waits for events with deadlines, and uses ports that the kernel or the deployment chose.
+//! Two deployments run at a time, whatever the number of test threads: see `lab::Lab`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "the helpers of a test fail it by panicking, and print the figures it measured"
+)]
 
 mod deployment;
+mod failover;
+mod lab;
+mod lifecycle;
+mod order;
+mod outage;
+mod proxy;
+mod routing;
+mod session;
+mod transactions;
+mod transparency;

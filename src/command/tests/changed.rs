@@ -1,0 +1,214 @@
+//! Floor 1. Tests of the table as the master's description and the operator's wishes change it.
+
+use crate::command::tests::{ADMIN, BLOCKING, MASTER, READ, REFUSED, WRITE, classify};
+use crate::command::{Class, Described, KeySpec, Local, Problem, Table};
+
+fn names(list: &[&str]) -> Vec<String> {
+    list.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn described(name: &str, arity: i64, flags: &[&str], keys: (i64, i64, i64)) -> Described {
+    Described {
+        name: name.to_owned(),
+        arity,
+        flags: names(flags),
+        first_key: keys.0,
+        last_key: keys.1,
+        step: keys.2,
+        subcommands: Vec::new(),
+    }
+}
+
+#[test]
+fn a_modules_commands_come_with_the_masters_description() {
+    let described = [
+        described("JSON.GET", -2, &["readonly", "module"], (1, 1, 1)),
+        described("json.set", -4, &["write", "denyoom", "module"], (1, 1, 1)),
+        described("bf.wait", 3, &["write", "blocking"], (1, -2, 1)),
+        described("m.many", -2, &["readonly", "movablekeys"], (1, 1, 1)),
+        described("ft.search", -3, &["readonly"], (0, 0, 0)),
+        described("ft.cursor", -2, &["readonly"], (0, 0, 0)),
+        described("m.state", -1, &["fast"], (0, 0, 0)),
+    ];
+    let table = Table::builtin().overlay(&described);
+    let check = |text: &str, class: Class, keys: KeySpec, problem: Option<Problem>| {
+        let got = classify(&table, text);
+        assert_eq!((got.class, got.problem), (class, problem), "{text}");
+        assert_eq!(got.spec.unwrap().keys, keys, "{text}");
+    };
+    let one = KeySpec::Range {
+        first: 1,
+        last: 1,
+        step: 1,
+    };
+    check("json.get k", READ, one, None);
+    check("JSON.GET", READ, one, Some(Problem::WrongArity));
+    check("JSON.SET k . 1", WRITE, one, None);
+    check(
+        "BF.WAIT k 0",
+        BLOCKING,
+        KeySpec::Range {
+            first: 1,
+            last: -2,
+            step: 1,
+        },
+        None,
+    );
+    check("M.MANY 1 k", READ, KeySpec::Any, None);
+    check("FT.SEARCH i q", READ, KeySpec::Any, None);
+    check("FT.CURSOR READ i 1", MASTER, KeySpec::Any, None);
+    check("M.STATE", ADMIN, KeySpec::None, None);
+    assert!(classify(&table, "JSON.SET k . 1").fits_shared_block());
+    assert!(!classify(&table, "BF.WAIT k 0").fits_shared_block());
+}
+
+#[test]
+fn of_a_known_command_the_master_decides_the_arity_only() {
+    let mut client = described("client", -2, &[], (0, 0, 0));
+    client.subcommands = vec![
+        described("client|id", -2, &["noscript"], (0, 0, 0)),
+        described("list", 3, &[], (0, 0, 0)),
+        described("client|newread", 2, &["readonly"], (0, 0, 0)),
+        described("client|newstate", 2, &["noscript"], (0, 0, 0)),
+    ];
+    let scan = described("SCAN", 2, &["readonly"], (1, 1, 1));
+    let huge = described("get", i64::MAX, &["write"], (1, 1, 1));
+    let table = Table::builtin().overlay(&[client, scan, huge]);
+    let check = |text: &str, class: Class, problem: Option<Problem>| {
+        let got = classify(&table, text);
+        assert_eq!((got.class, got.problem), (class, problem), "{text}");
+    };
+    check("CLIENT ID x", Class::Local(Local::ClientId), None);
+    check("CLIENT LIST x", Class::Local(Local::ClientList), None);
+    check(
+        "CLIENT LIST",
+        Class::Local(Local::ClientList),
+        Some(Problem::WrongArity),
+    );
+    check("CLIENT NEWREAD", READ, None);
+    check("CLIENT NEWSTATE", ADMIN, None);
+    check("CLIENT OTHER", ADMIN, Some(Problem::UnknownSubcommand));
+    check("SCAN 0", MASTER, None);
+    check("SCAN 0 COUNT 5", MASTER, Some(Problem::WrongArity));
+    check("GET k", READ, None);
+}
+
+#[test]
+fn a_new_container_is_a_container() {
+    let mut config = described("FT.CONFIG", -2, &[], (0, 0, 0));
+    config.subcommands = vec![
+        described("ft.config|GET", 3, &["readonly"], (0, 0, 0)),
+        described("ft.config|set", 4, &["admin"], (0, 0, 0)),
+    ];
+    let table = Table::builtin().overlay(&[config]);
+    assert_eq!(classify(&table, "ft.config get x").class, READ);
+    assert_eq!(classify(&table, "FT.CONFIG SET x y").class, ADMIN);
+    assert_eq!(
+        classify(&table, "FT.CONFIG FROB").problem,
+        Some(Problem::UnknownSubcommand)
+    );
+}
+
+#[test]
+fn a_boundless_description_is_cut() {
+    let many: Vec<Described> = (0..20_000)
+        .map(|number| described(&format!("m.{number}"), 1, &["readonly"], (0, 0, 0)))
+        .chain([described(&"x".repeat(33), 1, &["readonly"], (0, 0, 0))])
+        .collect();
+    let table = Table::builtin().overlay(&many);
+    assert_eq!(table.specs().len(), 8192);
+    assert_eq!(classify(&table, "m.0").class, READ);
+    assert_eq!(
+        classify(&table, "m.19999").problem,
+        Some(Problem::UnknownCommand)
+    );
+    assert_eq!(classify(&table, "GET k").class, READ);
+}
+
+#[test]
+fn a_name_described_twice_counts_once() {
+    let twice = [
+        described("m.a", 2, &["readonly"], (0, 0, 0)),
+        described("M.A", 3, &["write"], (0, 0, 0)),
+    ];
+    let table = Table::builtin().overlay(&twice);
+    assert_eq!(table.specs().len(), Table::builtin().specs().len() + 1);
+    assert_eq!(classify(&table, "M.A x").class, READ);
+}
+
+#[test]
+fn the_operator_refuses_and_allows_by_name() {
+    let refuse = names(&[
+        "FlushAll",
+        "client kill",
+        "CONFIG",
+        "debug",
+        "m.frob",
+        "n.conf set",
+    ]);
+    let allow = names(&["config|get", "FAILOVER", "get"]);
+    let table = Table::builtin().with_policy(&refuse, &allow);
+    let check = |text: &str, want: Class| assert_eq!(classify(&table, text).class, want, "{text}");
+    check("FLUSHALL", REFUSED);
+    check("FLUSHDB", WRITE);
+    check("CLIENT KILL x", REFUSED);
+    check("CLIENT LIST", Class::Local(Local::ClientList));
+    check("CONFIG SET a b", REFUSED);
+    check("CONFIG FROB", REFUSED);
+    check("CONFIG", REFUSED);
+    check("CONFIG GET a", MASTER);
+    check("DEBUG SLEEP 1", REFUSED);
+    check("FAILOVER", ADMIN);
+    check("SHUTDOWN", REFUSED);
+    check("GET k", READ);
+    check("M.FROB", REFUSED);
+    check("N.CONF SET a", REFUSED);
+    check("N.CONF GET a", WRITE);
+    let overlaid = table.overlay(&[described("m.frob", 1, &["readonly"], (0, 0, 0))]);
+    assert_eq!(classify(&overlaid, "M.FROB").class, REFUSED);
+}
+
+#[test]
+fn the_longer_name_wins_then_the_permission() {
+    let check = |refuse: &[&str], allow: &[&str], want: Class| {
+        let table = Table::builtin().with_policy(&names(refuse), &names(allow));
+        assert_eq!(
+            classify(&table, "CONFIG SET a b").class,
+            want,
+            "{refuse:?} {allow:?}"
+        );
+    };
+    check(&["config set"], &["config"], REFUSED);
+    check(&["config"], &["config set"], ADMIN);
+    check(&["config"], &["config"], ADMIN);
+    check(&["config set"], &["config set"], ADMIN);
+    check(&["config get"], &[], ADMIN);
+    check(&[], &[], ADMIN);
+}
+
+#[test]
+fn a_refused_stream_read_stays_refused_when_it_blocks() {
+    let table = Table::builtin().with_policy(&names(&["xread"]), &[]);
+    assert_eq!(classify(&table, "XREAD BLOCK 0 STREAMS a 0").class, REFUSED);
+}
+
+#[test]
+fn names_that_mean_nothing_are_told() {
+    let table = Table::builtin();
+    let asked = names(&[
+        "flushal",
+        "FLUSHALL",
+        "client  kill",
+        "client|frob",
+        "get foo",
+        "",
+    ]);
+    assert_eq!(
+        table.unknown_names(&asked),
+        ["flushal", "client|frob", "get foo", ""]
+    );
+    let refusing = table.with_policy(&asked, &[]);
+    assert_eq!(classify(&refusing, "GET foo").class, READ);
+    assert_eq!(classify(&refusing, "GET bar").problem, None);
+    assert_eq!(classify(&refusing, "CLIENT FROB").class, REFUSED);
+}

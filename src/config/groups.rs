@@ -1,0 +1,325 @@
+//! Floor 6. Layers → settings of the groups, and what must not be the same in two of them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::check::{Findings, Lookup, Noted, Surroundings};
+use crate::config::keys::{self, Key, Scope};
+use crate::config::layers::{Layer, Layers};
+use crate::config::{Discovery, GroupSettings, Problem, Source, values};
+use crate::net::ListenAddr;
+use crate::types::{Credentials, MasterName, NodeAddr, Secret};
+
+/// Bounds of the time for which a switch waits for replies of the old master.
+const DRAIN_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
+
+/// Settings of every group, at least one; those with a problem are errors.
+pub(super) fn groups(
+    layers: &Layers,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+    admin: Option<&ListenAddr>,
+) -> Vec<Result<GroupSettings, Noted>> {
+    let sections = layers.file.as_ref().map_or(&[][..], |file| &file.groups);
+    let mut taken = Taken {
+        names: Vec::new(),
+        listeners: admin.cloned().into_iter().collect(),
+    };
+    if let [] | [_] = sections {
+        let section = sections.first().map(|(line, layer)| (*line, layer));
+        return vec![group(layers, section, surroundings, findings, &mut taken)];
+    }
+    refuse_for_several(layers, sections.len(), findings);
+    let own = Layers {
+        file: layers.file.clone(),
+        ..Layers::default()
+    };
+    let sections = sections.iter().map(|(line, layer)| Some((*line, layer)));
+    sections
+        .map(|section| group(&own, section, surroundings, findings, &mut taken))
+        .collect()
+}
+
+/// What earlier groups have taken.
+struct Taken {
+    names: Vec<MasterName>,
+    listeners: Vec<ListenAddr>,
+}
+
+/// Which of a group's two logins.
+struct Login {
+    username: &'static Key,
+    password: &'static Key,
+    password_file: &'static Key,
+}
+
+const NODE_LOGIN: Login = Login {
+    username: &keys::USERNAME,
+    password: &keys::PASSWORD,
+    password_file: &keys::PASSWORD_FILE,
+};
+
+const SENTINEL_LOGIN: Login = Login {
+    username: &keys::SENTINEL_USERNAME,
+    password: &keys::SENTINEL_PASSWORD,
+    password_file: &keys::SENTINEL_PASSWORD_FILE,
+};
+
+/// A flag or a variable for a group cannot say which of several it means.
+fn refuse_for_several(layers: &Layers, count: usize, findings: &mut Findings) {
+    for (path, given) in layers.flags.iter().chain(layers.env.iter()) {
+        if keys::find(path).is_some_and(|key| key.scope == Scope::Group) {
+            let problem = format!(
+                "the file has {count} groups, and this cannot say which one it means; \
+                 write {path} in a [[group]]"
+            );
+            let source = given.source.clone();
+            findings.problems.push(Problem {
+                source,
+                key: path.to_owned(),
+                problem,
+            });
+        }
+    }
+}
+
+fn group(
+    layers: &Layers,
+    section: Option<(usize, &Layer)>,
+    surroundings: &Surroundings<'_>,
+    findings: &mut Findings,
+    taken: &mut Taken,
+) -> Result<GroupSettings, Noted> {
+    let file = layers.file.as_ref();
+    let place = match (section, file) {
+        (Some((line, _)), Some(file)) => Source::File {
+            path: Arc::clone(&file.path),
+            line,
+        },
+        _ => Source::Default,
+    };
+    let layered = [&layers.flags, &layers.env].into_iter();
+    let layered = layered
+        .chain(section.map(|(_, layer)| layer))
+        .chain(file.map(|file| &file.top));
+    let mut lookup = Lookup {
+        layers: layered.collect(),
+        group: None,
+        place,
+        findings,
+    };
+    lookup.group = lookup
+        .given(&keys::MASTER_NAME)
+        .and_then(|name| Some(name.items.first()?.text.clone()));
+    let master_name = lookup.one(&keys::MASTER_NAME, values::master_name);
+    let master_name = master_name.map(|name| MasterName::new(&name));
+    let listen = lookup.list(&keys::LISTEN, values::parsed);
+    taken.name(&mut lookup, master_name.as_ref().ok());
+    taken.listeners(&mut lookup, listen.as_deref().ok());
+
+    let credentials = credentials(&mut lookup, &NODE_LOGIN, surroundings);
+    let discovery = discovery(&mut lookup, surroundings);
+    let hold = lookup.one(&keys::HOLD, values::hold);
+    let drain = values::duration(DRAIN_RANGE.0, DRAIN_RANGE.1);
+    let drain_timeout = lookup.one(&keys::DRAIN_TIMEOUT, drain);
+    let consistency = lookup.one(&keys::CONSISTENCY, values::consistency);
+    let no_replica = lookup.one(&keys::NO_REPLICA, values::no_replica);
+    warn_of_public_password(layers, &mut lookup);
+    Ok(GroupSettings {
+        master_name: master_name?,
+        listen: listen?,
+        discovery: discovery?,
+        credentials: credentials?,
+        hold: hold?,
+        drain_timeout: drain_timeout?,
+        consistency: consistency?,
+        no_replica: no_replica?,
+    })
+}
+
+fn discovery(lookup: &mut Lookup<'_>, surroundings: &Surroundings<'_>) -> Result<Discovery, Noted> {
+    let sentinels = lookup.list(&keys::SENTINELS, values::sentinel);
+    let credentials = credentials(lookup, &SENTINEL_LOGIN, surroundings);
+    let master = lookup.maybe(&keys::MASTER, values::parsed::<NodeAddr>);
+    let replicas = lookup.list(&keys::REPLICAS, values::parsed::<NodeAddr>);
+    for (key, addrs) in [(&keys::SENTINELS, &sentinels), (&keys::REPLICAS, &replicas)] {
+        if let Some(twice) = addrs.iter().find_map(|addrs| first_twice(addrs)) {
+            lookup.wrong(key, format!("{twice} is given twice"));
+        }
+    }
+    let (sentinels, credentials) = (sentinels?, credentials?);
+    let (master, replicas) = (master?, replicas?);
+    match (master, sentinels.is_empty()) {
+        (None, false) if replicas.is_empty() => Ok(Discovery::Sentinels {
+            addrs: sentinels,
+            credentials,
+        }),
+        (None, false) => {
+            let needs =
+                "Sentinels know the replicas; leave this out, or give master, not sentinels";
+            lookup.wrong(&keys::REPLICAS, needs.to_owned());
+            Err(Noted)
+        }
+        (None, true) => {
+            let problem = "there is neither a Sentinel nor a fixed master; \
+                           give --sentinel HOST:PORT, SWITCHMAN_SENTINELS, \
+                           or sentinels or master in the file";
+            let key = lookup
+                .group
+                .clone()
+                .map_or_else(String::new, |name| format!("group {name:?}"));
+            let problem = Problem {
+                source: lookup.place.clone(),
+                key,
+                problem: problem.to_owned(),
+            };
+            lookup.findings.problems.push(problem);
+            Err(Noted)
+        }
+        (Some(_), false) => {
+            let both = "sentinels are given too; a group has either these or a fixed master";
+            lookup.wrong(&keys::MASTER, both.to_owned());
+            Err(Noted)
+        }
+        (Some(master), true) => {
+            if credentials.is_some() {
+                let unused = "this has no effect: the master is fixed and no Sentinel is asked";
+                lookup.warn(&keys::SENTINEL_PASSWORD, unused.to_owned());
+            }
+            Ok(Discovery::Static { master, replicas })
+        }
+    }
+}
+
+/// A login, if there is one.
+fn credentials(
+    lookup: &mut Lookup<'_>,
+    login: &Login,
+    surroundings: &Surroundings<'_>,
+) -> Result<Option<Credentials>, Noted> {
+    let username = lookup.maybe(login.username, values::word);
+    let password = lookup.maybe(login.password, values::word);
+    let path = lookup.maybe(login.password_file, values::word);
+    if matches!((&password, &path), (Ok(Some(_)), Ok(Some(_)))) {
+        let (one, other) = (login.password.path, login.password_file.path);
+        lookup.wrong(
+            login.password_file,
+            format!("{one} is given too; give {one} or {other}"),
+        );
+        return Err(Noted);
+    }
+    let from_file = match &path {
+        Ok(Some(path)) => Some(password_in(lookup, login, surroundings, Path::new(path))?),
+        _ => None,
+    };
+    let (username, password) = (username?, password?.or(from_file));
+    path?;
+    match password {
+        Some(password) => {
+            let password = Secret::new(&password);
+            Ok(Some(Credentials {
+                username: username.map(Arc::from),
+                password,
+            }))
+        }
+        None if username.is_some() => {
+            let (one, other) = (login.password.path, login.password_file.path);
+            lookup.wrong(
+                login.username,
+                format!("a user needs a password; give {one} or {other}"),
+            );
+            Err(Noted)
+        }
+        None => Ok(None),
+    }
+}
+
+fn password_in(
+    lookup: &mut Lookup<'_>,
+    login: &Login,
+    surroundings: &Surroundings<'_>,
+    path: &Path,
+) -> Result<String, Noted> {
+    match (surroundings.read)(path) {
+        Ok(file) => {
+            if file.public {
+                let problem = "every user of this machine may read the file; chmod o-r it";
+                lookup.warn(login.password_file, problem.to_owned());
+            }
+            let password = file.text.trim_end_matches(['\r', '\n']);
+            if password.is_empty() {
+                lookup.wrong(login.password_file, "the file is empty".to_owned());
+                return Err(Noted);
+            }
+            Ok(password.to_owned())
+        }
+        Err(error) => {
+            lookup.wrong(
+                login.password_file,
+                format!("cannot read {}: {error}", path.display()),
+            );
+            Err(Noted)
+        }
+    }
+}
+
+fn warn_of_public_password(layers: &Layers, lookup: &mut Lookup<'_>) {
+    if !layers.file.as_ref().is_some_and(|file| file.public) {
+        return;
+    }
+    for key in [&keys::PASSWORD, &keys::SENTINEL_PASSWORD] {
+        if matches!(lookup.source(key), Source::File { .. }) {
+            let problem = "every user of this machine may read it here; chmod o-r the file";
+            lookup.warn(key, problem.to_owned());
+        }
+    }
+}
+
+fn first_twice(addrs: &[NodeAddr]) -> Option<&NodeAddr> {
+    addrs
+        .iter()
+        .enumerate()
+        .find_map(|(at, addr)| addrs[..at].contains(addr).then_some(addr))
+}
+
+impl Taken {
+    fn name(&mut self, lookup: &mut Lookup<'_>, name: Option<&MasterName>) {
+        let Some(name) = name else { return };
+        if self.names.contains(name) {
+            let twice = format!("another group is called {name} too; names must differ");
+            lookup.wrong(&keys::MASTER_NAME, twice);
+        }
+        self.names.push(name.clone());
+    }
+
+    fn listeners(&mut self, lookup: &mut Lookup<'_>, listen: Option<&[ListenAddr]>) {
+        let Some(listen) = listen else { return };
+        if listen.is_empty() {
+            lookup.wrong(&keys::LISTEN, "at least one address is needed".to_owned());
+        }
+        for addr in listen {
+            if let Some(other) = self.listeners.iter().find(|other| collide(addr, other)) {
+                let taken = format!("{addr} is taken by the listener {other}; choose another");
+                lookup.wrong(&keys::LISTEN, taken);
+            }
+            self.listeners.push(addr.clone());
+        }
+    }
+}
+
+/// Whether two listeners cannot both be bound.
+fn collide(one: &ListenAddr, other: &ListenAddr) -> bool {
+    let wildcard = |host: &str| host == "0.0.0.0" || host == "::";
+    match (one, other) {
+        (ListenAddr::Tcp { port: 0, .. }, _) => false,
+        (
+            ListenAddr::Tcp { host, port },
+            ListenAddr::Tcp {
+                host: other,
+                port: taken,
+            },
+        ) => port == taken && (host == other || wildcard(host) || wildcard(other)),
+        (one, other) => one == other,
+    }
+}

@@ -1,0 +1,212 @@
+//! Floor 6. Every configuration key there is. Flags, variables, help, checks and the documentation
+//! derive from this one table.
+
+/// One key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Path in the file: `name` at the top or in a `[[group]]`, or `section.name`.
+    pub path: &'static str,
+    /// Of the process, or of each group.
+    pub scope: Scope,
+    /// What a value looks like.
+    pub shape: Shape,
+    /// Its flag, if it has one.
+    pub flag: Option<&'static str>,
+    /// The value where nobody gives one, as text; empty is none.
+    pub default: &'static str,
+    /// What it decides, in a sentence.
+    pub meaning: &'static str,
+}
+
+/// To what a key belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// To the process.
+    Process,
+    /// To each group; at the top of the file it is the default for all groups.
+    Group,
+}
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A whole number.
+    Number,
+    /// A number, or the word `auto`.
+    NumberOrAuto,
+    /// A text.
+    Text,
+    /// A text that is never shown.
+    Secret,
+    /// Several texts; with commas between them in a flag or a variable.
+    List,
+    /// A number of bytes, such as `32MiB`.
+    Size,
+    /// A time, such as `500ms`.
+    Duration,
+}
+
+impl Key {
+    /// Its environment variable: `SWITCHMAN_` and the path in capitals.
+    pub fn env(&self) -> String {
+        format!(
+            "SWITCHMAN_{}",
+            self.path.replace(['.', '-'], "_").to_uppercase()
+        )
+    }
+
+    /// Its section in the file, or `None` at the top and in groups.
+    pub fn section(&self) -> Option<&'static str> {
+        self.path.split_once('.').map(|(section, _)| section)
+    }
+
+    /// Its name within its section.
+    pub fn name(&self) -> &'static str {
+        self.path
+            .split_once('.')
+            .map_or(self.path, |(_, name)| name)
+    }
+}
+
+/// The key with this path.
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().copied().find(|key| key.path == path)
+}
+
+/// What `--help` says of all keys: path, variable, default and meaning.
+pub fn reference() -> String {
+    let mut text = String::new();
+    for key in KEYS {
+        let default = match key.default {
+            "" => String::new(),
+            default => format!(" [default: {default}]"),
+        };
+        let line = format!(
+            "  {}  ({}){default}\n      {}\n",
+            key.path,
+            key.env(),
+            key.meaning
+        );
+        text.push_str(&line);
+    }
+    text
+}
+
+macro_rules! keys {
+    ($($id:ident $scope:ident $shape:ident $path:literal [$($flag:literal)?] $default:literal
+        $meaning:literal)+) => {
+        $(
+            #[doc = $meaning]
+            pub const $id: Key = Key {
+                path: $path,
+                scope: Scope::$scope,
+                shape: Shape::$shape,
+                flag: keys!(@flag $($flag)?),
+                default: $default,
+                meaning: $meaning,
+            };
+        )+
+
+        /// Every key, in the order of the documentation.
+        pub const KEYS: &[&Key] = &[$(&$id),+];
+    };
+    (@flag) => { None };
+    (@flag $flag:literal) => { Some($flag) };
+}
+
+keys! {
+    WORKERS Process Number "workers" ["--workers"] "0"
+        "Threads that serve clients; 0 is one for each processor, container quotas counted."
+    LOG_FORMAT Process Text "log.format" ["--log-format"] "text"
+        "Shape of log lines: text for people, json for machines."
+    LOG_LEVEL Process Text "log.level" ["--log-level"] "info"
+        "Which lines are written: error, warn, info, debug, trace, off, or a list of module=level."
+    ADMIN_LISTEN Process Text "admin.listen" ["--admin-listen"] "127.0.0.1:9379"
+        "Address of /metrics, /livez, /readyz, the status page and its JSON."
+    MAX_CLIENTS Process NumberOrAuto "limits.max-clients" [] "auto"
+        "Most clients at once, all groups together; auto derives it from the limit of open files."
+    CLIENT_OUTPUT_LIMIT Process Size "limits.client-output-limit" [] "32MiB"
+        "Output that a client may leave unread before what feeds it is throttled."
+    CLIENT_WRITE_TIMEOUT Process Duration "limits.client-write-timeout" [] "30s"
+        "A client that takes nothing of its pending output for so long is closed."
+    CONNECT_TIMEOUT Process Duration "upstream.connect-timeout" [] "1s"
+        "Longest time to connect to a node, resolving and handshake included."
+    REPLY_TIMEOUT Process Duration "upstream.reply-timeout" [] "60s"
+        "Longest wait for a reply, save that of a command that blocks by itself."
+    SUSPECT_AFTER Process Duration "upstream.suspect-after" [] "500ms"
+        "A node that owes replies and is silent for so long is suspected; new commands are held."
+    LANES_PER_NODE Process Number "upstream.lanes-per-node" [] "1"
+        "Shared connections to each node, per worker and user."
+    MAX_LEASED Process Number "upstream.max-leased" [] "512"
+        "Most connections to each node, per worker, that are lent to one client each."
+    IDLE_TIMEOUT Process Duration "upstream.idle-timeout" [] "60s"
+        "A connection to a node that nobody uses for so long is closed."
+    SHUTDOWN_DRAIN_TIMEOUT Process Duration "shutdown.drain-timeout" [] "10s"
+        "From SIGTERM until what is still in flight is abandoned."
+    COMMANDS_REFUSE Process List "commands.refuse" [] ""
+        "Commands to refuse besides those refused by default, such as flushall or config|set."
+    COMMANDS_ALLOW Process List "commands.allow" [] ""
+        "Commands to let through although they are refused by default."
+    MASTER_NAME Group Text "master-name" ["--master-name"] "mymaster"
+        "Name under which the Sentinels monitor the master."
+    LISTEN Group List "listen" ["--listen"] "127.0.0.1:6379"
+        "Addresses for clients: host:port, or unix: and a path."
+    SENTINELS Group List "sentinels" ["--sentinel"] ""
+        "Addresses of the Sentinels, host or host:port; port 26379 where none is given."
+    SENTINEL_USERNAME Group Text "sentinel-username" [] ""
+        "User of Switchman at the Sentinels; none is the default user."
+    SENTINEL_PASSWORD Group Secret "sentinel-password" [] ""
+        "Password of Switchman at the Sentinels."
+    SENTINEL_PASSWORD_FILE Group Text "sentinel-password-file" [] ""
+        "File with the password of Switchman at the Sentinels."
+    MASTER Group Text "master" [] ""
+        "A fixed master, host:port, for a Redis without Sentinels."
+    REPLICAS Group List "replicas" [] ""
+        "Fixed replicas of a fixed master."
+    USERNAME Group Text "username" [] ""
+        "User of Switchman itself at the nodes; none is the default user."
+    PASSWORD Group Secret "password" [] ""
+        "Password of Switchman itself at the nodes."
+    PASSWORD_FILE Group Text "password-file" [] ""
+        "File with the password of Switchman itself at the nodes."
+    HOLD Group Text "hold" [] "auto"
+        "How long commands wait for a writable master; auto follows down-after-milliseconds."
+    DRAIN_TIMEOUT Group Duration "drain-timeout" [] "500ms"
+        "From the first sign of a switch until what is in flight to the old master is abandoned."
+    CONSISTENCY Group Text "consistency" [] "eventual"
+        "Which reads go to replicas: eventual for all that may, master for none."
+    NO_REPLICA Group Text "no-replica" [] "master"
+        "Reads when no replica is healthy: to the master, or an error."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_variables_and_flags_are_unique() {
+        for (at, key) in KEYS.iter().enumerate() {
+            for other in KEYS.iter().skip(at + 1) {
+                assert_ne!(key.path, other.path);
+                assert_ne!(key.env(), other.env());
+                assert!(key.flag.is_none() || key.flag != other.flag, "{}", key.path);
+            }
+            assert!(key.meaning.ends_with('.'), "{}", key.path);
+            assert_eq!(find(key.path), Some(*key));
+        }
+    }
+
+    #[test]
+    fn variables_have_the_names_that_manifests_rely_on() {
+        let names = [
+            (&LISTEN, "SWITCHMAN_LISTEN"),
+            (&SENTINELS, "SWITCHMAN_SENTINELS"),
+            (&MASTER_NAME, "SWITCHMAN_MASTER_NAME"),
+            (&ADMIN_LISTEN, "SWITCHMAN_ADMIN_LISTEN"),
+            (&WORKERS, "SWITCHMAN_WORKERS"),
+        ];
+        for (key, name) in names {
+            assert_eq!(key.env(), name);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Floor 6. One text → one value; where it is none, what is wrong and what to write instead.
+
+use std::fmt::Display;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use crate::config::{Consistency, Hold, NoReplica};
+use crate::types::NodeAddr;
+
+/// Sentinel's port where none is written.
+const SENTINEL_PORT: u16 = 26379;
+/// Bounds of a fixed hold time: below, no failover is ever covered; above, every client gave up.
+const HOLD_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
+
+/// A value that its own type knows how to read.
+pub(super) fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// A whole number within bounds, both included.
+pub(super) fn number(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> {
+    move |text| match text.parse() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        Ok(_) => Err(format!("{text} is out of bounds; give {least} to {most}")),
+        Err(_) => Err(format!(
+            "{text:?} is no whole number; give {least} to {most}"
+        )),
+    }
+}
+
+/// A whole number of at least 1 and at most `most`.
+pub(super) fn positive(most: usize) -> impl Fn(&str) -> Result<NonZeroUsize, String> {
+    move |text| {
+        let number = number(1, most)(text)?;
+        Ok(NonZeroUsize::new(number).expect("the bounds exclude 0"))
+    }
+}
+
+/// A whole number, or `auto` for none.
+pub(super) fn positive_or_auto(text: &str) -> Result<Option<NonZeroUsize>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    positive(10_000_000)(text)
+        .map(Some)
+        .map_err(|problem| format!("{problem}, or auto"))
+}
+
+/// A time within bounds, both included.
+pub(super) fn duration(
+    least: Duration,
+    most: Duration,
+) -> impl Fn(&str) -> Result<Duration, String> {
+    let bounds = format!(
+        "give {} to {}",
+        humantime::format_duration(least),
+        humantime::format_duration(most)
+    );
+    move |text| match humantime::parse_duration(text) {
+        Ok(time) if (least..=most).contains(&time) => Ok(time),
+        Ok(_) => Err(format!("{text} is out of bounds; {bounds}")),
+        Err(_) if text.parse::<f64>().is_ok() => {
+            Err(format!("{text} has no unit; write {text}ms or {text}s"))
+        }
+        Err(_) => Err(format!(
+            "{text:?} is no time; write one like 500ms, 2s or 1m"
+        )),
+    }
+}
+
+/// A number of bytes within bounds, both included.
+pub(super) fn size(least: ByteSize, most: ByteSize) -> impl Fn(&str) -> Result<usize, String> {
+    move |text| {
+        let size: ByteSize = text
+            .parse()
+            .map_err(|_| format!("{text:?} is no size; write one like 32MiB"))?;
+        if !(least..=most).contains(&size) {
+            return Err(format!("{text} is out of bounds; give {least} to {most}"));
+        }
+        usize::try_from(size.as_u64()).map_err(|_| format!("{text} is more than can be addressed"))
+    }
+}
+
+/// A Sentinel's address.
+pub(super) fn sentinel(text: &str) -> Result<NodeAddr, String> {
+    NodeAddr::parse(text, Some(SENTINEL_PORT)).map_err(|error| error.to_string())
+}
+
+/// A text that is not empty.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        Err("this must not be empty".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// A master's name. Sentinel's events separate words by blanks, so that no name has one.
+pub(super) fn master_name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(|letter: char| letter.is_whitespace()) {
+        return Err(format!(
+            "{text:?} is no master name; write the one in sentinel.conf"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// The hold time.
+pub(super) fn hold(text: &str) -> Result<Hold, String> {
+    if text == "auto" {
+        return Ok(Hold::Auto);
+    }
+    let fixed = duration(HOLD_RANGE.0, HOLD_RANGE.1)(text);
+    fixed
+        .map(Hold::Fixed)
+        .map_err(|problem| format!("{problem}, or auto"))
+}
+
+/// Which reads go to replicas.
+pub(super) fn consistency(text: &str) -> Result<Consistency, String> {
+    match text {
+        "eventual" => Ok(Consistency::Eventual),
+        "master" => Ok(Consistency::Master),
+        _ => Err(format!(
+            "{text:?} is no consistency; write eventual or master"
+        )),
+    }
+}
+
+/// What happens to reads without a replica.
+pub(super) fn no_replica(text: &str) -> Result<NoReplica, String> {
+    match text {
+        "master" => Ok(NoReplica::Master),
+        "error" => Ok(NoReplica::Error),
+        _ => Err(format!("{text:?} is not known; write master or error")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_need_a_unit_and_stay_within_bounds() {
+        let time = duration(Duration::from_millis(10), Duration::from_secs(60));
+        assert_eq!(time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(time("1m"), Ok(Duration::from_secs(60)));
+        assert_eq!(
+            time("500").unwrap_err(),
+            "500 has no unit; write 500ms or 500s"
+        );
+        assert_eq!(
+            time("2m").unwrap_err(),
+            "2m is out of bounds; give 10ms to 1m"
+        );
+        assert_eq!(
+            time("soon").unwrap_err(),
+            "\"soon\" is no time; write one like 500ms, 2s or 1m"
+        );
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_write_them() {
+        let size = size(ByteSize::kib(1), ByteSize::gib(1));
+        assert_eq!(size("32MiB"), Ok(32 << 20));
+        assert_eq!(size("32mb"), Ok(32_000_000));
+        assert_eq!(size("4096"), Ok(4096));
+        assert!(size("big").unwrap_err().contains("32MiB"));
+        assert_eq!(
+            size("1").unwrap_err(),
+            "1 is out of bounds; give 1.0 KiB to 1.0 GiB"
+        );
+    }
+
+    #[test]
+    fn a_hold_time_is_bounded_or_automatic() {
+        assert_eq!(hold("auto"), Ok(Hold::Auto));
+        assert_eq!(hold("12s"), Ok(Hold::Fixed(Duration::from_secs(12))));
+        assert_eq!(
+            hold("1ms").unwrap_err(),
+            "1ms is out of bounds; give 100ms to 10m, or auto"
+        );
+    }
+
+    #[test]
+    fn own_writes_are_not_promised_yet() {
+        assert!(
+            consistency("own-writes")
+                .unwrap_err()
+                .contains("eventual or master")
+        );
+    }
+}

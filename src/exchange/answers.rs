@@ -1,0 +1,461 @@
+//! Floor 4. Bytes of nodes: cut into replies, given to the clients that wait for them.
+
+use std::time::Duration;
+
+use crate::exchange::client::{Again, Ending, Numbered};
+use crate::exchange::intake::offset;
+use crate::exchange::link::{Link, NodeId, State, Usage};
+use crate::exchange::ticket::{Purpose, Ticket};
+use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role};
+use crate::resp::{ReplyError, ReplyKind, Scan, encode};
+use crate::session::Piece;
+use crate::telemetry::Target;
+use crate::topology::{Phase, ReportKind};
+use crate::types::Time;
+
+/// Bytes of a reply that is not whole above which they are passed on without waiting for the rest.
+const STREAM_ABOVE: usize = 32 * 1024;
+
+/// Why a link cannot be used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// What came is no reply.
+    #[error("the node's bytes are no reply: {0}")]
+    Syntax(#[from] ReplyError),
+    /// A reply that nobody asked for.
+    #[error("the node sent a reply that nobody asked for")]
+    Unasked,
+}
+
+impl Exchange {
+    /// A node has sent `data`. After an `Err` the caller reports the link as lost.
+    pub fn link_bytes(&mut self, key: LinkKey, data: &[u8], now: Time) -> Result<(), Violation> {
+        let Some(link) = self.links.get_mut(key) else {
+            return Ok(());
+        };
+        link.heard_at = now;
+        link.suspected = false;
+        let group = link.group;
+        if let Some(group) = self.groups.get_mut(group) {
+            group.counts.upstream_received_bytes += offset(data.len());
+        }
+        let result = if link.input.is_empty() {
+            self.scan(key, data, 0, now).map(|(used, scanned)| {
+                let rest = data.get(used..).unwrap_or_default();
+                if let Some(link) = self.links.get_mut(key)
+                    && !rest.is_empty()
+                {
+                    link.input.extend_from_slice(rest);
+                    link.scanned = scanned;
+                }
+            })
+        } else {
+            let mut input = std::mem::take(&mut link.input);
+            let scanned = std::mem::take(&mut link.scanned);
+            input.extend_from_slice(data);
+            self.scan(key, &input, scanned, now).map(|(used, scanned)| {
+                if used == input.len() {
+                    self.recycle(input);
+                } else if let Some(link) = self.links.get_mut(key) {
+                    input.drain(..used);
+                    link.input = input;
+                    link.scanned = scanned;
+                }
+            })
+        };
+        self.settle(now);
+        self.after_answers(key, now);
+        result
+    }
+
+    /// Cuts `bytes`, of which the scanner knows the first `scanned`, into replies. Returns how many
+    /// bytes are done with, and how many behind them the scanner knows.
+    fn scan(
+        &mut self,
+        key: LinkKey,
+        bytes: &[u8],
+        scanned: usize,
+        now: Time,
+    ) -> Result<(usize, usize), Violation> {
+        let (mut begin, mut at) = (0, scanned);
+        while let Some(rest) = bytes.get(at..)
+            && !rest.is_empty()
+        {
+            let Some(link) = self.links.get_mut(key) else {
+                return Ok((bytes.len(), 0));
+            };
+            match link.scanner.scan(rest)? {
+                Scan::Complete { len, kind } => {
+                    at += len;
+                    let frame = bytes.get(begin..at).unwrap_or_default();
+                    begin = at;
+                    self.frame(key, frame, kind, now)?;
+                }
+                Scan::Partial { len, .. } => {
+                    at += len;
+                    if at - begin > STREAM_ABOVE && self.may_stream(key) {
+                        let piece = bytes.get(begin..at).unwrap_or_default();
+                        begin = at;
+                        self.piece(key, piece)?;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok((begin, at - begin))
+    }
+
+    /// One whole reply or push (or the last piece of one).
+    #[inline]
+    fn frame(
+        &mut self,
+        key: LinkKey,
+        frame: &[u8],
+        kind: ReplyKind,
+        now: Time,
+    ) -> Result<(), Violation> {
+        let Some(link) = self.links.get(key) else {
+            return Ok(());
+        };
+        if let Usage::Leased(Some(owner)) = link.usage
+            && self.may_announce(key, owner, kind)
+            && self.announce(key, owner, frame)
+        {
+            return Ok(());
+        }
+        if kind == ReplyKind::Push {
+            // Nobody's on a shared link; on a leased one (invalidations) its client's.
+            if let Usage::Leased(Some(owner)) = self.usage(key) {
+                self.pass_push(owner, frame);
+            }
+            return Ok(());
+        }
+        if self.complete(key, frame, kind, now) {
+            Ok(())
+        } else {
+            self.unasked(key, frame)
+        }
+    }
+
+    fn usage(&self, key: LinkKey) -> Usage {
+        self.links.get(key).map_or(Usage::Shared, |link| link.usage)
+    }
+
+    /// A reply without a request: MONITOR lines are that, everything else ends the link.
+    fn unasked(&mut self, key: LinkKey, frame: &[u8]) -> Result<(), Violation> {
+        if let Usage::Leased(Some(owner)) = self.usage(key)
+            && let Some(client) = self.clients.get(owner)
+            && client.lease.as_ref().is_some_and(|lease| lease.sticky)
+            && self
+                .links
+                .get(key)
+                .is_some_and(|link| link.pipeline.is_empty())
+        {
+            self.pass_push(owner, frame);
+            return Ok(());
+        }
+        Err(Violation::Unasked)
+    }
+
+    /// The oldest request of a link has its reply. False if there is none.
+    #[inline]
+    pub(super) fn complete(
+        &mut self,
+        key: LinkKey,
+        frame: &[u8],
+        kind: ReplyKind,
+        now: Time,
+    ) -> bool {
+        if kind == ReplyKind::Error && self.bounce(key, frame, now) {
+            return true;
+        }
+        let Some(link) = self.links.get_mut(key) else {
+            return true;
+        };
+        let Some(done) = link.pipeline.complete() else {
+            return false;
+        };
+        let ticket = done.ticket;
+        let (role, node) = (link.lane.role, link.lane.node);
+        let Some(group) = self.groups.get_mut(link.group) else {
+            return true;
+        };
+        if let Some(node) = group.nodes.get_mut(node.0) {
+            node.in_flight = node.in_flight.saturating_sub(1);
+        }
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return true;
+        };
+        client.answered(role, ticket.effect);
+        let target = target(role);
+        group.counts.request(ticket.class, target, 1);
+        group
+            .counts
+            .request_duration(ticket.class, target)
+            .record(now.since(ticket.arrived));
+        group
+            .counts
+            .upstream_duration(target)
+            .record(now.since(done.written_at));
+        if client.replies.is_bare()
+            && let Some(buffer) = self.spare.pop()
+        {
+            client.replies.lend(buffer);
+        }
+        if ticket.purpose == Purpose::Plain && ticket.spoken {
+            client.replies.deliver(ticket.seq, frame, Piece::Last);
+        } else {
+            self.deliver_special(ticket, frame, kind);
+        }
+        self.touch(ticket.client);
+        true
+    }
+
+    /// A reply that means something to the session, or is not spoken.
+    fn deliver_special(&mut self, ticket: Ticket, frame: &[u8], kind: ReplyKind) {
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        let mut null = Vec::new();
+        let bytes = match ticket.purpose {
+            Purpose::Exec => {
+                if let Some(lease) = client.lease.as_deref_mut()
+                    && let Some(index) = lease.selected.take()
+                    && kind == ReplyKind::Array
+                {
+                    // The link has another database than its lane says: it must not be pooled.
+                    lease.sticky = true;
+                    client.session.database = index;
+                    client.forget_lanes();
+                }
+                frame
+            }
+            Purpose::ExecNever => {
+                encode::null_array(&mut null, client.session.protocol);
+                &null
+            }
+            Purpose::Internal => &[],
+            Purpose::Plain | Purpose::Queued | Purpose::Subscription(_) => frame,
+        };
+        let bytes = if ticket.spoken { bytes } else { &[] };
+        client.replies.deliver(ticket.seq, bytes, Piece::Last);
+    }
+
+    /// A piece of a large reply goes to its client at once.
+    fn piece(&mut self, key: LinkKey, piece: &[u8]) -> Result<(), Violation> {
+        let Some(link) = self.links.get(key) else {
+            return Ok(());
+        };
+        let ticket = link.pipeline.oldest_written().ok_or(Violation::Unasked)?;
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return Ok(());
+        };
+        if ticket.spoken {
+            client.replies.deliver(ticket.seq, piece, Piece::More);
+            self.touch(ticket.client);
+        }
+        Ok(())
+    }
+
+    /// Pieces may be passed on unless the whole has to be looked at first.
+    fn may_stream(&self, key: LinkKey) -> bool {
+        let Some(link) = self.links.get(key) else {
+            return false;
+        };
+        let announces = match link.usage {
+            Usage::Leased(Some(owner)) => self.may_announce(key, owner, ReplyKind::Array),
+            Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => false,
+        };
+        !announces
+            && link
+                .pipeline
+                .oldest_written()
+                .is_some_and(|t| t.purpose == Purpose::Plain)
+            && !link.scanner.is_push()
+    }
+
+    /// Deals with error replies that say "not executed, ask somebody else": the request is placed
+    /// anew. False if it is a reply like any other.
+    ///
+    /// Only the latest request of a client may be: with a later one executed, the order would be
+    /// wrong. A line with ` script: ` comes from within a script, of which a part was executed.
+    #[cold]
+    fn bounce(&mut self, key: LinkKey, frame: &[u8], now: Time) -> bool {
+        let Some(link) = self.links.get_mut(key) else {
+            return false;
+        };
+        let (index, lane, shared) = (link.group, link.lane, link.usage == Usage::Shared);
+        let master = lane.role == Role::Master;
+        let demoted = frame.starts_with(b"-READONLY ");
+        let not_ready = frame.starts_with(b"-LOADING ") || frame.starts_with(b"-MASTERDOWN ");
+        let no_script = !master && frame.starts_with(b"-NOSCRIPT ");
+        let inside_script = memchr::memmem::find(frame, b" script: ").is_some();
+        if !(demoted || not_ready || no_script) || inside_script {
+            return false;
+        }
+        let Some((ticket, raw)) = link.pipeline.oldest() else {
+            return false;
+        };
+        let raw = Box::from(raw);
+        if !no_script {
+            self.distrust(index, lane.node, master, now);
+        }
+        let Some(client) = self.clients.get(ticket.client) else {
+            return false;
+        };
+        let alone = ticket.purpose == Purpose::Plain && client.replies.is_latest(ticket.seq);
+        if !shared || !alone || ticket.bounces >= BOUNCES_MAX {
+            return false;
+        }
+        if let Some(link) = self.links.get_mut(key) {
+            link.pipeline.complete();
+        }
+        self.uncount(ticket, key);
+        let Ticket {
+            seq,
+            arrived,
+            spoken,
+            bounces,
+            ..
+        } = ticket;
+        let number = Numbered {
+            seq,
+            spoken,
+            bounces: bounces + 1,
+        };
+        if let Some(client) = self.clients.get_mut(ticket.client) {
+            client.try_again(Again {
+                number,
+                arrived,
+                raw,
+            });
+        }
+        if let Some(group) = self.groups.get_mut(index) {
+            group.counts.resent += 1;
+        }
+        self.touch(ticket.client);
+        true
+    }
+
+    /// A node says that it cannot do what it was chosen for: it is left alone for a moment, and if
+    /// it is the master, the control plane hears of it.
+    fn distrust(&mut self, index: GroupIndex, id: NodeId, master: bool, now: Time) {
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        let Some(node) = group.nodes.get_mut(id.0) else {
+            return;
+        };
+        if node.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        node.retry_at = Some(now + NOT_READY_PAUSE);
+        if master {
+            let report = ReportKind::Demoted {
+                node: node.addr.clone(),
+            };
+            self.actions.push_back(Action::Report(index, report));
+        }
+        group.refresh(now);
+    }
+
+    /// Takes a request that is answered or lost out of the counts of what is in flight.
+    pub(super) fn uncount(&mut self, ticket: Ticket, key: LinkKey) {
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        let (lane, index) = (link.lane, link.group);
+        if let Some(client) = self.clients.get_mut(ticket.client) {
+            client.answered(lane.role, ticket.effect);
+        }
+        let group = self.groups.get_mut(index);
+        if let Some(node) = group.and_then(|group| group.nodes.get_mut(lane.node.0)) {
+            node.in_flight = node.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// After the replies of one input: clients whose wait is over go on, and output is written.
+    pub(super) fn settle(&mut self, now: Time) {
+        while let Some(key) = self.touched.pop() {
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            client.touched = false;
+            if !client.dirty {
+                client.dirty = true;
+                self.dirty_clients.push(key);
+            }
+            let (max, high) = (self.settings.pipeline_max, self.settings.output_high);
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            if client.lease.is_some() {
+                self.release_lease(key, now);
+            }
+            let Some(client) = self.clients.get(key) else {
+                continue;
+            };
+            if client.may_go_on(max, high) && client.ending == Ending::No {
+                self.resume(key, now);
+            }
+        }
+    }
+
+    pub(super) fn touch(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && !client.touched
+        {
+            client.touched = true;
+            self.touched.push(key);
+        }
+    }
+
+    /// What a link's progress means for those that wait for it, and for a switch.
+    fn after_answers(&mut self, key: LinkKey, now: Time) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let index = link.group;
+        if !link.waiters.is_empty() && link.pipeline.pending_bytes() <= self.settings.link_bytes / 2
+        {
+            for waiter in std::mem::take(&mut link.waiters) {
+                self.resume(waiter, now);
+            }
+            self.settle(now);
+        }
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        if link.state == State::Draining && link.pipeline.is_empty() && !link.is_owned() {
+            self.discard(key);
+        }
+        let switching = self
+            .groups
+            .get(index)
+            .is_some_and(|group| matches!(group.snapshot.phase, Phase::Switching { .. }));
+        if switching {
+            self.check_quiet(index);
+        }
+    }
+}
+
+/// How long a node that is not what it was chosen for is left alone.
+const NOT_READY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often one request is placed anew because of what a node answered.
+const BOUNCES_MAX: u8 = 8;
+
+/// Whose reply it is, for the metric.
+pub(super) const fn target(role: Role) -> Target {
+    match role {
+        Role::Master => Target::Master,
+        Role::Replica => Target::Replica,
+    }
+}
+
+impl Link {
+    /// Whether a client has it for itself.
+    pub(super) const fn is_owned(&self) -> bool {
+        matches!(self.usage, Usage::Leased(Some(_)) | Usage::Proof(_))
+    }
+}

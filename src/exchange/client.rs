@@ -1,0 +1,207 @@
+//! Floor 4. One client as the switchboard sees it: its session, and where it stands.
+
+use std::collections::VecDeque;
+
+use crate::exchange::lease::Lease;
+use crate::exchange::ticket::Effect;
+use crate::exchange::{GroupIndex, LinkKey, Place, Role};
+use crate::resp::RequestDecoder;
+use crate::session::{Replies, Seq, Session};
+use crate::types::Time;
+
+/// Key of a client; never names a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientKey(Place);
+
+impl From<Place> for ClientKey {
+    fn from(place: Place) -> Self {
+        Self(place)
+    }
+}
+
+impl From<ClientKey> for Place {
+    fn from(key: ClientKey) -> Self {
+        key.0
+    }
+}
+
+impl ClientKey {
+    /// The place, for tables of the worker that run in parallel.
+    pub const fn index(self) -> usize {
+        self.0.index()
+    }
+}
+
+/// Why the next request of a client is not placed yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It does not wait.
+    #[default]
+    No,
+    /// For the replies of its requests on another link to the master.
+    Order,
+    /// For all its replies.
+    Answers,
+    /// For fewer requests in flight, or less output.
+    Room,
+    /// For a link: to open, or to have room.
+    Link,
+    /// For a writable master. Released by a snapshot, or by the end of the hold time.
+    Master,
+}
+
+/// How far the end of a client has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Not at all.
+    #[default]
+    No,
+    /// It reads no more; what was placed is answered, then it is closed.
+    AfterReplies,
+    /// It is closed at once.
+    Now,
+}
+
+/// The place of a request among its client's requests, once it has one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbered {
+    pub(super) seq: Seq,
+    /// Whether the client hears the reply (`CLIENT REPLY`).
+    pub(super) spoken: bool,
+    /// How often a node has refused it as not the one to ask.
+    pub(super) bounces: u8,
+}
+
+/// A request that has its number and has to be placed anew.
+#[derive(Debug)]
+pub(super) struct Again {
+    pub(super) number: Numbered,
+    pub(super) arrived: Time,
+    pub(super) raw: Box<[u8]>,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) session: Session,
+    pub(super) replies: Replies,
+    pub(super) decoder: RequestDecoder,
+    /// Bytes read and not decoded; empty and without memory while nothing waits.
+    pub(super) input: Vec<u8>,
+    /// When the first byte of `input` was read.
+    pub(super) arrived: Time,
+    /// What came while the client waited: from which offset of `input`, and when.
+    pub(super) later: Option<(usize, Time)>,
+    pub(super) group: GroupIndex,
+    pub(super) wait: Wait,
+    pub(super) ending: Ending,
+    /// Since when its next request is held, for the metric.
+    pub(super) held_since: Option<Time>,
+    /// Requests in flight to the master.
+    pub(super) master_out: u32,
+    /// Those among them that may write.
+    pub(super) writes_out: u32,
+    /// Requests in flight to replicas.
+    pub(super) replica_out: u32,
+    /// The link of the `master_out` requests, if there are any.
+    pub(super) master_link: Option<LinkKey>,
+    /// Where the last request for the master went: spares a look-up.
+    pub(super) master_lane: Option<LinkKey>,
+    /// Where the last read for a replica went.
+    pub(super) replica_lane: Option<LinkKey>,
+    /// The link that is this client's alone.
+    pub(super) lease: Option<Box<Lease>>,
+    /// Requests to be placed anew, before anything else, by number.
+    pub(super) again: VecDeque<Again>,
+    /// A link that proves a login or a database, while it opens.
+    pub(super) proof: Option<LinkKey>,
+    /// What the node said against it.
+    pub(super) verdict: Option<Box<[u8]>>,
+    /// Links throttled because this client does not read.
+    pub(super) throttled: Vec<LinkKey>,
+    /// When it last took output.
+    pub(super) took_at: Time,
+    pub(super) touched: bool,
+    pub(super) dirty: bool,
+}
+
+impl Client {
+    pub(super) fn new(session: Session, group: GroupIndex, now: Time) -> Self {
+        Self {
+            session,
+            replies: Replies::default(),
+            decoder: RequestDecoder::default(),
+            input: Vec::new(),
+            arrived: now,
+            later: None,
+            group,
+            wait: Wait::No,
+            ending: Ending::No,
+            held_since: None,
+            master_out: 0,
+            writes_out: 0,
+            replica_out: 0,
+            master_link: None,
+            master_lane: None,
+            replica_lane: None,
+            lease: None,
+            again: VecDeque::new(),
+            proof: None,
+            verdict: None,
+            throttled: Vec::new(),
+            took_at: now,
+            touched: false,
+            dirty: false,
+        }
+    }
+
+    /// Forgets cached links, because the session's user, database or protocol changed.
+    pub(super) fn forget_lanes(&mut self) {
+        self.master_lane = None;
+        self.replica_lane = None;
+    }
+
+    /// Puts a lost request in line by its number.
+    pub(super) fn try_again(&mut self, again: Again) {
+        let seq = again.number.seq;
+        let before = |other: &Again| other.number.seq.wrapping_sub(seq) > u32::MAX / 2;
+        let at = self.again.iter().take_while(|other| before(other)).count();
+        self.again.insert(at, again);
+    }
+
+    /// Counts off a request that was answered or lost.
+    #[inline]
+    pub(super) const fn answered(&mut self, role: Role, effect: Effect) {
+        match role {
+            Role::Master => {
+                self.master_out = self.master_out.saturating_sub(1);
+                if matches!(effect, Effect::Writes) {
+                    self.writes_out = self.writes_out.saturating_sub(1);
+                }
+            }
+            Role::Replica => self.replica_out = self.replica_out.saturating_sub(1),
+        }
+    }
+
+    /// When the request at `offset` of the input was read.
+    pub(super) fn arrived_at(&self, offset: usize) -> Time {
+        match self.later {
+            Some((from, at)) if offset >= from => at,
+            Some(_) | None => self.arrived,
+        }
+    }
+
+    /// Whether what it waits for has come, as far as its own replies tell.
+    pub(super) fn may_go_on(&self, pipeline_max: u32, output_high: usize) -> bool {
+        match self.wait {
+            Wait::No => !self.again.is_empty(),
+            Wait::Order => self.master_out == 0,
+            Wait::Answers => self.replies.outstanding() == 0,
+            Wait::Room => {
+                self.replies.outstanding() <= pipeline_max / 2
+                    && self.replies.held_bytes() <= output_high / 2
+            }
+            Wait::Link | Wait::Master => !self.again.is_empty(),
+        }
+    }
+}

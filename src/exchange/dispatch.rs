@@ -1,0 +1,387 @@
+//! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a wait.
+
+use crate::command::{Class, Problem};
+use crate::exchange::client::{Client, Numbered, Wait};
+use crate::exchange::link::{NodeId, State};
+use crate::exchange::ticket::{Effect, Purpose, Ticket};
+use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
+use crate::resp::Request;
+use crate::route::{self, Facts, Reads, Target};
+use crate::session::{Piece, Reject};
+use crate::telemetry::{self, RequestClass};
+use crate::types::Time;
+
+impl Client {
+    /// The number of a request: the one it has, or the next.
+    fn number(&mut self, again: Option<Numbered>) -> Numbered {
+        again.unwrap_or_else(|| Numbered {
+            seq: self.replies.begin(),
+            spoken: self.session.speaks(),
+            bounces: 0,
+        })
+    }
+}
+
+/// A request that is being placed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    pub(super) key: ClientKey,
+    /// Its number, if it had been placed before.
+    pub(super) again: Option<Numbered>,
+    /// When it was read.
+    pub(super) arrived: Time,
+    pub(super) now: Time,
+}
+
+/// Whether a request found its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    /// It is sent or answered.
+    Done,
+    /// It stays where it is; the client's `wait` says for what.
+    Waits,
+}
+
+/// What a request is once its class is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    pub(super) class: RequestClass,
+    pub(super) effect: Effect,
+    pub(super) purpose: Purpose,
+}
+
+impl Kind {
+    pub(super) const fn shared(class: Class) -> Self {
+        match class {
+            Class::Read | Class::MasterRead => Self {
+                class: RequestClass::Read,
+                effect: Effect::Reads,
+                purpose: Purpose::Plain,
+            },
+            _ => Self {
+                class: RequestClass::Write,
+                effect: Effect::Writes,
+                purpose: Purpose::Plain,
+            },
+        }
+    }
+
+    pub(super) const fn leased(purpose: Purpose) -> Self {
+        Self {
+            class: RequestClass::Leased,
+            effect: Effect::Writes,
+            purpose,
+        }
+    }
+}
+
+impl Exchange {
+    /// Places a request, or leaves it with the reason in the client's `wait`.
+    pub(super) fn dispatch(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Done;
+        };
+        if job.again.is_none()
+            && (client.replies.outstanding() >= self.settings.pipeline_max
+                || client.replies.held_bytes() > self.settings.output_high)
+        {
+            client.wait = Wait::Room;
+            return Placed::Waits;
+        }
+        let Some(group) = self.groups.get(client.group) else {
+            return Placed::Done;
+        };
+        let command = group.table.classify(request);
+        let class = command.class;
+        if group.login_required == Some(true)
+            && !client.session.is_logged_in()
+            && group.settings.anonymous.is_none()
+            && !command.allowed_before_login()
+        {
+            let reject = match command.problem {
+                Some(Problem::UnknownCommand) => Reject::UnknownCommand {
+                    command: request.name(),
+                },
+                Some(Problem::WrongArity) => Reject::WrongArity {
+                    name: command.spec.map_or("", |spec| &spec.name),
+                },
+                Some(Problem::UnknownSubcommand) | None => Reject::Unauthenticated,
+            };
+            let reason = write_reject(&mut self.scratch, reject, request);
+            return self.answer(job, RequestClass::Refused, reason);
+        }
+        if client.lease.is_none() && class.is_shared() {
+            return self.place_shared(job, request, class);
+        }
+        if command.problem == Some(Problem::WrongArity) && !class.is_shared() {
+            let name = command.spec.map_or("", |spec| &spec.name);
+            let reason = write_reject(&mut self.scratch, Reject::WrongArity { name }, request);
+            return self.answer(job, RequestClass::Session, reason);
+        }
+        if client.lease.is_some() {
+            let allowed = command.allowed_while_subscribed();
+            let restricted = !allowed && client.is_restricted_subscriber();
+            if restricted {
+                let name = command.spec.map_or("", |spec| &spec.name);
+                let reason = write_reject(&mut self.scratch, Reject::Subscribed { name }, request);
+                return self.answer(job, RequestClass::Session, reason);
+            }
+            return self.dispatch_with_lease(job, request, class);
+        }
+        self.dispatch_unshared(job, request, class)
+    }
+
+    /// Classes that do not travel on shared links, for a client without a lease, or one whose lease
+    /// does not bind them.
+    pub(super) fn dispatch_unshared(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        class: Class,
+    ) -> Placed {
+        match class {
+            Class::Read | Class::MasterRead | Class::Write => {
+                self.place_shared(job, request, class)
+            }
+            Class::Local(local) => self.place_local(job, request, local),
+            Class::Leased(leased) => self.place_leased(job, request, leased),
+            Class::Admin => self.place_admin(job, request),
+            Class::Refused => {
+                let reject = Reject::Refused {
+                    command: request.name(),
+                };
+                self.reject(job, RequestClass::Refused, reject)
+            }
+        }
+    }
+
+    /// A stateless command goes to a lane.
+    #[inline]
+    pub(super) fn place_shared(&mut self, job: Job, request: &Request<'_>, class: Class) -> Placed {
+        let Some(client) = self.clients.get(job.key) else {
+            return Placed::Done;
+        };
+        let Some(group) = self.groups.get(client.group) else {
+            return Placed::Done;
+        };
+        let bounced = job.again.is_some_and(|number| number.bounces > 0);
+        let facts = Facts {
+            reads: if bounced {
+                Reads::Master
+            } else {
+                group.settings.reads
+            },
+            no_replica: group.settings.no_replica,
+            writes_in_flight: client.writes_out,
+            has_master: group.writable.is_some(),
+            has_replica: !group.readable.is_empty(),
+        };
+        match route::decide(class, facts) {
+            Target::Master => self.place_on_master(job, request, Kind::shared(class)),
+            Target::Replica => self.place_on_replica(job, request),
+            Target::Hold => self.hold(job),
+            Target::NoReplica => self.reject(job, RequestClass::Read, Reject::NoReplica),
+        }
+    }
+
+    /// The lane to the master, if nothing of this client is in flight on another link to it.
+    pub(super) fn place_on_master(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        kind: Kind,
+    ) -> Placed {
+        let Some(client) = self.clients.get(job.key) else {
+            return Placed::Done;
+        };
+        let writable = self
+            .groups
+            .get(client.group)
+            .and_then(|group| group.writable);
+        let Some(node) = writable else {
+            return self.hold(job);
+        };
+        let link = match self.fits(client.master_lane, node) {
+            Some(link) => link,
+            None => match self.find_lane(job, node, Role::Master) {
+                Ok(link) => link,
+                Err(placed) => return placed,
+            },
+        };
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Done;
+        };
+        client.master_lane = Some(link);
+        if client.master_out > 0 && client.master_link != Some(link) {
+            client.wait = Wait::Order;
+            return Placed::Waits;
+        }
+        self.send(link, job, request.raw(), kind)
+    }
+
+    /// A replica's lane: the same one while reads are in flight on it, so that their replies come
+    /// in order; else the less loaded of two.
+    fn place_on_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        let Some(client) = self.clients.get(job.key) else {
+            return Placed::Done;
+        };
+        let Some(group) = self.groups.get(client.group) else {
+            return Placed::Done;
+        };
+        let (cached, busy) = (client.replica_lane, client.replica_out > 0);
+        let cached_node = cached
+            .and_then(|key| self.links.get(key))
+            .map(|link| link.lane.node);
+        let keep = cached_node.filter(|node| busy && group.readable.contains(node));
+        let load = |id: NodeId| group.nodes.get(id.0).map_or(0, |node| node.in_flight);
+        let Some(node) = keep.or_else(|| route::pick(&group.readable, load, &mut self.dice)) else {
+            return self.hold(job);
+        };
+        let link = match self.fits(cached, node) {
+            Some(link) => link,
+            None => match self.find_lane(job, node, Role::Replica) {
+                Ok(link) => link,
+                Err(placed) => return placed,
+            },
+        };
+        if let Some(client) = self.clients.get_mut(job.key) {
+            client.replica_lane = Some(link);
+        }
+        self.send(link, job, request.raw(), Kind::shared(Class::Read))
+    }
+
+    fn find_lane(&mut self, job: Job, node: NodeId, role: Role) -> Result<LinkKey, Placed> {
+        let Some(client) = self.clients.get(job.key) else {
+            return Err(Placed::Done);
+        };
+        let group = client.group;
+        let Some(lane) = self.lane_of(job.key, node, role) else {
+            return Err(Placed::Done);
+        };
+        self.shared_link(group, lane, job.now).map_err(|_too_many| {
+            let max = self.settings.lanes_max;
+            self.reject(job, RequestClass::Refused, Reject::NoLane { max })
+        })
+    }
+
+    /// Puts a request on a link; waits if the link has too much in flight already.
+    pub(super) fn send(&mut self, key: LinkKey, job: Job, raw: &[u8], kind: Kind) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Done;
+        };
+        let Some(link) = self.links.get_mut(key) else {
+            return Placed::Waits;
+        };
+        if link.pipeline.pending_bytes() >= self.settings.link_bytes && job.again.is_none() {
+            link.waiters.push(job.key);
+            client.wait = Wait::Link;
+            return Placed::Waits;
+        }
+        let Some(group) = self.groups.get_mut(client.group) else {
+            return Placed::Done;
+        };
+        if let Some(since) = client.held_since.take() {
+            group.counts.held_released += 1;
+            group.counts.hold_duration.record(job.now.since(since));
+        }
+        let Numbered {
+            seq,
+            spoken,
+            bounces,
+        } = client.number(job.again);
+        if link.pipeline.is_empty() {
+            link.heard_at = job.now;
+        }
+        let Kind {
+            class,
+            effect,
+            purpose,
+        } = kind;
+        let (client_key, arrived) = (job.key, job.arrived);
+        let ticket = Ticket {
+            client: client_key,
+            seq,
+            arrived,
+            class,
+            effect,
+            purpose,
+            spoken,
+            bounces,
+        };
+        link.pipeline.push(ticket, raw);
+        match link.lane.role {
+            Role::Master => {
+                client.master_out += 1;
+                client.master_link = Some(key);
+                client.writes_out += u32::from(effect == Effect::Writes);
+            }
+            Role::Replica => client.replica_out += 1,
+        }
+        if let Some(node) = group.nodes.get_mut(link.lane.node.0) {
+            node.in_flight += 1;
+        }
+        if !link.dirty && link.state != State::Opening {
+            link.dirty = true;
+            self.dirty_links.push(key);
+        }
+        Placed::Done
+    }
+
+    /// Answers with an error of our own.
+    pub(super) fn reject(&mut self, job: Job, class: RequestClass, reject: Reject<'_>) -> Placed {
+        self.scratch.clear();
+        reject.write(&mut self.scratch);
+        self.answer(job, class, reject.reason())
+    }
+
+    /// Answers with what `scratch` holds.
+    pub(super) fn answer(
+        &mut self,
+        job: Job,
+        class: RequestClass,
+        reason: Option<telemetry::Reason>,
+    ) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Done;
+        };
+        let Numbered { seq, spoken, .. } = client.number(job.again);
+        client.held_since = None;
+        if client.replies.is_bare()
+            && let Some(buffer) = self.spare.pop()
+        {
+            client.replies.lend(buffer);
+        }
+        let bytes: &[u8] = if spoken { &self.scratch } else { &[] };
+        client.replies.deliver(seq, bytes, Piece::Last);
+        if !client.dirty {
+            client.dirty = true;
+            self.dirty_clients.push(job.key);
+        }
+        if let Some(group) = self.groups.get_mut(client.group) {
+            let target = telemetry::Target::Local;
+            group.counts.request(class, target, 1);
+            group
+                .counts
+                .request_duration(class, target)
+                .record(job.now.since(job.arrived));
+            if let Some(reason) = reason {
+                group.counts.reject(reason);
+            }
+        }
+        Placed::Done
+    }
+}
+
+/// Composes an error line that may repeat the request's first words.
+fn write_reject(
+    scratch: &mut Vec<u8>,
+    reject: Reject<'_>,
+    request: &Request<'_>,
+) -> Option<telemetry::Reason> {
+    scratch.clear();
+    match reject {
+        Reject::UnknownCommand { .. } => reject.write_unknown(request.args().skip(1), scratch),
+        _ => reject.write(scratch),
+    }
+    reject.reason()
+}

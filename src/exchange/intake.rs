@@ -1,0 +1,249 @@
+//! Floor 4. Bytes of clients: decoded while there is a place for what they ask, kept otherwise.
+
+use crate::exchange::client::{Client, Ending, Wait};
+use crate::exchange::dispatch::{Job, Placed};
+use crate::exchange::{ClientKey, Exchange, GroupIndex};
+use crate::resp::{Decoded, Request, RequestError, RequestLimits};
+use crate::session::{Piece, Session};
+use crate::telemetry::Reason;
+use crate::types::Time;
+
+/// Buffers kept for clients that need one for a moment.
+const SPARE_MAX: usize = 128;
+/// Capacity above which a buffer is given back instead of kept.
+const SPARE_CAPACITY: usize = 16 * 1024;
+
+impl Exchange {
+    /// A client has connected to a group's listener. `id` is unique in the process.
+    pub fn client_joined(&mut self, group: GroupIndex, id: u64, now: Time) -> ClientKey {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.counts.client_connections_accepted += 1;
+            group.counts.clients += 1;
+        }
+        self.clients
+            .insert(Client::new(Session::new(id), group, now))
+    }
+
+    /// A client has sent `data`.
+    pub fn client_bytes(&mut self, key: ClientKey, data: &[u8], now: Time) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if let Some(group) = self.groups.get_mut(client.group) {
+            group.counts.client_received_bytes += offset(data.len());
+        }
+        if client.ending != Ending::No {
+            return;
+        }
+        if client.wait == Wait::No && client.again.is_empty() && client.input.is_empty() {
+            client.arrived = now;
+            let used = self.consume(key, data, now);
+            self.keep(key, data.get(used..).unwrap_or_default());
+        } else {
+            self.keep(key, data);
+            let Some(client) = self.clients.get_mut(key) else {
+                return;
+            };
+            if client.wait == Wait::No {
+                // What a request in pieces has waited for its rest is its client's time, not ours.
+                client.arrived = now;
+                self.pump(key, now);
+            } else if client.later.is_none() {
+                client.later = Some((client.input.len() - data.len(), now));
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Whether more should be read from the client's socket.
+    pub fn wants_input(&self, key: ClientKey) -> bool {
+        self.clients.get(key).is_some_and(|client| {
+            client.ending == Ending::No
+                && (client.wait == Wait::No || client.input.len() < self.settings.read_ahead)
+        })
+    }
+
+    /// A waiting client tries again.
+    pub(super) fn resume(&mut self, key: ClientKey, now: Time) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        client.wait = Wait::No;
+        self.pump(key, now);
+        // It may read again.
+        self.mark_dirty(key);
+    }
+
+    /// Places what the client has: first requests that were lost unsent, then its input.
+    pub(super) fn pump(&mut self, key: ClientKey, now: Time) {
+        while let Some(client) = self.clients.get_mut(key)
+            && let Some(again) = client.again.pop_front()
+        {
+            let Some(request) = Request::from_raw(&again.raw) else {
+                continue;
+            };
+            let job = Job {
+                key,
+                again: Some(again.number),
+                arrived: again.arrived,
+                now,
+            };
+            if self.dispatch(job, &request) == Placed::Waits {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.again.push_front(again);
+                }
+                return;
+            }
+        }
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.input.is_empty() {
+            return;
+        }
+        let mut input = std::mem::take(&mut client.input);
+        let used = self.consume(key, &input, now);
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if used == input.len() || client.ending != Ending::No {
+            client.later = None;
+            self.recycle(input);
+            return;
+        }
+        input.drain(..used);
+        client.later = match client.later {
+            Some((from, at)) if from > used => Some((from - used, at)),
+            Some((_, at)) => {
+                client.arrived = at;
+                None
+            }
+            None => None,
+        };
+        client.input = input;
+    }
+
+    /// Decodes and places requests from the front of `bytes`; returns how many bytes are done with.
+    fn consume(&mut self, key: ClientKey, bytes: &[u8], now: Time) -> usize {
+        let mut inline = std::mem::take(&mut self.inline);
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..)
+            && !rest.is_empty()
+        {
+            let limits = self.limits(key);
+            let Some(client) = self.clients.get_mut(key) else {
+                break;
+            };
+            if client.ending != Ending::No {
+                at = bytes.len();
+                break;
+            }
+            match client.decoder.decode(rest, &limits, &mut inline) {
+                Ok(Decoded::Request { request, consumed }) => {
+                    if request.is_cross_protocol() {
+                        self.end(key, Ending::Now);
+                        break;
+                    }
+                    let arrived = client.arrived_at(at);
+                    let job = Job {
+                        key,
+                        again: None,
+                        arrived,
+                        now,
+                    };
+                    if self.dispatch(job, &request) == Placed::Waits {
+                        break;
+                    }
+                    at += consumed;
+                }
+                Ok(Decoded::Nothing { consumed }) => at += consumed,
+                Ok(Decoded::Incomplete { .. }) => {
+                    if rest.len() > self.settings.request_max {
+                        self.count_reject(key, Reason::TooLarge);
+                        self.end(key, Ending::Now);
+                    }
+                    break;
+                }
+                Err(error) => {
+                    self.protocol_error(key, error);
+                    break;
+                }
+            }
+        }
+        self.inline = inline;
+        at
+    }
+
+    fn limits(&self, key: ClientKey) -> RequestLimits {
+        let Some(client) = self.clients.get(key) else {
+            return RequestLimits::AUTHENTICATED;
+        };
+        let group = self.groups.get(client.group);
+        let missing = group.is_some_and(|group| {
+            group.login_required == Some(true) && group.settings.anonymous.is_none()
+        });
+        if missing && !client.session.is_logged_in() {
+            RequestLimits::UNAUTHENTICATED
+        } else {
+            RequestLimits::AUTHENTICATED
+        }
+    }
+
+    /// Redis answers with the text, behind the replies of what came before, and closes.
+    fn protocol_error(&mut self, key: ClientKey, error: RequestError) {
+        self.count_reject(key, Reason::Protocol);
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let seq = client.replies.begin();
+        self.scratch.clear();
+        error.reply(&mut self.scratch);
+        client.replies.deliver(seq, &self.scratch, Piece::Last);
+        self.end(key, Ending::AfterReplies);
+    }
+
+    pub(super) fn count_reject(&mut self, key: ClientKey, reason: Reason) {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        if let Some(group) = self.groups.get_mut(client.group) {
+            group.counts.reject(reason);
+        }
+    }
+
+    /// Keeps bytes that cannot be placed yet.
+    fn keep(&mut self, key: ClientKey, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if bytes.is_empty() || client.ending != Ending::No {
+            return;
+        }
+        if client.input.capacity() == 0
+            && let Some(buffer) = self.spare.pop()
+        {
+            client.input = buffer;
+        }
+        client.input.extend_from_slice(bytes);
+    }
+
+    /// Takes an empty buffer back.
+    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX
+            && buffer.capacity() > 0
+            && buffer.capacity() <= SPARE_CAPACITY
+        {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
+
+/// A length as a count of bytes.
+#[expect(
+    clippy::as_conversions,
+    reason = "usize has at most 64 bits on every target of Rust"
+)]
+pub(super) const fn offset(len: usize) -> u64 {
+    len as u64
+}

@@ -1,0 +1,157 @@
+//! Floor 4. One connection to a node as the switchboard sees it.
+
+use crate::exchange::ticket::Ticket;
+use crate::exchange::{ClientKey, GroupIndex, Place};
+use crate::mux::Pipeline;
+use crate::resp::ReplyScanner;
+use crate::session::{HelloFacts, IdentityId};
+use crate::telemetry::ConnectStage;
+use crate::types::{Protocol, Time};
+
+/// Key of a link; never names a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkKey(Place);
+
+impl From<Place> for LinkKey {
+    fn from(place: Place) -> Self {
+        Self(place)
+    }
+}
+
+impl From<LinkKey> for Place {
+    fn from(key: LinkKey) -> Self {
+        key.0
+    }
+}
+
+impl LinkKey {
+    /// The place, for tables of the worker that run in parallel.
+    pub const fn index(self) -> usize {
+        self.0.index()
+    }
+}
+
+/// The role for which a link was made and checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Carries writes: the node's `ROLE` was `master` when it opened.
+    Master,
+    /// Carries reads only.
+    Replica,
+}
+
+/// Index of a node within its group's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct NodeId(pub(super) usize);
+
+/// What makes two links alike: a shared one carries what fits all of this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LaneId {
+    pub(super) node: NodeId,
+    pub(super) role: Role,
+    pub(super) identity: IdentityId,
+    pub(super) database: u32,
+    pub(super) protocol: Protocol,
+}
+
+/// Who may use a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Usage {
+    /// Stateless requests of every client that it fits.
+    Shared,
+    /// One client; `None` while it lies in the pool.
+    Leased(Option<ClientKey>),
+    /// Nobody yet: it proves one client's login.
+    Proof(ClientKey),
+}
+
+/// How far a link has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Connecting; requests already queue.
+    Opening,
+    /// In use.
+    Ready,
+    /// Takes no more requests, closes after the last reply.
+    Draining,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) group: GroupIndex,
+    pub(super) lane: LaneId,
+    pub(super) usage: Usage,
+    pub(super) state: State,
+    pub(super) pipeline: Pipeline<Ticket>,
+    pub(super) scanner: ReplyScanner,
+    /// Bytes of a reply that is not whole; empty and without memory otherwise.
+    pub(super) input: Vec<u8>,
+    /// Bytes of `input` that the scanner has seen.
+    pub(super) scanned: usize,
+    /// Clients that wait for it to open or to have room.
+    pub(super) waiters: Vec<ClientKey>,
+    /// Clients that do not read while this link has bytes for them.
+    pub(super) throttled_by: Vec<ClientKey>,
+    /// Confirmations already seen of the subscription that is the oldest in flight.
+    pub(super) confirmed: u32,
+    /// Confirmations that it gets in all.
+    pub(super) expected: u32,
+    pub(super) dirty: bool,
+    /// When it last had a reply, or was last given work after being idle.
+    pub(super) heard_at: Time,
+    /// Whether its silence has been reported.
+    pub(super) suspected: bool,
+}
+
+/// What a handshake has found.
+#[derive(Clone, Debug, Default)]
+pub struct Opened {
+    /// The node's answer to `HELLO`, if it understands it.
+    pub hello: Option<HelloFacts>,
+}
+
+/// Why a link could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenFailure {
+    /// No connection, or no handshake in time.
+    Unreachable(ConnectStage),
+    /// The node has another role than asked for.
+    WrongRole,
+    /// The node is not ready: it loads its data, or has lost its master.
+    NotReady,
+    /// The node refused the login, the protocol or the database with this error line.
+    Refused(ConnectStage, Box<[u8]>),
+}
+
+impl Link {
+    pub(super) fn new(group: GroupIndex, lane: LaneId, usage: Usage, now: Time) -> Self {
+        Self {
+            group,
+            lane,
+            usage,
+            state: State::Opening,
+            pipeline: Pipeline::new(),
+            scanner: ReplyScanner::default(),
+            input: Vec::new(),
+            scanned: 0,
+            waiters: Vec::new(),
+            throttled_by: Vec::new(),
+            confirmed: 0,
+            expected: 0,
+            dirty: false,
+            heard_at: now,
+            suspected: false,
+        }
+    }
+
+    /// Whether it takes requests.
+    pub(super) fn accepts(&self) -> bool {
+        self.state != State::Draining
+    }
+
+    /// Whether nothing is in flight on it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state == State::Ready && self.pipeline.is_empty()
+    }
+}

@@ -1,0 +1,133 @@
+//! Floor 4. Finding and opening links.
+
+use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
+use crate::exchange::node::Group;
+use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, OpenPlan, Role};
+use crate::session::{IdentityId, Login};
+use crate::types::Time;
+
+/// The identity of a link that proves a login which no session has yet.
+pub(super) const UNPROVEN: IdentityId = IdentityId(u32::MAX);
+
+/// There are too many different links to one node already.
+#[derive(Debug)]
+pub(super) struct TooMany;
+
+impl Exchange {
+    /// The lane that fits what the client has set, on `node`.
+    pub(super) fn lane_of(&self, key: ClientKey, node: NodeId, role: Role) -> Option<LaneId> {
+        let session = &self.clients.get(key)?.session;
+        let settings = (session.database, session.protocol);
+        Some(Group::lane_id(node, role, session.identity, settings))
+    }
+
+    /// The shared link of a lane; opened if there is none.
+    pub(super) fn shared_link(
+        &mut self,
+        group: GroupIndex,
+        lane: LaneId,
+        now: Time,
+    ) -> Result<LinkKey, TooMany> {
+        let Some(owner) = self.groups.get(group) else {
+            return Err(TooMany);
+        };
+        if let Some(link) = owner.lanes.get(&lane) {
+            return Ok(*link);
+        }
+        let alike = owner
+            .lanes
+            .keys()
+            .filter(|other| other.node == lane.node)
+            .count();
+        if alike >= self.settings.lanes_max {
+            return Err(TooMany);
+        }
+        let login = owner.login(lane.identity);
+        let link = self.open(group, lane, Usage::Shared, login, now);
+        if let Some(owner) = self.groups.get_mut(group) {
+            owner.lanes.insert(lane, link);
+        }
+        Ok(link)
+    }
+
+    /// Begins a new link.
+    pub(super) fn open(
+        &mut self,
+        group: GroupIndex,
+        lane: LaneId,
+        usage: Usage,
+        login: Option<Login>,
+        now: Time,
+    ) -> LinkKey {
+        let key = self.links.insert(Link::new(group, lane, usage, now));
+        let node = self
+            .groups
+            .get_mut(group)
+            .and_then(|group| group.nodes.get_mut(lane.node.0));
+        if let Some(node) = node {
+            node.links += 1;
+            let plan = OpenPlan {
+                group,
+                node: node.addr.clone(),
+                role: lane.role,
+                login,
+                protocol: lane.protocol,
+                database: lane.database,
+            };
+            self.actions.push_back(Action::Open(key, plan));
+        }
+        key
+    }
+
+    /// Whether a link takes requests for `node`.
+    #[inline]
+    pub(super) fn fits(&self, link: Option<LinkKey>, node: NodeId) -> Option<LinkKey> {
+        let key = link?;
+        let link = self.links.get(key)?;
+        (link.accepts() && link.lane.node == node).then_some(key)
+    }
+
+    /// Takes a link out of every list, so that no request finds it; those on it stay.
+    pub(super) fn retire(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        if link.state == State::Ready {
+            link.state = State::Draining;
+        }
+        let (lane, group) = (link.lane, link.group);
+        let Some(group) = self.groups.get_mut(group) else {
+            return;
+        };
+        if group.lanes.get(&lane) == Some(&key) {
+            group.lanes.remove(&lane);
+        }
+        if let Some(pooled) = group.pool.get_mut(&lane) {
+            pooled.retain(|other| *other != key);
+            if pooled.is_empty() {
+                group.pool.remove(&lane);
+            }
+        }
+    }
+
+    /// Removes a link and tells the worker to close it. The caller has dealt with its requests.
+    pub(super) fn discard(&mut self, key: LinkKey) -> Option<Link> {
+        self.retire(key);
+        let link = self.links.remove(key)?;
+        self.actions.push_back(Action::Close(key));
+        let group = self.groups.get_mut(link.group);
+        if let Some(group) = group
+            && let Some(node) = group.nodes.get_mut(link.lane.node.0)
+        {
+            node.links = node.links.saturating_sub(1);
+            if link.state != State::Opening {
+                let counts = group.counts.at(node.index);
+                match link.usage {
+                    Usage::Shared => counts.shared -= 1,
+                    Usage::Leased(_) | Usage::Proof(_) => counts.leased -= 1,
+                }
+            }
+        }
+        Some(link)
+    }
+}

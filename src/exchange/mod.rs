@@ -1,0 +1,187 @@
+//! Floor 4. The switchboard of one worker: its clients' sessions, the links to the nodes, and what is
+//! placed where. Pure: bytes and events come in as values with the time, bytes and actions go out.
+//! Knows no sockets, tasks or clocks; the worker moves the bytes.
+//!
+//! ```text
+//!  client_bytes ──► decode ──► dispatch ──► route ──► Link.pipeline ──► unwritten / written
+//!                                 │ cannot be placed now: Wait
+//!                                 ▼
+//!                   the client stops here: parses no further, reads little more
+//!
+//!  link_bytes ──► scan ──► Ticket ──► Client.replies (request order) ──► output / took
+//!  link_lost  ──► written, may write: UNCERTAIN │ else: Client.again, placed anew first
+//!  topology   ──► held clients resume, links to nodes that were left are lost or drained
+//! ```
+//!
+//! After each input the caller performs what [`Exchange::poll_action`] gives, writes the links of
+//! [`Exchange::poll_dirty_link`] and the clients of [`Exchange::poll_dirty_client`].
+
+mod answers;
+mod client;
+mod dispatch;
+mod hold;
+mod intake;
+mod lease;
+mod link;
+mod lookup;
+mod losses;
+mod node;
+mod output;
+mod pubsub;
+mod session_commands;
+mod settings;
+mod slab;
+mod switching;
+mod ticket;
+mod transaction;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::command::Table;
+use crate::route::Dice;
+use crate::session::Login;
+use crate::telemetry::Counts;
+use crate::topology::{ReportKind, Snapshot};
+use crate::types::{NodeAddr, Protocol, Time};
+
+pub use answers::Violation;
+use client::Client;
+pub use client::ClientKey;
+use link::Link;
+pub use link::{LinkKey, OpenFailure, Opened, Role};
+pub use losses::Loss;
+use node::Group;
+pub use settings::{GroupSettings, Settings};
+pub use slab::Place;
+use slab::Slab;
+
+/// Index of a master group within the process.
+pub type GroupIndex = usize;
+
+/// All conversations of one worker. See the module.
+#[derive(Debug)]
+pub struct Exchange {
+    settings: Settings,
+    groups: Vec<Group>,
+    clients: Slab<ClientKey, Client>,
+    links: Slab<LinkKey, Link>,
+    actions: VecDeque<Action>,
+    dirty_links: Vec<LinkKey>,
+    dirty_clients: Vec<ClientKey>,
+    /// Clients that an input has given replies or lost requests; looked at once, at its end.
+    touched: Vec<ClientKey>,
+    /// Empty buffers for clients that need one for a moment.
+    spare: Vec<Vec<u8>>,
+    /// Where an inline command is rewritten.
+    inline: Vec<u8>,
+    /// Where replies of our own are composed.
+    scratch: Vec<u8>,
+    dice: Dice,
+    stopping: bool,
+}
+
+/// What the worker has to do.
+#[derive(Debug)]
+#[must_use = "an action not performed leaves clients waiting for its outcome"]
+pub enum Action {
+    /// Connect and shake hands; answer with [`Exchange::link_opened`] or [`Exchange::link_refused`].
+    Open(LinkKey, OpenPlan),
+    /// Close the link's socket, if it has one, and forget the link.
+    Close(LinkKey),
+    /// Tell the control plane.
+    Report(GroupIndex, ReportKind),
+}
+
+/// How to open a link.
+#[derive(Clone, Debug)]
+pub struct OpenPlan {
+    /// The group it belongs to.
+    pub group: GroupIndex,
+    /// Node to connect to.
+    pub node: NodeAddr,
+    /// Role that the node must have.
+    pub role: Role,
+    /// `AUTH` first, if any.
+    pub login: Option<Login>,
+    /// `HELLO` with this version.
+    pub protocol: Protocol,
+    /// `SELECT`, unless 0.
+    pub database: u32,
+}
+
+impl Exchange {
+    /// No clients, no links, nothing known of any group. `seed` is the worker's chance.
+    pub fn new(settings: Settings, groups: Vec<GroupSettings>, seed: u64) -> Self {
+        let table = Arc::new(Table::builtin());
+        let group = |settings: GroupSettings| Group::new(settings, Arc::clone(&table));
+        Self {
+            settings,
+            groups: groups.into_iter().map(group).collect(),
+            clients: Slab::new(),
+            links: Slab::new(),
+            actions: VecDeque::new(),
+            dirty_links: Vec::new(),
+            dirty_clients: Vec::new(),
+            touched: Vec::new(),
+            spare: Vec::new(),
+            inline: Vec::new(),
+            scratch: Vec::new(),
+            dice: Dice::new(seed),
+            stopping: false,
+        }
+    }
+
+    /// What is counted for a group, for the worker to publish.
+    pub fn counts(&mut self, group: GroupIndex) -> Option<&mut Counts> {
+        self.groups.get_mut(group).map(|group| &mut group.counts)
+    }
+
+    /// Clients connected.
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next link with bytes to write, each once.
+    pub fn poll_dirty_link(&mut self) -> Option<LinkKey> {
+        self.dirty_links.pop()
+    }
+
+    /// The next client with output to write or with its end reached, each once.
+    pub fn poll_dirty_client(&mut self) -> Option<ClientKey> {
+        while let Some(key) = self.dirty_clients.pop() {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.dirty = false;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// The picture that a group's clients are served by.
+    pub fn snapshot(&self, group: GroupIndex) -> Option<&Arc<Snapshot>> {
+        self.groups.get(group).map(|group| &group.snapshot)
+    }
+
+    /// Takes a table overlaid with what the master knows.
+    pub fn commands(&mut self, group: GroupIndex, table: Arc<Table>) {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.table = table;
+        }
+    }
+
+    /// When [`Exchange::tick`] has something to do, at the latest.
+    pub fn poll_timeout(&self, now: Time) -> Option<Time> {
+        let busy = self
+            .groups
+            .iter()
+            .any(|group| !group.held.is_empty() || group.is_backing_off(now))
+            || self.links.iter().any(|(_, link)| !link.is_idle());
+        busy.then(|| now + self.settings.tick)
+    }
+}

@@ -1,0 +1,238 @@
+//! Floor 4. A master group and its nodes as one worker sees them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::command::Table;
+use crate::exchange::link::{LaneId, NodeId, Role};
+use crate::exchange::{ClientKey, GroupSettings, LinkKey};
+use crate::session::{HelloFacts, IdentityId, Login};
+use crate::telemetry::{Counts, NodeIndex};
+use crate::topology::Snapshot;
+use crate::types::{NodeAddr, Protocol, Time};
+
+/// One master group.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) settings: GroupSettings,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) table: Arc<Table>,
+    pub(super) counts: Counts,
+    pub(super) nodes: Vec<Node>,
+    /// The master, if writes may be sent to it now.
+    pub(super) writable: Option<NodeId>,
+    /// Replicas that reads may be sent to now.
+    pub(super) readable: Vec<NodeId>,
+    /// Shared links that take requests.
+    pub(super) lanes: HashMap<LaneId, LinkKey>,
+    /// Leased links that nobody uses.
+    pub(super) pool: HashMap<LaneId, Vec<LinkKey>>,
+    /// Clients that wait for a master, in the order in which they began to.
+    pub(super) held: Vec<ClientKey>,
+    /// Clients whose subscriptions have to be made again.
+    pub(super) unsubscribed: Vec<ClientKey>,
+    /// Whether a connection without AUTH is refused; unknown before the first one.
+    pub(super) login_required: Option<bool>,
+    /// The master's answers to `HELLO 2` and `HELLO 3`.
+    pub(super) hello: [Option<HelloFacts>; 2],
+    /// Proven logins with the number of sessions that have them; [`IdentityId`] `n` is entry `n-1`.
+    pub(super) identities: Vec<(Option<Login>, usize)>,
+    /// Whether `Quiet` has been reported for the present snapshot.
+    pub(super) quiet: bool,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) addr: NodeAddr,
+    pub(super) index: NodeIndex,
+    /// Requests in flight to it.
+    pub(super) in_flight: u32,
+    /// Links to it, of any kind.
+    pub(super) links: usize,
+    /// Failed connections in a row.
+    pub(super) failures: u32,
+    /// When the next connection may be tried.
+    pub(super) retry_at: Option<Time>,
+}
+
+impl Group {
+    pub(super) fn new(settings: GroupSettings, table: Arc<Table>) -> Self {
+        Self {
+            settings,
+            snapshot: Arc::new(Snapshot::unknown(Duration::from_secs(10))),
+            table,
+            counts: Counts::new(),
+            nodes: Vec::new(),
+            writable: None,
+            readable: Vec::new(),
+            lanes: HashMap::new(),
+            pool: HashMap::new(),
+            held: Vec::new(),
+            unsubscribed: Vec::new(),
+            login_required: None,
+            hello: [None, None],
+            identities: Vec::new(),
+            quiet: true,
+        }
+    }
+
+    /// The node with this address; a new one takes the place of a node that nobody needs.
+    pub(super) fn node(&mut self, addr: &NodeAddr) -> NodeId {
+        if let Some(at) = self.nodes.iter().position(|node| node.addr == *addr) {
+            return NodeId(at);
+        }
+        let index = self.counts.node(addr);
+        let fresh = Node {
+            addr: addr.clone(),
+            index,
+            in_flight: 0,
+            links: 0,
+            failures: 0,
+            retry_at: None,
+        };
+        let snapshot = &self.snapshot;
+        let needless = |node: &Node| node.links == 0 && !snapshot_names(snapshot, &node.addr);
+        match self.nodes.iter().position(needless) {
+            Some(at) => {
+                if let Some(node) = self.nodes.get_mut(at) {
+                    *node = fresh;
+                }
+                NodeId(at)
+            }
+            None => {
+                self.nodes.push(fresh);
+                NodeId(self.nodes.len() - 1)
+            }
+        }
+    }
+
+    /// Works out anew where requests may go.
+    pub(super) fn refresh(&mut self, now: Time) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let master = snapshot.writable_master().map(|addr| self.node(addr));
+        self.writable = master.filter(|id| self.is_reachable(*id, now));
+        let replicas: Vec<_> = snapshot
+            .replicas
+            .iter()
+            .map(|addr| self.node(addr))
+            .collect();
+        self.readable = replicas
+            .into_iter()
+            .filter(|id| self.is_reachable(*id, now))
+            .collect();
+    }
+
+    /// Whether a node that failed is left alone for a moment.
+    pub(super) fn is_backing_off(&self, now: Time) -> bool {
+        self.nodes
+            .iter()
+            .any(|node| node.retry_at.is_some_and(|at| at > now))
+            || self.nodes.iter().any(|node| node.retry_at.is_some())
+    }
+
+    fn is_reachable(&self, id: NodeId, now: Time) -> bool {
+        self.nodes
+            .get(id.0)
+            .is_some_and(|node| node.retry_at.is_none_or(|at| at <= now))
+    }
+
+    /// The login behind an identity; for anonymous clients the one that the operator lends them.
+    pub(super) fn login(&self, identity: IdentityId) -> Option<Login> {
+        match identity.0.checked_sub(1) {
+            None => self.settings.anonymous.clone(),
+            Some(at) => self.entry(at).and_then(|(login, _)| login.clone()),
+        }
+    }
+
+    fn entry(&self, at: u32) -> Option<&(Option<Login>, usize)> {
+        self.identities.get(usize::try_from(at).ok()?)
+    }
+
+    /// The identity of a login that one more session has proven.
+    pub(super) fn join_identity(&mut self, login: &Login) -> IdentityId {
+        let same = |(known, _): &(Option<Login>, usize)| known.as_ref() == Some(login);
+        let free = |(known, sessions): &(Option<Login>, usize)| known.is_none() && *sessions == 0;
+        let at = self
+            .identities
+            .iter()
+            .position(same)
+            .or_else(|| self.identities.iter().position(free));
+        let at = at.unwrap_or_else(|| {
+            self.identities.push((None, 0));
+            self.identities.len() - 1
+        });
+        if let Some((known, sessions)) = self.identities.get_mut(at) {
+            *known = Some(login.clone());
+            *sessions += 1;
+        }
+        IdentityId(u32::try_from(at + 1).unwrap_or(u32::MAX))
+    }
+
+    /// Notes that a session no longer has `identity`; true if nobody has it any more.
+    pub(super) fn leave_identity(&mut self, identity: IdentityId) -> bool {
+        let Some(at) = identity
+            .0
+            .checked_sub(1)
+            .and_then(|at| usize::try_from(at).ok())
+        else {
+            return false;
+        };
+        let Some((_, sessions)) = self.identities.get_mut(at) else {
+            return false;
+        };
+        *sessions = sessions.saturating_sub(1);
+        *sessions == 0
+    }
+
+    /// Forgets a login that nobody has and no link uses.
+    pub(super) fn forget_identity(&mut self, identity: IdentityId) {
+        let at = identity
+            .0
+            .checked_sub(1)
+            .and_then(|at| usize::try_from(at).ok());
+        if let Some((login, 0)) = at.and_then(|at| self.identities.get_mut(at)) {
+            *login = None;
+        }
+    }
+
+    /// The master's answer to `HELLO` in a protocol.
+    pub(super) fn hello(&self, protocol: Protocol) -> Option<&HelloFacts> {
+        let [two, three] = &self.hello;
+        match protocol {
+            Protocol::Resp2 => two.as_ref(),
+            Protocol::Resp3 => three.as_ref(),
+        }
+    }
+
+    /// Takes note of it.
+    pub(super) fn set_hello(&mut self, protocol: Protocol, facts: HelloFacts) {
+        let [two, three] = &mut self.hello;
+        match protocol {
+            Protocol::Resp2 => *two = Some(facts),
+            Protocol::Resp3 => *three = Some(facts),
+        }
+    }
+
+    /// The lane on `node` for what a session has set.
+    pub(super) const fn lane_id(
+        node: NodeId,
+        role: Role,
+        identity: IdentityId,
+        (database, protocol): (u32, Protocol),
+    ) -> LaneId {
+        LaneId {
+            node,
+            role,
+            identity,
+            database,
+            protocol,
+        }
+    }
+}
+
+/// Whether the picture speaks of a node.
+fn snapshot_names(snapshot: &Snapshot, addr: &NodeAddr) -> bool {
+    snapshot.master.as_ref() == Some(addr) || snapshot.replicas.contains(addr)
+}

@@ -1,0 +1,195 @@
+//! Floor 4. What leaves: bytes to clients and nodes, and clients themselves.
+
+use crate::exchange::client::Ending;
+use crate::exchange::intake::offset;
+use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::types::Time;
+
+impl Exchange {
+    /// The bytes to write to a client next.
+    pub fn output(&self, key: ClientKey) -> &[u8] {
+        self.clients
+            .get(key)
+            .map_or(&[], |client| client.replies.output())
+    }
+
+    /// A client's socket has taken the first `count` bytes of its output.
+    pub fn took(&mut self, key: ClientKey, count: usize, now: Time) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        client.took_at = now;
+        let buffer = client.replies.advance(count);
+        let high = self.settings.output_high;
+        let relieved = client.replies.output().len() <= high / 2;
+        if let Some(group) = self.groups.get_mut(client.group) {
+            group.counts.client_sent_bytes += offset(count);
+        }
+        if relieved && !client.throttled.is_empty() {
+            self.relieve(key);
+        }
+        if let Some(buffer) = buffer {
+            self.recycle(buffer);
+        }
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        if client.wait == super::client::Wait::Room
+            && client.may_go_on(self.settings.pipeline_max, high)
+        {
+            self.resume(key, now);
+            self.settle(now);
+        }
+    }
+
+    /// A client's socket takes nothing more for now: the links that feed it are throttled once it
+    /// has more unread output than allowed.
+    pub fn stalled(&mut self, key: ClientKey, now: Time) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.replies.output().len() <= self.settings.output_high {
+            return;
+        }
+        let links = [
+            client.master_link.filter(|_| client.master_out > 0),
+            client.replica_lane.filter(|_| client.replica_out > 0),
+        ];
+        if client.throttled.is_empty() {
+            client.took_at = now;
+        }
+        for link in links.into_iter().flatten() {
+            let Some(throttled) = self.links.get_mut(link) else {
+                continue;
+            };
+            if !client.throttled.contains(&link) {
+                client.throttled.push(link);
+                throttled.throttled_by.push(key);
+            }
+        }
+    }
+
+    /// Lets the links go on that were throttled for a client.
+    fn relieve(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        for link in std::mem::take(&mut client.throttled) {
+            let Some(throttled) = self.links.get_mut(link) else {
+                continue;
+            };
+            throttled.throttled_by.retain(|other| *other != key);
+            if throttled.throttled_by.is_empty() && !throttled.dirty {
+                throttled.dirty = true;
+                self.dirty_links.push(link);
+            }
+        }
+    }
+
+    /// Whether a link must not be read from now.
+    pub fn is_throttled(&self, key: LinkKey) -> bool {
+        self.links
+            .get(key)
+            .is_some_and(|link| !link.throttled_by.is_empty())
+    }
+
+    /// Whether a client is done: the worker closes it and calls [`Exchange::client_gone`].
+    pub fn is_finished(&self, key: ClientKey) -> bool {
+        self.clients
+            .get(key)
+            .is_none_or(|client| match client.ending {
+                Ending::No => false,
+                Ending::AfterReplies => {
+                    client.replies.outstanding() == 0 && client.replies.output().is_empty()
+                }
+                Ending::Now => true,
+            })
+    }
+
+    /// A client has sent its last byte: what was placed is answered, what was not is dropped.
+    pub fn client_ended(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        let waits = client.is_lease_busy() || !client.again.is_empty();
+        self.end(
+            key,
+            if waits {
+                Ending::Now
+            } else {
+                Ending::AfterReplies
+            },
+        );
+    }
+
+    /// A client's socket is closed: its place is freed, replies still to come are nobody's.
+    pub fn client_gone(&mut self, key: ClientKey, now: Time) {
+        self.relieve(key);
+        self.drop_lease(key, now);
+        self.change_identity(key, crate::session::IdentityId::ANONYMOUS);
+        let Some(client) = self.clients.remove(key) else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(client.group) else {
+            return;
+        };
+        group.counts.client_connections_closed += 1;
+        group.counts.clients -= 1;
+        group.held.retain(|other| *other != key);
+        group.unsubscribed.retain(|other| *other != key);
+        if let Some(proof) = client.proof {
+            self.discard(proof);
+        }
+        self.recycle(client.input);
+        self.settle(now);
+    }
+
+    /// Begins the end of a client.
+    pub(super) fn end(&mut self, key: ClientKey, ending: Ending) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.ending != Ending::Now {
+            client.ending = ending;
+        }
+        client.input = Vec::new();
+        if ending == Ending::Now {
+            client.again.clear();
+        }
+        self.mark_dirty(key);
+    }
+
+    pub(super) fn mark_dirty(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && !client.dirty
+        {
+            client.dirty = true;
+            self.dirty_clients.push(key);
+        }
+    }
+
+    /// The bytes to write to a node next.
+    pub fn unwritten(&self, key: LinkKey) -> &[u8] {
+        self.links
+            .get(key)
+            .map_or(&[], |link| link.pipeline.unwritten())
+    }
+
+    /// A node's socket has taken the first `count` bytes.
+    pub fn written(&mut self, key: LinkKey, count: usize, now: Time) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        link.pipeline.advance_written(count, now);
+        if let Some(group) = self.groups.get_mut(link.group) {
+            group.counts.upstream_sent_bytes += offset(count);
+        }
+    }
+
+    /// The worker has begun to write a link: later requests mark it again.
+    pub fn link_turn(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key) {
+            link.dirty = false;
+        }
+    }
+}

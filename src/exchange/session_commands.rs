@@ -1,0 +1,349 @@
+//! Floor 4. Commands that Switchman answers itself, and those for which it asks the master first:
+//! AUTH, SELECT, HELLO.
+//!
+//! A login is proven on the present master by a connection of its own, each time; no verdict is
+//! kept. While that connection opens, the request stays where it is and is looked at again.
+
+use crate::command::{Class, Local};
+use crate::exchange::client::{Ending, Numbered, Wait};
+use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::link::{LaneId, State, Usage};
+use crate::exchange::lookup::UNPROVEN;
+use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
+use crate::resp::{Request, encode};
+use crate::session::{HelloRequest, IdentityId, Login, Outcome, Reject};
+use crate::telemetry::RequestClass;
+use crate::types::Protocol;
+
+/// What a question to the master has come to.
+enum Proof {
+    /// The link is open: the node agrees.
+    Given(LinkKey),
+    /// The request was answered, or waits.
+    Settled(Placed),
+}
+
+/// Redis acl.c and networking.c, `helloCommand`.
+const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
+    otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
+    and select the RESP protocol version at the same time";
+
+impl Exchange {
+    /// A command of the class `Local`.
+    pub(super) fn place_local(&mut self, job: Job, request: &Request<'_>, local: Local) -> Placed {
+        self.scratch.clear();
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Done;
+        };
+        match client.session.local(local, request, &mut self.scratch) {
+            Outcome::Replied => self.answer(job, RequestClass::Session, None),
+            Outcome::Unspoken => {
+                self.scratch.clear();
+                self.answer_unspoken(job)
+            }
+            Outcome::Quit => {
+                let placed = self.answer(job, RequestClass::Session, None);
+                self.end(job.key, Ending::AfterReplies);
+                placed
+            }
+            Outcome::Reset => self.reset(job),
+            Outcome::Auth(login) => self.auth(job, &login),
+            Outcome::Select(index) => self.select(job, index),
+            Outcome::Hello(hello) => self.hello(job, &hello),
+            Outcome::WhoAmI | Outcome::Forward => {
+                self.place_on_master(job, request, Kind::shared(Class::MasterRead))
+            }
+        }
+    }
+
+    /// CLIENT REPLY OFF and SKIP have no reply, and do not use up a SKIP themselves.
+    fn answer_unspoken(&mut self, job: Job) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Done;
+        };
+        let seq = client.replies.begin();
+        let again = Some(Numbered {
+            seq,
+            spoken: false,
+            bounces: 0,
+        });
+        self.answer(Job { again, ..job }, RequestClass::Session, None)
+    }
+
+    fn reset(&mut self, job: Job) -> Placed {
+        if let Some(waits) = self.wait_for_answers(job) {
+            return waits;
+        }
+        self.drop_lease(job.key, job.now);
+        self.change_identity(job.key, IdentityId::ANONYMOUS);
+        if let Some(client) = self.clients.get_mut(job.key) {
+            client.session.reset();
+            client.forget_lanes();
+        }
+        self.scratch.clear();
+        encode::simple(&mut self.scratch, "RESET");
+        self.answer(job, RequestClass::Session, None)
+    }
+
+    fn auth(&mut self, job: Job, login: &Login) -> Placed {
+        let Some(client) = self.clients.get(job.key) else {
+            return Placed::Done;
+        };
+        let protocol = client.session.protocol;
+        match self.prove(job, login, protocol) {
+            Proof::Settled(placed) => placed,
+            Proof::Given(link) => {
+                self.adopt(job, link, login);
+                self.scratch.clear();
+                encode::simple(&mut self.scratch, "OK");
+                self.answer(job, RequestClass::Session, None)
+            }
+        }
+    }
+
+    fn select(&mut self, job: Job, index: u32) -> Placed {
+        let Some(client) = self.clients.get(job.key) else {
+            return Placed::Done;
+        };
+        let (identity, protocol) = (client.session.identity, client.session.protocol);
+        if client.session.database != index {
+            match self.ask(job, identity, (index, protocol)) {
+                Proof::Settled(placed) => return placed,
+                Proof::Given(_link) => {}
+            }
+        }
+        if let Some(client) = self.clients.get_mut(job.key) {
+            client.session.database = index;
+            client.forget_lanes();
+        }
+        self.scratch.clear();
+        encode::simple(&mut self.scratch, "OK");
+        self.answer(job, RequestClass::Session, None)
+    }
+
+    fn hello(&mut self, job: Job, hello: &HelloRequest) -> Placed {
+        let Some(client) = self.clients.get(job.key) else {
+            return Placed::Done;
+        };
+        let protocol = hello.protocol.unwrap_or(client.session.protocol);
+        let (identity, database) = (client.session.identity, client.session.database);
+        let logged_in = client.session.is_logged_in();
+        let group = self.groups.get(client.group);
+        let missing = group.is_some_and(|group| {
+            group.login_required == Some(true) && group.settings.anonymous.is_none()
+        });
+        let proof = match &hello.login {
+            Some(login) => self.prove(job, login, protocol),
+            None if missing && !logged_in => {
+                return self.reject(job, RequestClass::Session, Reject::Redis(HELLO_NOAUTH));
+            }
+            None => self.ask(job, identity, (database, protocol)),
+        };
+        let link = match proof {
+            Proof::Given(link) => link,
+            Proof::Settled(placed) => return placed,
+        };
+        if let Some(login) = &hello.login {
+            self.adopt(job, link, login);
+        }
+        self.say_hello(job, hello, protocol)
+    }
+
+    /// The master agrees: takes over what was asked and answers.
+    fn say_hello(&mut self, job: Job, hello: &HelloRequest, protocol: Protocol) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Done;
+        };
+        if let Some(name) = &hello.name
+            && !client.session.set_name(name)
+        {
+            let text = "ERR Client names cannot contain spaces, newlines or special characters.";
+            return self.reject(job, RequestClass::Session, Reject::Redis(text));
+        }
+        client.session.protocol = protocol;
+        client.forget_lanes();
+        self.scratch.clear();
+        let facts = self
+            .groups
+            .get(client.group)
+            .and_then(|group| group.hello(protocol));
+        match facts {
+            Some(facts) => facts.write(&mut self.scratch, protocol, client.session.id),
+            // A server before Redis 6.0, which speaks RESP2 and does not know the command.
+            None => encode::error(&mut self.scratch, "ERR unknown command 'HELLO'"),
+        }
+        self.answer(job, RequestClass::Session, None)
+    }
+
+    /// Asks the master whether it takes a login. The same request comes here again until it is known.
+    fn prove(&mut self, job: Job, login: &Login, protocol: Protocol) -> Proof {
+        if let Some(waits) = self.wait_for_answers(job) {
+            return Proof::Settled(waits);
+        }
+        if let Some(settled) = self.verdict(job) {
+            return settled;
+        }
+        let Some(client) = self.clients.get(job.key) else {
+            return Proof::Settled(Placed::Done);
+        };
+        let (index, database) = (client.group, client.session.database);
+        if let Some(link) = client.proof {
+            return self.when_ready(job, link);
+        }
+        let Some(node) = self.groups.get(index).and_then(|group| group.writable) else {
+            return Proof::Settled(self.hold(job));
+        };
+        let lane = LaneId {
+            node,
+            role: Role::Master,
+            identity: UNPROVEN,
+            database,
+            protocol,
+        };
+        let link = self.open(
+            index,
+            lane,
+            Usage::Proof(job.key),
+            Some(login.clone()),
+            job.now,
+        );
+        if let Some(client) = self.clients.get_mut(job.key) {
+            client.proof = Some(link);
+        }
+        self.when_ready(job, link)
+    }
+
+    /// Asks the master whether it has a database, or speaks a protocol, by the lane for it.
+    fn ask(&mut self, job: Job, identity: IdentityId, settings: (u32, Protocol)) -> Proof {
+        if let Some(settled) = self.verdict(job) {
+            return settled;
+        }
+        let Some(client) = self.clients.get(job.key) else {
+            return Proof::Settled(Placed::Done);
+        };
+        let index = client.group;
+        let Some(node) = self.groups.get(index).and_then(|group| group.writable) else {
+            return Proof::Settled(self.hold(job));
+        };
+        let (database, protocol) = settings;
+        let lane = LaneId {
+            node,
+            role: Role::Master,
+            identity,
+            database,
+            protocol,
+        };
+        match self.shared_link(index, lane, job.now) {
+            Ok(link) => self.when_ready(job, link),
+            Err(_too_many) => {
+                let max = self.settings.lanes_max;
+                Proof::Settled(self.reject(job, RequestClass::Refused, Reject::NoLane { max }))
+            }
+        }
+    }
+
+    fn when_ready(&mut self, job: Job, key: LinkKey) -> Proof {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Proof::Settled(Placed::Done);
+        };
+        match self.links.get_mut(key) {
+            Some(link) if link.state == State::Ready => Proof::Given(key),
+            Some(link) => {
+                link.waiters.push(job.key);
+                client.wait = Wait::Link;
+                Proof::Settled(Placed::Waits)
+            }
+            None => {
+                client.proof = None;
+                Proof::Settled(self.hold(job))
+            }
+        }
+    }
+
+    /// The node's own words against what was asked, if it has spoken.
+    fn verdict(&mut self, job: Job) -> Option<Proof> {
+        let client = self.clients.get_mut(job.key)?;
+        let line = client.verdict.take()?;
+        client.proof = None;
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&line);
+        Some(Proof::Settled(self.answer(
+            job,
+            RequestClass::Session,
+            None,
+        )))
+    }
+
+    /// Gives a session its proven login; the link that proved it serves as the first with it.
+    fn adopt(&mut self, job: Job, key: LinkKey, login: &Login) {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return;
+        };
+        client.proof = None;
+        let Some(group) = self.groups.get_mut(client.group) else {
+            return;
+        };
+        let identity = group.join_identity(login);
+        self.change_identity(job.key, identity);
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        link.lane.identity = identity;
+        let lane = link.lane;
+        let Some(group) = self.groups.get_mut(link.group) else {
+            return;
+        };
+        if group.lanes.contains_key(&lane) {
+            self.pool_or_close(key, job.now);
+            return;
+        }
+        link.usage = Usage::Shared;
+        group.lanes.insert(lane, key);
+        if let Some(node) = group.nodes.get(lane.node.0) {
+            let counts = group.counts.at(node.index);
+            counts.leased -= 1;
+            counts.shared += 1;
+        }
+    }
+
+    /// Sets a session's login and lets go of the former one.
+    pub(super) fn change_identity(&mut self, key: ClientKey, identity: IdentityId) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let former = std::mem::replace(&mut client.session.identity, identity);
+        let index = client.group;
+        client.forget_lanes();
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        if !group.leave_identity(former) {
+            return;
+        }
+        group.forget_identity(former);
+        let mut orphans: Vec<_> = group
+            .lanes
+            .iter()
+            .filter(|(lane, _)| lane.identity == former)
+            .map(|(_, key)| *key)
+            .collect();
+        let pooled = group
+            .pool
+            .iter()
+            .filter(|(lane, _)| lane.identity == former);
+        orphans.extend(pooled.flat_map(|(_, keys)| keys.iter().copied()));
+        for link in orphans {
+            self.close_when_idle(link);
+        }
+    }
+
+    /// AUTH, HELLO AUTH and RESET take effect between requests, not among them.
+    fn wait_for_answers(&mut self, job: Job) -> Option<Placed> {
+        let client = self.clients.get_mut(job.key)?;
+        if job.again.is_some() || client.replies.outstanding() == 0 {
+            return None;
+        }
+        client.wait = Wait::Answers;
+        Some(Placed::Waits)
+    }
+}

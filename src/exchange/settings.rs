@@ -1,0 +1,74 @@
+//! Floor 4. Bounds and times of a worker's switchboard.
+
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::route::{NoReplica, Reads};
+use crate::session::Login;
+use crate::types::MasterName;
+
+/// Bounds that hold for every client and link of the process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Requests one client may have in flight. Above it nothing more is read from its socket:
+    /// back-pressure is the one signal that every client library understands.
+    pub pipeline_max: u32,
+    /// Bytes that a client which waits may have read ahead; enough to notice that it left.
+    pub read_ahead: usize,
+    /// Bytes of one request, all arguments together (Redis `client-query-buffer-limit`, 1 GB).
+    pub request_max: usize,
+    /// Bytes of output that a client may leave unread before the links that feed it are throttled.
+    pub output_high: usize,
+    /// Time in which a throttled client must take something, or it is closed.
+    pub write_timeout: Duration,
+    /// Bytes in flight on one shared link before its clients wait.
+    pub link_bytes: usize,
+    /// Leased links of one worker, idle ones in the pool included.
+    pub leases_max: usize,
+    /// Shared links of one worker to one node.
+    pub lanes_max: usize,
+    /// Idle time after which a link is closed.
+    pub idle: Duration,
+    /// Time for a reply; after it the link is lost, and what was written is UNCERTAIN.
+    pub reply_timeout: Duration,
+    /// Silence of a link with requests in flight that is reported as suspicious.
+    pub suspect_after: Duration,
+    /// How long a node that cannot be reached is left alone.
+    pub backoff: Backoff,
+    /// How often times are checked while anything waits.
+    pub tick: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pipeline_max: 1024,
+            read_ahead: 16 * 1024,
+            request_max: 1 << 30,
+            output_high: 1 << 20,
+            write_timeout: Duration::from_secs(30),
+            link_bytes: 4 << 20,
+            leases_max: 512,
+            lanes_max: 1024,
+            idle: Duration::from_secs(60),
+            reply_timeout: Duration::from_secs(60),
+            suspect_after: Duration::from_millis(500),
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
+            tick: Duration::from_millis(50),
+        }
+    }
+}
+
+/// What differs between master groups.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    /// Name under which Sentinel monitors it.
+    pub name: MasterName,
+    /// Who serves reads.
+    pub reads: Reads,
+    /// What becomes of reads when no replica may serve them.
+    pub no_replica: NoReplica,
+    /// Login for clients that have not logged in themselves; `None`: they are what the node makes of
+    /// a connection without AUTH.
+    pub anonymous: Option<Login>,
+}

@@ -1,0 +1,293 @@
+//! Floor 2. From a node's address to a connection that may carry requests.
+//!
+//! `AUTH` goes alone: with other replies pending, a failed one can lose its error reply (Redis issue
+//! 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::net::{self, ConnectError, ConnectStage, Stream};
+use crate::resp::{ReplyKind, ReplyScanner, Scan, encode};
+use crate::types::{NodeAddr, Protocol};
+
+/// How long connections may take to open.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For resolving the name and connecting.
+    pub connect_timeout: Duration,
+    /// For all replies of the handshake.
+    pub handshake_timeout: Duration,
+}
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The node.
+    pub node: NodeAddr,
+    /// The role it must have.
+    pub expected: Expected,
+    /// A whole `AUTH` command, if any.
+    pub auth: Option<Vec<u8>>,
+    /// The protocol to speak.
+    pub protocol: Protocol,
+    /// The database to select.
+    pub database: u32,
+}
+
+/// The role that a node must answer to `ROLE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// `master`.
+    Master,
+    /// `slave`.
+    Replica,
+}
+
+/// A connection that may carry requests.
+#[derive(Debug)]
+pub struct Opened {
+    /// The stream, with no reply outstanding.
+    pub stream: Stream,
+    /// The node's whole reply to `HELLO`; `None` where it does not know it.
+    pub hello: Option<Vec<u8>>,
+}
+
+/// The step at which a node was heard to refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The login.
+    Auth,
+    /// Everything after it.
+    Handshake,
+}
+
+/// A connection that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection broke during the handshake.
+    #[error("{node} broke off the handshake")]
+    Broken {
+        /// The node.
+        node: NodeAddr,
+        /// The socket's error.
+        source: io::Error,
+    },
+    /// The node did not answer in time.
+    #[error("{node} did not finish the handshake within {limit:?}")]
+    TimedOut {
+        /// The node.
+        node: NodeAddr,
+        /// The time allowed.
+        limit: Duration,
+    },
+    /// The node has another role.
+    #[error("{node} is not a {}", match expected { Expected::Master => "master", Expected::Replica => "replica" })]
+    WrongRole {
+        /// The node.
+        node: NodeAddr,
+        /// The role it should have.
+        expected: Expected,
+    },
+    /// The node loads its data or has no link to its master.
+    #[error("{node} is not ready: {line}")]
+    NotReady {
+        /// The node.
+        node: NodeAddr,
+        /// Its error line.
+        line: String,
+    },
+    /// The node answered with an error.
+    #[error("{node} refused the {}: {}", match stage { Stage::Auth => "login", Stage::Handshake => "handshake" }, String::from_utf8_lossy(line).trim_end())]
+    Refused {
+        /// The node.
+        node: NodeAddr,
+        /// At which step.
+        stage: Stage,
+        /// Its whole error line.
+        line: Vec<u8>,
+    },
+}
+
+impl Failure {
+    /// The step that failed, as metrics name it.
+    pub const fn stage(&self) -> crate::telemetry::ConnectStage {
+        use crate::telemetry::ConnectStage as Label;
+        match self {
+            Self::Connect(error) => match error.stage() {
+                ConnectStage::Dns => Label::Dns,
+                ConnectStage::Tcp => Label::Tcp,
+            },
+            Self::Refused {
+                stage: Stage::Auth, ..
+            } => Label::Auth,
+            _ => Label::Handshake,
+        }
+    }
+}
+
+/// Connects and shakes hands.
+///
+/// # Cancel safety
+/// Dropping the future closes what was begun.
+pub async fn open(plan: &Plan, settings: &Settings) -> Result<Opened, Failure> {
+    let stream = net::connect(&plan.node, settings.connect_timeout).await?;
+    let limit = settings.handshake_timeout;
+    let mut talk = Talk {
+        stream,
+        input: Vec::new(),
+    };
+    match timeout(limit, shake_hands(plan, &mut talk)).await {
+        Ok(Ok(hello)) => Ok(Opened {
+            stream: talk.stream,
+            hello,
+        }),
+        Ok(Err(failure)) => Err(failure),
+        Err(_elapsed) => Err(Failure::TimedOut {
+            node: plan.node.clone(),
+            limit,
+        }),
+    }
+}
+
+async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Failure> {
+    let broken = |source| Failure::Broken {
+        node: plan.node.clone(),
+        source,
+    };
+    let refused = |stage, line| Failure::Refused {
+        node: plan.node.clone(),
+        stage,
+        line,
+    };
+    if let Some(auth) = &plan.auth {
+        talk.stream.write_all(auth).await.map_err(broken)?;
+        let reply = talk.reply().await.map_err(broken)?;
+        if reply.starts_with(b"-") {
+            return Err(refused(Stage::Auth, reply));
+        }
+    }
+    let mut out = Vec::new();
+    let (version, select) = match plan.protocol {
+        Protocol::Resp2 => (b"2", plan.database != 0),
+        Protocol::Resp3 => (b"3", plan.database != 0),
+    };
+    encode::request(&mut out, &[b"HELLO", version]);
+    encode::request(&mut out, &[b"CLIENT", b"SETNAME", b"switchman"]);
+    if select {
+        encode::request(&mut out, &[b"SELECT", plan.database.to_string().as_bytes()]);
+    }
+    encode::request(&mut out, &[b"ROLE"]);
+    talk.stream.write_all(&out).await.map_err(broken)?;
+
+    let hello = talk.reply().await.map_err(broken)?;
+    let named = talk.reply().await.map_err(broken)?;
+    let selected = if select {
+        Some(talk.reply().await.map_err(broken)?)
+    } else {
+        None
+    };
+    let role = talk.reply().await.map_err(broken)?;
+    if role.starts_with(b"-NOAUTH") {
+        return Err(refused(Stage::Auth, role));
+    }
+    check_ready(&plan.node, [&named, &role])?;
+    let hello = if hello.starts_with(b"-") {
+        Err(hello)
+    } else {
+        Ok(hello)
+    };
+    if let (Err(line), Protocol::Resp3) = (&hello, plan.protocol) {
+        return Err(refused(Stage::Handshake, line.clone()));
+    }
+    if let Some(line) = selected
+        && line.starts_with(b"-")
+    {
+        return Err(refused(Stage::Handshake, line));
+    }
+    check_role(plan, &role)?;
+    Ok(hello.ok())
+}
+
+/// A node that loads its data, or has lost its master, says so to every command.
+fn check_ready(node: &NodeAddr, replies: [&[u8]; 2]) -> Result<(), Failure> {
+    let says = |reply: &&[u8]| reply.starts_with(b"-LOADING") || reply.starts_with(b"-MASTERDOWN");
+    match replies.into_iter().find(says) {
+        None => Ok(()),
+        Some(reply) => {
+            let line = String::from_utf8_lossy(reply).trim_end().to_owned();
+            Err(Failure::NotReady {
+                node: node.clone(),
+                line,
+            })
+        }
+    }
+}
+
+/// The role must be the expected one. A node that may not say (`NOPERM`, renamed command) is believed:
+/// the control plane has proven its role with its own login.
+fn check_role(plan: &Plan, reply: &[u8]) -> Result<(), Failure> {
+    let is = |role: &[u8]| memchr::memmem::find(reply.get(..24).unwrap_or(reply), role).is_some();
+    let fits = match plan.expected {
+        Expected::Master => is(b"\r\nmaster\r\n"),
+        Expected::Replica => is(b"\r\nslave\r\n"),
+    };
+    if fits || reply.starts_with(b"-") {
+        Ok(())
+    } else {
+        Err(Failure::WrongRole {
+            node: plan.node.clone(),
+            expected: plan.expected,
+        })
+    }
+}
+
+/// A stream on which one reply after the other is awaited.
+struct Talk {
+    stream: Stream,
+    input: Vec<u8>,
+}
+
+/// Bytes of one handshake reply: a `HELLO` with many modules has a few kilobytes.
+const REPLY_MAX: usize = 1 << 20;
+
+impl Talk {
+    /// The next reply, whole. Pushes are skipped.
+    async fn reply(&mut self) -> io::Result<Vec<u8>> {
+        let (mut scanner, mut at) = (ReplyScanner::default(), 0);
+        loop {
+            let rest = self.input.get(at..).unwrap_or_default();
+            let scan = if rest.is_empty() {
+                Scan::Partial { len: 0, missing: 1 }
+            } else {
+                scanner
+                    .scan(rest)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
+            };
+            match scan {
+                Scan::Complete { len, kind } => {
+                    let behind = self.input.split_off(at + len);
+                    let reply = std::mem::replace(&mut self.input, behind);
+                    at = 0;
+                    if kind != ReplyKind::Push {
+                        return Ok(reply);
+                    }
+                }
+                Scan::Partial { len, .. } => {
+                    at += len;
+                    if self.input.len() > REPLY_MAX {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "reply too long"));
+                    }
+                    if self.stream.read_buf(&mut self.input).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+            }
+        }
+    }
+}

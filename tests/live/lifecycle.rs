@@ -1,0 +1,241 @@
+//! Start, operators' pages, subcommands, end.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use switchman::demo::client::{Client, Reply};
+use switchman::demo::deployment::Plan;
+use switchman::demo::process::wait_for;
+
+use crate::lab::{Lab, SOON, ok, say};
+use crate::proxy::{Launch, run};
+
+#[test]
+fn sigterm_finishes_what_is_in_flight_and_exits_0() {
+    let plan = Plan {
+        node_config: vec!["enable-debug-command yes".to_owned()],
+        ..Lab::small_plan()
+    };
+    let lab = Lab::start(&plan);
+    let proxy = lab.proxy();
+    let (mut busy, mut idle) = (proxy.client(), proxy.client());
+    ok(&mut idle, &["SET", "k", "v"]);
+    busy.send(&["DEBUG", "SLEEP", "1"]).unwrap();
+    let mut master = Client::connect(lab.node(0).addr(), Duration::from_millis(50)).unwrap();
+    let asleep = wait_for(SOON, || master.command(&["PING"]).is_err().then_some(()));
+    assert!(asleep.is_some(), "the command never reached the master");
+
+    proxy.terminate();
+    assert_eq!(busy.receive().unwrap(), Reply::ok(), "it was in flight");
+    assert_eq!(
+        idle.drain().unwrap(),
+        b"",
+        "an idle client is closed without a word"
+    );
+    assert_eq!(proxy.wait_end(SOON).code(), Some(0));
+    assert!(TcpStream::connect(proxy.addr()).is_err());
+}
+
+#[test]
+fn an_end_without_clients_comes_at_once() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    proxy.wait_ready();
+    proxy.terminate();
+    assert_eq!(proxy.wait_end(Duration::from_secs(2)).code(), Some(0));
+}
+
+#[test]
+fn a_wrong_flag_exits_64_and_is_named() {
+    let (status, output) = run(&["run", "--no-such-flag"]);
+    assert_eq!(status.code(), Some(64));
+    assert!(output.contains("--no-such-flag"), "{output}");
+    let (status, output) = run(&["run", "--listen", "nowhere"]);
+    assert_eq!(status.code(), Some(64));
+    assert!(output.contains("nowhere"), "{output}");
+}
+
+#[test]
+fn every_mistake_in_a_configuration_is_named_with_its_line() {
+    let lab = Lab::start(&Plan {
+        replicas: 0,
+        sentinels: 0,
+        ..Plan::default()
+    });
+    let config = "\
+        [[group]]\n\
+        master-name = \"mymaster\"\n\
+        listen = [\"nowhere\"]\n\
+        sentinels = [\"127.0.0.1:99999\"]\n\
+        hold = \"soon\"\n\
+        consistency = \"sometimes\"\n\
+        colour = \"blue\"\n";
+    let ended = Launch::with_config(&lab, config).run();
+    assert_eq!(ended.status.code(), Some(64), "{}", ended.output);
+    let mistakes = [
+        (3, "listen"),
+        (4, "sentinels"),
+        (5, "hold"),
+        (6, "consistency"),
+        (7, "colour"),
+    ];
+    for (line, key) in mistakes {
+        let named = ended.output.lines().find(|text| text.contains(key));
+        let named = named.unwrap_or_else(|| panic!("{key} is not named in:\n{}", ended.output));
+        let place = [format!("line {line}"), format!(":{line}:")];
+        assert!(
+            place.iter().any(|place| named.contains(place)),
+            "line {line} in {named:?}"
+        );
+    }
+}
+
+#[test]
+fn the_admin_pages_answer_and_readiness_follows_the_master() {
+    let lab = Lab::small();
+    lab.sentinel(0).kill().unwrap();
+    let proxy = lab.proxy();
+    let code = |path: &str| proxy.get(path).map(|(code, _)| code);
+    assert_eq!(code("/livez"), Some(200));
+    assert_eq!(code("/readyz"), Some(503));
+    lab.sentinel(0).restart().unwrap();
+    proxy.wait_ready();
+    assert_eq!(code("/livez"), Some(200));
+    assert_eq!(code("/no-such-page"), Some(404));
+    let (page, body) = proxy.get("/").unwrap();
+    assert_eq!(page, 200);
+    assert!(
+        body.contains(&lab.node(0).addr().to_string()),
+        "the page names the master:\n{body}"
+    );
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_metrics() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    let mut client = proxy.client();
+    ok(&mut client, &["SET", "k", "v"]);
+    assert_eq!(say(&mut client, &["GET", "absent"]), Reply::Null);
+    let counted = wait_for(SOON, || {
+        let (code, body) = proxy.get("/metrics")?;
+        assert_eq!(code, 200);
+        body.contains("switchman_requests_total{").then_some(body)
+    });
+    let metrics = counted.expect("requests are counted");
+    let promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = promtool else {
+        println!("promtool is not installed: the form of the metrics was not checked");
+        return;
+    };
+    promtool
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(metrics.as_bytes())
+        .unwrap();
+    let verdict = promtool.wait_with_output().unwrap();
+    let words = String::from_utf8_lossy(&verdict.stderr);
+    assert!(verdict.status.success(), "{words}\n{metrics}");
+}
+
+#[test]
+fn status_shows_what_a_running_switchman_sees() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    proxy.wait_ready();
+    let (admin, master) = (proxy.admin().to_string(), lab.node(0).addr().to_string());
+    let (status, text) = run(&["status", "--admin", &admin]);
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(
+        text.contains(lab.master_name()) && text.contains(&master),
+        "{text}"
+    );
+
+    let (status, text) = run(&["status", "--admin", &admin, "--json"]);
+    assert_eq!(status.code(), Some(0), "{text}");
+    let json: Value = serde_json::from_str(&text).unwrap();
+    let (_, page) = proxy.get("/api/v1/status").unwrap();
+    let same: Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(json["groups"][0]["master"], same["groups"][0]["master"]);
+
+    drop(proxy);
+    let (status, text) = run(&["status", "--admin", &admin]);
+    assert_eq!(status.code(), Some(1), "nobody is there: {text}");
+}
+
+#[test]
+fn check_tells_a_good_deployment_from_a_dead_one() {
+    let lab = Lab::small();
+    let sentinels = lab.sentinel_addrs();
+    let args = [
+        "check",
+        "--sentinel",
+        &sentinels,
+        "--master-name",
+        lab.master_name(),
+    ];
+    let (status, text) = run(&args);
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains(&lab.node(0).addr().to_string()), "{text}");
+
+    lab.sentinel(0).kill().unwrap();
+    let (status, text) = run(&args);
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert!(text.contains(&sentinels), "{text}");
+}
+
+#[test]
+fn two_groups_are_served_by_one_process() {
+    let (one, two) = (Lab::small(), small_beside());
+    let group = |lab: &switchman::demo::deployment::Deployment| {
+        format!(
+            "[[group]]\nmaster-name = \"{}\"\nlisten = [\"127.0.0.1:0\"]\nsentinels = [\"{}\"]\n",
+            lab.master_name(),
+            lab.sentinel_addrs()
+        )
+    };
+    let proxy = Launch::with_config(&one, &(group(&one) + &group(&two))).start();
+    let of = |name: &str| {
+        let listening = wait_for(SOON, || {
+            proxy
+                .log()
+                .events("listening")
+                .into_iter()
+                .find(|event| event["master_name"] == name)
+        });
+        let addr = listening.unwrap()["listen.addr"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        Client::connect(addr, SOON).unwrap()
+    };
+    ok(&mut of(one.master_name()), &["SET", "k", "one"]);
+    ok(&mut of(two.master_name()), &["SET", "k", "two"]);
+    assert_eq!(
+        one.node(0).command(&["GET", "k"]).unwrap(),
+        Reply::bulk("one")
+    );
+    assert_eq!(
+        two.node(0).command(&["GET", "k"]).unwrap(),
+        Reply::bulk("two")
+    );
+}
+
+/// A second deployment in the same turn: with a turn of its own, two such tests could wait for each other.
+fn small_beside() -> switchman::demo::deployment::Deployment {
+    let plan = Plan {
+        master_name: "other".to_owned(),
+        ..Lab::small_plan()
+    };
+    switchman::demo::deployment::Deployment::start(&plan).unwrap()
+}

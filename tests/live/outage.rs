@@ -1,0 +1,146 @@
+//! No master to be had: commands wait for one, and are told so in time.
+
+use std::time::{Duration, Instant};
+
+use switchman::demo::client::{Client, ClientError, Reply};
+use switchman::demo::deployment::Plan;
+
+use crate::lab::{Lab, SOON, error, ok, say};
+use crate::proxy::Launch;
+
+const HOLD: Duration = Duration::from_millis(700);
+
+#[test]
+fn a_command_waits_until_the_first_sentinel_answers() {
+    let lab = Lab::start(&Plan::default());
+    for sentinel in lab.sentinels() {
+        sentinel.kill().unwrap();
+    }
+    let proxy = lab.proxy();
+    let mut client = proxy.client();
+    client.send(&["SET", "k", "v"]).unwrap();
+    client.wait_at_most(Duration::from_millis(300)).unwrap();
+    assert!(
+        matches!(client.receive(), Err(ClientError::Timeout)),
+        "there is nobody to answer"
+    );
+
+    lab.sentinel(0).restart().unwrap();
+    client.wait_at_most(SOON).unwrap();
+    assert_eq!(client.receive().unwrap(), Reply::ok());
+    assert_eq!(
+        lab.node(0).command(&["GET", "k"]).unwrap(),
+        Reply::bulk("v")
+    );
+    proxy.wait_ready();
+}
+
+#[test]
+fn without_a_sentinel_a_command_is_refused_after_the_hold() {
+    let lab = Lab::small();
+    lab.sentinel(0).kill().unwrap();
+    let proxy = Launch::group(&lab, &hold()).start();
+    refused_in_time(&mut proxy.client(), &["SET", "k", "v"]);
+    refused_in_time(&mut proxy.client(), &["GET", "k"]);
+
+    lab.sentinel(0).restart().unwrap();
+    proxy.wait_ready();
+    ok(&mut proxy.client(), &["SET", "k", "v"]);
+}
+
+#[test]
+fn when_all_nodes_die_commands_are_refused_after_the_hold() {
+    let lab = Lab::start(&Plan::default());
+    let proxy = Launch::group(&lab, &hold()).start();
+    let mut client = proxy.client();
+    ok(&mut client, &["SET", "k", "v"]);
+    for node in lab.nodes() {
+        node.kill().unwrap();
+    }
+    refused_in_time(&mut client, &["SET", "k", "w"]);
+    refused_in_time(&mut client, &["GET", "k"]);
+    assert_eq!(
+        say(&mut client, &["PING"]),
+        Reply::Simple("PONG".to_owned())
+    );
+}
+
+#[test]
+fn a_group_without_sentinels_serves_its_one_redis() {
+    let lab = Lab::start(&Plan {
+        replicas: 0,
+        sentinels: 0,
+        ..Plan::default()
+    });
+    let node = lab.node(0);
+    let config = format!(
+        "[[group]]\nmaster-name = \"static\"\nlisten = [\"127.0.0.1:0\"]\nmaster = \"{}\"\n{}",
+        node.addr(),
+        hold()
+    );
+    let proxy = Launch::with_config(&lab, &config).start();
+    let mut client = proxy.client();
+    ok(&mut client, &["SET", "k", "v"]);
+    assert_eq!(say(&mut client, &["GET", "k"]), Reply::bulk("v"));
+
+    node.kill().unwrap();
+    refused_in_time(&mut client, &["SET", "k", "w"]);
+    node.restart().unwrap();
+    proxy.wait_ready();
+    ok(&mut client, &["SET", "k", "back"]);
+}
+
+#[test]
+fn more_clients_than_allowed_are_told_so() {
+    let lab = Lab::small();
+    let mut launch = Launch::before(&lab);
+    launch.config("[limits]\nmax-clients = 2\n");
+    let proxy = launch.start();
+    let (mut one, mut two) = (proxy.client(), proxy.client());
+    for client in [&mut one, &mut two] {
+        assert_eq!(say(client, &["PING"]), Reply::Simple("PONG".to_owned()));
+    }
+    let mut third = proxy.client();
+    assert_eq!(
+        third.receive().unwrap(),
+        error("ERR max number of clients reached")
+    );
+    assert_eq!(third.drain().unwrap(), b"");
+    drop(one);
+    let admitted = switchman::demo::process::wait_for(SOON, || {
+        proxy
+            .client()
+            .command(&["PING"])
+            .ok()
+            .filter(|reply| reply.error().is_none())
+    });
+    assert!(
+        admitted.is_some(),
+        "a place that became free was not given away"
+    );
+}
+
+fn hold() -> String {
+    format!("hold = \"{}ms\"\n", HOLD.as_millis())
+}
+
+/// The command gets `-MASTERDOWN` not before the hold has passed, and not much later.
+fn refused_in_time(client: &mut Client, args: &[&str]) {
+    let asked = Instant::now();
+    let reply = say(client, args);
+    let after = asked.elapsed();
+    let line = reply.error().unwrap_or_default();
+    assert!(
+        line.starts_with("MASTERDOWN switchman: "),
+        "{args:?}: {reply:?}"
+    );
+    assert!(line.contains("not sent"), "{line}");
+    assert!(
+        after + Duration::from_millis(50) >= HOLD,
+        "{args:?} refused after {after:?}"
+    );
+    assert!(
+        after < HOLD + Duration::from_secs(2),
+        "{args:?} refused after {after:?}"
+    );
+}

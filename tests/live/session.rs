@@ -1,0 +1,359 @@
+//! One client's session: databases, logins, protocols, names, endings.
+
+use std::time::Duration;
+
+use switchman::demo::client::{Client, ClientError, Reply};
+use switchman::demo::deployment::Plan;
+
+use crate::lab::{Lab, SOON, error, ok, say};
+use crate::proxy::Launch;
+
+#[test]
+fn ping_and_echo_answer_as_redis_does() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        assert_eq!(
+            say(&mut client, &["PING"]),
+            Reply::Simple("PONG".to_owned())
+        );
+        assert_eq!(say(&mut client, &["ping", "hello"]), Reply::bulk("hello"));
+        assert_eq!(say(&mut client, &["ECHO", ""]), Reply::bulk(""));
+    });
+}
+
+#[test]
+fn sixteen_databases_are_sixteen_places() {
+    Lab::small().both(|door| {
+        let mut clients: Vec<Client> = (0..16).map(|_| door.client()).collect();
+        for (index, client) in clients.iter_mut().enumerate() {
+            let index = index.to_string();
+            ok(client, &["SELECT", &index]);
+            ok(client, &["SET", "k", &index]);
+        }
+        for (index, client) in clients.iter_mut().enumerate() {
+            assert_eq!(say(client, &["GET", "k"]), Reply::bulk(&index.to_string()));
+            assert_eq!(say(client, &["DBSIZE"]), Reply::Int(1));
+        }
+        let mut client = door.client();
+        let pipeline: Vec<Vec<String>> = (0..16)
+            .flat_map(|index| [format!("SELECT {index}"), "GET k".to_owned()])
+            .map(|line| line.split(' ').map(str::to_owned).collect())
+            .collect();
+        let replies = client.pipeline(&pipeline).unwrap();
+        for (index, pair) in replies.chunks(2).enumerate() {
+            assert_eq!(pair, [Reply::ok(), Reply::bulk(&index.to_string())]);
+        }
+        let range = error("ERR DB index is out of range");
+        assert_eq!(say(&mut client, &["SELECT", "16"]), range);
+        assert_eq!(
+            say(&mut client, &["GET", "k"]),
+            Reply::bulk("15"),
+            "still in database 15"
+        );
+    });
+}
+
+#[test]
+fn a_password_is_asked_for_and_checked_by_redis() {
+    let plan = Plan {
+        password: Some("right".to_owned()),
+        ..Lab::small_plan()
+    };
+    let lab = Lab::start(&plan);
+    let mut launch = Launch::before(&lab);
+    launch
+        .env("SWITCHMAN_PASSWORD", "right")
+        .env("SWITCHMAN_CONSISTENCY", "master");
+    let no_auth = error("NOAUTH Authentication required.");
+    let wrong = error("WRONGPASS invalid username-password pair or user is disabled.");
+    lab.both_through(&launch, |door| {
+        let mut client = door.client();
+        assert_eq!(say(&mut client, &["GET", "k"]), no_auth);
+        assert_eq!(say(&mut client, &["PING"]), no_auth);
+        assert_eq!(say(&mut client, &["AUTH", "wrong"]), wrong);
+        assert_eq!(say(&mut client, &["GET", "k"]), no_auth);
+        ok(&mut client, &["AUTH", "right"]);
+        ok(&mut client, &["SET", "k", "v"]);
+        assert_eq!(say(&mut client, &["GET", "k"]), Reply::bulk("v"));
+        assert_eq!(say(&mut client, &["AUTH", "default", "wrong"]), wrong);
+        assert_eq!(
+            say(&mut client, &["GET", "k"]),
+            Reply::bulk("v"),
+            "the old login holds"
+        );
+
+        assert_eq!(
+            say(&mut client, &["RESET"]),
+            Reply::Simple("RESET".to_owned())
+        );
+        assert_eq!(say(&mut client, &["GET", "k"]), no_auth);
+        assert_eq!(
+            say(&mut door.client(), &["GET", "k"]),
+            no_auth,
+            "logins are not shared"
+        );
+    });
+}
+
+#[test]
+fn acl_users_may_do_what_redis_lets_them() {
+    let users = [
+        "user app on >secret ~app:* &* +@all",
+        "user viewer on >look ~* &* +@read +ping",
+    ];
+    let plan = Plan {
+        node_config: users.map(str::to_owned).to_vec(),
+        ..Lab::small_plan()
+    };
+    Lab::start(&plan).both(|door| {
+        let (mut app, mut viewer) = (door.client(), door.client());
+        let wrong = error("WRONGPASS invalid username-password pair or user is disabled.");
+        assert_eq!(say(&mut app, &["AUTH", "app", "look"]), wrong);
+        ok(&mut app, &["AUTH", "app", "secret"]);
+        ok(&mut viewer, &["AUTH", "viewer", "look"]);
+        assert_eq!(say(&mut app, &["ACL", "WHOAMI"]), Reply::bulk("app"));
+
+        ok(&mut app, &["SET", "app:k", "v"]);
+        let refused = say(&mut app, &["SET", "other", "v"]);
+        assert!(
+            refused
+                .error()
+                .is_some_and(|line| line.starts_with("NOPERM")),
+            "{refused:?}"
+        );
+        assert_eq!(say(&mut viewer, &["GET", "app:k"]), Reply::bulk("v"));
+        let refused = say(&mut viewer, &["SET", "app:k", "w"]);
+        assert!(
+            refused
+                .error()
+                .is_some_and(|line| line.starts_with("NOPERM")),
+            "{refused:?}"
+        );
+        ok(&mut door.client(), &["SET", "other", "by the default user"]);
+    });
+}
+
+#[test]
+fn hello_switches_the_protocol_and_reset_switches_back() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        let two = say(&mut client, &["HELLO", "2"]);
+        assert_eq!(names(two.items()), HELLO_FIELDS, "{two:?}");
+        let Reply::Map(pairs) = say(&mut client, &["HELLO", "3", "SETNAME", "three"]) else {
+            panic!("HELLO 3 gives a map")
+        };
+        let keys: Vec<String> = pairs.iter().filter_map(|(key, _)| key.text()).collect();
+        assert_eq!(keys, HELLO_FIELDS);
+        let map = Reply::Map(pairs);
+        assert_eq!(map.field("proto"), Some(&Reply::Int(3)));
+        assert_eq!(map.field("role"), Some(&Reply::bulk("master")));
+        assert_eq!(map.field("mode"), Some(&Reply::bulk("standalone")));
+
+        say(&mut client, &["HSET", "h", "f", "v"]);
+        say(&mut client, &["ZADD", "z", "1.5", "m"]);
+        let hash = Reply::Map(vec![(Reply::bulk("f"), Reply::bulk("v"))]);
+        assert_eq!(say(&mut client, &["HGETALL", "h"]), hash);
+        assert_eq!(
+            say(&mut client, &["ZSCORE", "z", "m"]),
+            Reply::Double("1.5".to_owned())
+        );
+        assert_eq!(
+            say(&mut client, &["CLIENT", "GETNAME"]),
+            Reply::bulk("three")
+        );
+        assert_eq!(
+            say(&mut client, &["HELLO", "4"]),
+            error("NOPROTO unsupported protocol version")
+        );
+
+        assert_eq!(
+            say(&mut client, &["RESET"]),
+            Reply::Simple("RESET".to_owned())
+        );
+        let flat = Reply::Array(vec![Reply::bulk("f"), Reply::bulk("v")]);
+        assert_eq!(say(&mut client, &["HGETALL", "h"]), flat);
+        assert_eq!(say(&mut client, &["ZSCORE", "z", "m"]), Reply::bulk("1.5"));
+        assert_eq!(say(&mut client, &["CLIENT", "GETNAME"]), Reply::Null);
+    });
+}
+
+#[test]
+fn names_and_ids_belong_to_one_client() {
+    Lab::small().both(|door| {
+        let (mut one, mut two) = (door.client(), door.client());
+        ok(&mut one, &["CLIENT", "SETNAME", "one"]);
+        assert_eq!(say(&mut one, &["CLIENT", "GETNAME"]), Reply::bulk("one"));
+        assert_eq!(say(&mut two, &["CLIENT", "GETNAME"]), Reply::Null);
+        let id = |client: &mut Client| say(client, &["CLIENT", "ID"]).int().unwrap();
+        let (first, second) = (id(&mut one), id(&mut two));
+        assert!(first > 0 && second > first, "{first} and {second}");
+        assert_eq!(id(&mut one), first);
+
+        let spaces =
+            error("ERR Client names cannot contain spaces, newlines or special characters.");
+        assert_eq!(say(&mut one, &["CLIENT", "SETNAME", "a b"]), spaces);
+        // Redis answers SETINFO from 7.2 on; libraries send it first and must get some answer.
+        let info = say(&mut one, &["CLIENT", "SETINFO", "LIB-NAME", "lib"]);
+        let unknown = "ERR unknown subcommand 'SETINFO'. Try CLIENT HELP.";
+        assert!(info == Reply::ok() || info == error(unknown), "{info:?}");
+    });
+}
+
+#[test]
+fn quit_answers_and_closes() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        client.send_raw(b"PING\r\nQUIT\r\nSET k v\r\n").unwrap();
+        assert_eq!(client.drain().unwrap(), b"+PONG\r\n+OK\r\n");
+        assert_eq!(
+            say(&mut door.client(), &["GET", "k"]),
+            Reply::Null,
+            "nothing after QUIT"
+        );
+    });
+}
+
+#[test]
+fn blpop_is_served_at_once_or_woken_or_times_out() {
+    let lab = Lab::small();
+    lab.both(|door| {
+        let (mut popper, mut pusher) = (door.client(), door.client());
+        say(&mut pusher, &["RPUSH", "list", "a"]);
+        let taken = |value: &str| Reply::Array(vec![Reply::bulk("list"), Reply::bulk(value)]);
+        assert_eq!(say(&mut popper, &["BLPOP", "list", "5"]), taken("a"));
+
+        assert_eq!(
+            say(&mut popper, &["BLPOP", "list", "0.1"]),
+            Reply::NullArray
+        );
+
+        popper.send(&["BLPOP", "list", "5"]).unwrap();
+        popper.send(&["PING"]).unwrap();
+        wait_until_blocked(&lab, 1);
+        assert_eq!(say(&mut pusher, &["RPUSH", "list", "b"]), Reply::Int(1));
+        assert_eq!(popper.receive().unwrap(), taken("b"));
+        assert_eq!(popper.receive().unwrap(), Reply::Simple("PONG".to_owned()));
+    });
+}
+
+#[test]
+fn a_client_that_leaves_while_blocked_takes_nothing_with_it() {
+    let lab = Lab::small();
+    lab.both(|door| {
+        let mut popper = door.client();
+        popper.send(&["BLPOP", "list", "0"]).unwrap();
+        wait_until_blocked(&lab, 1);
+        drop(popper);
+        wait_until_blocked(&lab, 0);
+        let mut pusher = door.client();
+        say(&mut pusher, &["RPUSH", "list", "a"]);
+        assert_eq!(say(&mut pusher, &["LLEN", "list"]), Reply::Int(1));
+    });
+}
+
+#[test]
+fn subscribers_of_both_protocols_hear_what_is_published() {
+    Lab::small().both(|door| {
+        let (mut old, mut new, mut publisher) = (door.client(), door.client(), door.client());
+        let parts =
+            |kind: &str, name: &str, last: Reply| vec![Reply::bulk(kind), Reply::bulk(name), last];
+        assert!(say(&mut new, &["HELLO", "3"]).field("proto").is_some());
+        let confirmed = say(&mut old, &["SUBSCRIBE", "news"]);
+        assert_eq!(
+            confirmed,
+            Reply::Array(parts("subscribe", "news", Reply::Int(1)))
+        );
+        let confirmed = say(&mut new, &["PSUBSCRIBE", "n*"]);
+        assert_eq!(
+            confirmed,
+            Reply::Push(parts("psubscribe", "n*", Reply::Int(1)))
+        );
+
+        let before = publisher.command(&["PUBLISH", "news", "hello"]).unwrap();
+        assert_eq!(before, Reply::Int(2));
+        let heard = parts("message", "news", Reply::bulk("hello"));
+        assert_eq!(old.receive().unwrap(), Reply::Array(heard));
+        let mut heard = parts("pmessage", "n*", Reply::bulk("news"));
+        heard.push(Reply::bulk("hello"));
+        assert_eq!(new.receive().unwrap(), Reply::Push(heard));
+
+        let refused = say(&mut old, &["GET", "k"]);
+        assert_eq!(
+            refused,
+            error(
+                "ERR Can't execute 'get': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+                 RESET are allowed in this context"
+            )
+        );
+        assert_eq!(
+            say(&mut new, &["GET", "k"]),
+            Reply::Null,
+            "RESP3 may ask anything"
+        );
+        let pong = Reply::Array(vec![Reply::bulk("pong"), Reply::bulk("")]);
+        assert_eq!(say(&mut old, &["PING"]), pong);
+        let left = say(&mut old, &["UNSUBSCRIBE"]);
+        assert_eq!(
+            left,
+            Reply::Array(parts("unsubscribe", "news", Reply::Int(0)))
+        );
+        assert_eq!(say(&mut old, &["GET", "k"]), Reply::Null);
+        assert_eq!(
+            say(&mut publisher, &["PUBLISH", "other", "x"]),
+            Reply::Int(0)
+        );
+    });
+}
+
+#[test]
+fn a_listener_on_a_unix_socket_serves_the_same() {
+    let lab = Lab::small();
+    let path = lab.dir().join("switchman.sock");
+    let mut launch = Launch::before(&lab);
+    launch.arg("--listen", &format!("unix:{}", path.display()));
+    launch.env("SWITCHMAN_CONSISTENCY", "master");
+    let proxy = launch.start();
+    let mut local = Client::connect_unix(&path, SOON).unwrap();
+    ok(&mut local, &["SET", "k", "v"]);
+    assert_eq!(say(&mut proxy.client(), &["GET", "k"]), Reply::bulk("v"));
+    drop(proxy);
+    assert!(!path.exists(), "the socket's file goes with its listener");
+}
+
+#[test]
+fn a_silent_client_is_left_alone() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        client.wait_at_most(Duration::from_millis(300)).unwrap();
+        assert!(matches!(client.receive(), Err(ClientError::Timeout)));
+        client.wait_at_most(SOON).unwrap();
+        assert_eq!(
+            say(&mut client, &["PING"]),
+            Reply::Simple("PONG".to_owned())
+        );
+    });
+}
+
+const HELLO_FIELDS: [&str; 7] = [
+    "server", "version", "proto", "id", "mode", "role", "modules",
+];
+
+fn names(items: &[Reply]) -> Vec<String> {
+    items
+        .chunks(2)
+        .filter_map(|pair| pair.first()?.text())
+        .collect()
+}
+
+fn wait_until_blocked(lab: &Lab, clients: usize) {
+    let want = clients.to_string();
+    let blocked = switchman::demo::process::wait_for(SOON, || {
+        lab.node(0)
+            .info("clients", "blocked_clients")
+            .filter(|blocked| *blocked == want)
+    });
+    assert!(
+        blocked.is_some(),
+        "never {clients} clients blocked at the master"
+    );
+}
