@@ -152,9 +152,10 @@ fn peer(peer: &Value, state: &str) -> String {
 
 fn failover(failover: &Value) -> String {
     format!(
-        "{} {}: {} -> {} in {} s, {} held, {} uncertain",
+        "{} {} ({}): {} -> {} in {} s, {} held, {} uncertain",
         word(&failover["started_at"]),
         word(&failover["outcome"]),
+        word(&failover["cause"]),
         word(&failover["old_master"]),
         word(&failover["new_master"]),
         word(&failover["took_seconds"]),

@@ -24,19 +24,31 @@ pub struct ClientLimit {
 pub fn client_limit(wanted: Option<usize>, links: usize) -> ClientLimit {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let raised = rustix::process::Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
         if setrlimit(Resource::Nofile, raised).is_ok() {
             limit = getrlimit(Resource::Nofile);
         }
     }
     let Some(files) = limit.current else {
-        return ClientLimit { clients: wanted.unwrap_or(UNLIMITED), files: None };
+        return ClientLimit {
+            clients: wanted.unwrap_or(UNLIMITED),
+            files: None,
+        };
     };
     let links = u64::try_from(links).unwrap_or(u64::MAX);
     // Links must not eat the clients' files where few are allowed at all.
-    let left = files.saturating_sub(RESERVED).saturating_sub(links.min(files / 4)).max(1);
+    let left = files
+        .saturating_sub(RESERVED)
+        .saturating_sub(links.min(files / 4))
+        .max(1);
     let left = usize::try_from(left).unwrap_or(usize::MAX);
-    ClientLimit { clients: wanted.map_or(left, |wanted| wanted.min(left)), files: Some(files) }
+    ClientLimit {
+        clients: wanted.map_or(left, |wanted| wanted.min(left)),
+        files: Some(files),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod action;
 mod event;
 mod incident;
+mod machine;
 mod names;
 mod report;
 mod settings;
@@ -14,6 +15,7 @@ mod view;
 pub use action::{Action, Note};
 pub use event::Event;
 pub use incident::{Cause, INCIDENTS_MAX, Incident, MARKS_MAX, Mark, Outcome, Recorder, Witness};
+pub use machine::Machine;
 pub use names::{Names, is_name};
 pub use report::{Report, ReportKind};
 pub use settings::{Hold, Settings, Source, Timings};

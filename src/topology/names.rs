@@ -36,6 +36,15 @@ impl Names {
         };
     }
 
+    /// Takes what a Sentinel says of the process at `addr`; its own word counts more.
+    pub fn learn_run_id_if_unknown(&mut self, addr: &NodeAddr, run_id: Option<&str>) {
+        if let Some(run_id) = run_id {
+            self.run_ids
+                .entry(addr.clone())
+                .or_insert_with(|| run_id.to_owned());
+        }
+    }
+
     /// Forgets every host and address for which `keep` has no use.
     pub fn retain(&mut self, keep_host: impl Fn(&str) -> bool, keep: impl Fn(&NodeAddr) -> bool) {
         self.ips.retain(|host, _| keep_host(host));
@@ -47,8 +56,9 @@ impl Names {
         if one == other {
             return true;
         }
-        if let (Some(one), Some(other)) = (self.run_ids.get(one), self.run_ids.get(other)) {
-            return one == other;
+        let run_id = self.run_ids.get(one);
+        if run_id.is_some() && run_id == self.run_ids.get(other) {
+            return true;
         }
         let others = self.ips_of(other.host());
         one.port() == other.port() && self.ips_of(one.host()).iter().any(|ip| others.contains(ip))
@@ -103,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_decides_where_it_is_known() {
+    fn one_process_behind_two_addresses_is_one_node() {
         let mut names = Names::new();
         let (inner, outer) = (addr("10.0.0.1:6379"), addr("203.0.113.5:7001"));
         names.learn_run_id(&inner, Some("f00d"));

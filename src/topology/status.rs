@@ -148,9 +148,14 @@ pub struct SentinelStatus {
 /// State of the subscription to one Sentinel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Subscription {
-    /// Not subscribed: not yet, or lost with these words.
+    /// Not subscribed yet.
     #[default]
     Off,
+    /// Not subscribed any more, or in vain.
+    Lost {
+        /// Why.
+        why: String,
+    },
     /// Subscribed.
     On,
     /// Subscribing is not allowed; events are found by polling only.

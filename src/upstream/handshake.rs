@@ -123,7 +123,9 @@ impl Failure {
                 ConnectStage::Dns => Label::Dns,
                 ConnectStage::Tcp => Label::Tcp,
             },
-            Self::Refused { stage: Stage::Auth, .. } => Label::Auth,
+            Self::Refused {
+                stage: Stage::Auth, ..
+            } => Label::Auth,
             _ => Label::Handshake,
         }
     }
@@ -136,17 +138,33 @@ impl Failure {
 pub async fn open(plan: &Plan, settings: &Settings) -> Result<Opened, Failure> {
     let stream = net::connect(&plan.node, settings.connect_timeout).await?;
     let limit = settings.handshake_timeout;
-    let mut talk = Talk { stream, input: Vec::new() };
+    let mut talk = Talk {
+        stream,
+        input: Vec::new(),
+    };
     match timeout(limit, shake_hands(plan, &mut talk)).await {
-        Ok(Ok(hello)) => Ok(Opened { stream: talk.stream, hello }),
+        Ok(Ok(hello)) => Ok(Opened {
+            stream: talk.stream,
+            hello,
+        }),
         Ok(Err(failure)) => Err(failure),
-        Err(_elapsed) => Err(Failure::TimedOut { node: plan.node.clone(), limit }),
+        Err(_elapsed) => Err(Failure::TimedOut {
+            node: plan.node.clone(),
+            limit,
+        }),
     }
 }
 
 async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Failure> {
-    let broken = |source| Failure::Broken { node: plan.node.clone(), source };
-    let refused = |stage, line| Failure::Refused { node: plan.node.clone(), stage, line };
+    let broken = |source| Failure::Broken {
+        node: plan.node.clone(),
+        source,
+    };
+    let refused = |stage, line| Failure::Refused {
+        node: plan.node.clone(),
+        stage,
+        line,
+    };
     if let Some(auth) = &plan.auth {
         talk.stream.write_all(auth).await.map_err(broken)?;
         let reply = talk.reply().await.map_err(broken)?;
@@ -169,13 +187,21 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Fa
 
     let hello = talk.reply().await.map_err(broken)?;
     let named = talk.reply().await.map_err(broken)?;
-    let selected = if select { Some(talk.reply().await.map_err(broken)?) } else { None };
+    let selected = if select {
+        Some(talk.reply().await.map_err(broken)?)
+    } else {
+        None
+    };
     let role = talk.reply().await.map_err(broken)?;
     if role.starts_with(b"-NOAUTH") {
         return Err(refused(Stage::Auth, role));
     }
     check_ready(&plan.node, [&named, &role])?;
-    let hello = if hello.starts_with(b"-") { Err(hello) } else { Ok(hello) };
+    let hello = if hello.starts_with(b"-") {
+        Err(hello)
+    } else {
+        Ok(hello)
+    };
     if let (Err(line), Protocol::Resp3) = (&hello, plan.protocol) {
         return Err(refused(Stage::Handshake, line.clone()));
     }
@@ -195,7 +221,10 @@ fn check_ready(node: &NodeAddr, replies: [&[u8]; 2]) -> Result<(), Failure> {
         None => Ok(()),
         Some(reply) => {
             let line = String::from_utf8_lossy(reply).trim_end().to_owned();
-            Err(Failure::NotReady { node: node.clone(), line })
+            Err(Failure::NotReady {
+                node: node.clone(),
+                line,
+            })
         }
     }
 }
@@ -211,7 +240,10 @@ fn check_role(plan: &Plan, reply: &[u8]) -> Result<(), Failure> {
     if fits || reply.starts_with(b"-") {
         Ok(())
     } else {
-        Err(Failure::WrongRole { node: plan.node.clone(), expected: plan.expected })
+        Err(Failure::WrongRole {
+            node: plan.node.clone(),
+            expected: plan.expected,
+        })
     }
 }
 
@@ -233,7 +265,9 @@ impl Talk {
             let scan = if rest.is_empty() {
                 Scan::Partial { len: 0, missing: 1 }
             } else {
-                scanner.scan(rest).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
+                scanner
+                    .scan(rest)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
             };
             match scan {
                 Scan::Complete { len, kind } => {
