@@ -33,7 +33,7 @@ pub struct Status {
     /// All Sentinels, configured and learned.
     pub sentinels: Vec<SentinelStatus>,
     /// The last incidents, oldest first.
-    pub incidents: Vec<Incident>,
+    pub incidents: Vec<Arc<Incident>>,
     /// Switches to another master since the start.
     pub switches_completed: u64,
     /// Holds that ended with the old master since the start.

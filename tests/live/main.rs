@@ -19,5 +19,6 @@ mod outage;
 mod proxy;
 mod routing;
 mod session;
+mod topology;
 mod transactions;
 mod transparency;
