@@ -8,9 +8,8 @@
 //!
 //! `/api/v1/failovers`: `failovers[]`, the newest first, with `master_name`, `started_at`
 //! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `cause`, `old_master`,
-//! `new_master`, `took_seconds`,
-//! `held_requests`, `uncertain_requests`, `events[]` (`at_ms`, negative
-//! before the first sign, and `what`).
+//! `new_master`, `took_seconds`, `held_requests`, `uncertain_requests`, `events[]` (`at_ms`,
+//! negative before the first sign, and `what`).
 
 use std::time::Duration;
 

@@ -73,6 +73,15 @@ pub fn parse(
     })
 }
 
+/// The environment of this process. A value that is no UTF-8 shows its faulty parts as `U+FFFD`,
+/// and is refused for it if it matters.
+pub fn environment() -> Vec<(String, String)> {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
+}
+
 impl Misuse {
     /// Prints the message or the help, and gives the exit code.
     pub fn report(&self) -> ExitCode {
