@@ -6,8 +6,10 @@
 //!   Unknown ───────────────────────────────────────► Stable(A) ◄───────────────────┐
 //!   (asks all Sentinels;                             writes flow to A              │
 //!    commands are held)                                 │                          │
-//!                                                       │ a cause to hold          │ no cause any more,
-//!                                                       ▼                          │ A proven after the
+//!                                                       │ a cause to hold          │ no cause any
+//!                                                       more,
+//!                                                       ▼                          │ A proven
+//!                                                       after the
 //!                  B named at a newer epoch,        Switching(A) ──────────────────┘ last sign, Sentinels
 //!                  B proven, A quiet or overdue     writes are held                  confirm A
 //!   Stable(B) ◄──────────────────────────────────────── asks everybody, fast
