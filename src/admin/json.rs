@@ -7,8 +7,9 @@
 //! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`, `last_failover` (or null).
 //!
 //! `/api/v1/failovers`: `failovers[]`, the newest first, with `master_name`, `started_at`
-//! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `old_master`, `new_master`, `took_seconds`,
-//! `held_requests`, `uncertain_requests`, `events[]` (`at_seconds`, `what`).
+//! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `cause`, `old_master`,
+//! `new_master`, `took_seconds`, `held_requests`, `uncertain_requests`, `events[]` (`at_ms`,
+//! negative before the first sign, and `what`).
 
 use std::time::Duration;
 
@@ -84,13 +85,14 @@ fn incident(master_name: &str, incident: &Incident) -> Value {
         "master_name": master_name,
         "started_at": humantime::format_rfc3339_millis(incident.started_at).to_string(),
         "outcome": incident.outcome.word(),
+        "cause": incident.cause,
         "old_master": incident.old_master,
         "new_master": incident.new_master,
         "took_seconds": seconds(incident.took),
         "held_requests": incident.held_requests,
         "uncertain_requests": incident.uncertain_requests,
         "events": events
-            .map(|event| json!({ "at_seconds": seconds(event.at), "what": event.what }))
+            .map(|event| json!({ "at_ms": event.at_ms, "what": event.what }))
             .collect::<Vec<_>>(),
     })
 }
@@ -134,10 +136,10 @@ mod tests {
             last,
             json!({
                 "master_name": "mymaster", "started_at": "2023-11-14T22:13:20.250Z",
-                "outcome": "completed", "old_master": "redis-2:6379",
+                "outcome": "completed", "cause": "manual failover", "old_master": "redis-2:6379",
                 "new_master": "redis-1:6379", "took_seconds": 1.1, "held_requests": 42,
                 "uncertain_requests": 1,
-                "events": [{ "at_seconds": 0.007, "what": "+try-failover" }],
+                "events": [{ "at_ms": 7, "what": "+try-failover" }],
             })
         );
     }

@@ -165,8 +165,9 @@ impl Page {
             when,
             "</summary><ol>",
         );
+        self.text("<li>", &incident.cause, "</li>");
         for event in &incident.events {
-            self.text("<li>", span(event.at), "");
+            self.text("<li>", format_args!("{:+} ms", event.at_ms), "");
             self.text(" ", &event.what, "</li>");
         }
         self.text(

@@ -102,6 +102,8 @@ pub struct Incident {
     pub started_at: SystemTime,
     /// How it ended.
     pub outcome: Outcome,
+    /// What made Switchman hold writes, in a few words.
+    pub cause: String,
     /// The master at the first sign.
     pub old_master: Option<String>,
     /// The master at the end.
@@ -130,8 +132,8 @@ pub enum Outcome {
 /// One thing that happened during a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Time since the first sign.
-    pub at: Duration,
+    /// Milliseconds since the first sign; negative for what led to it.
+    pub at_ms: i64,
     /// What happened, in a few words.
     pub what: String,
 }
@@ -201,13 +203,14 @@ pub(super) mod tests {
         let incident = Incident {
             started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
             outcome: Outcome::Completed,
+            cause: "manual failover".to_owned(),
             old_master: Some("redis-2:6379".to_owned()),
             new_master: Some("redis-1:6379".to_owned()),
             took: Duration::from_millis(1100),
             held_requests: 42,
             uncertain_requests: 1,
             events: vec![Event {
-                at: Duration::from_millis(7),
+                at_ms: 7,
                 what: "+try-failover".to_owned(),
             }],
         };

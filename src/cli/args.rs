@@ -2,14 +2,17 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::EXIT_USAGE;
 use crate::config::Inputs;
 use crate::config::keys::{self, Key};
+use crate::demo::story::{Colour, DemoOptions};
 use crate::types::NodeAddr;
 
 /// What to do.
@@ -22,7 +25,7 @@ pub enum Command {
     /// Show what a running Switchman sees.
     Status(StatusArgs),
     /// Show a failover.
-    Demo,
+    Demo(DemoOptions),
 }
 
 /// Arguments of `status`.
@@ -66,8 +69,17 @@ pub fn parse(
                 Print::Table
             },
         }),
-        Subcommands::Demo => Command::Demo,
+        Subcommands::Demo(demo) => Command::Demo(demo.into_options()),
     })
+}
+
+/// The environment of this process. A value that is no UTF-8 shows its faulty parts as `U+FFFD`,
+/// and is refused for it if it matters.
+pub fn environment() -> Vec<(String, String)> {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
 }
 
 impl Misuse {
@@ -109,7 +121,37 @@ enum Subcommands {
     /// Show what a running Switchman sees.
     Status(Status),
     /// Start Redis nodes and Sentinels on loopback, Switchman before them, and show a failover.
-    Demo,
+    Demo(Demo),
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// Length of each scene in which nothing breaks
+    #[arg(long, value_name = "SECONDS", default_value_t = 4,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Show it in a hurry: scenes of one second
+    #[arg(long, conflicts_with = "seconds")]
+    fast: bool,
+    /// The Redis server to use; a bare name is looked for in PATH
+    #[arg(long, value_name = "FILE", default_value = "redis-server")]
+    redis_server: PathBuf,
+}
+
+impl Demo {
+    fn into_options(self) -> DemoOptions {
+        let seconds = if self.fast { 1 } else { self.seconds };
+        DemoOptions {
+            quiet: Duration::from_secs(seconds),
+            colour: if std::io::stdout().is_terminal() {
+                Colour::Always
+            } else {
+                Colour::Never
+            },
+            redis_server: self.redis_server,
+            ..DemoOptions::default()
+        }
+    }
 }
 
 #[derive(Debug, Args)]

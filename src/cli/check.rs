@@ -15,6 +15,7 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ExitCode> {
         }
         Err(errors) => {
             tell("error", &errors.problems);
+            tell("warning", &errors.warnings);
             Err(ExitCode::from(EXIT_USAGE))
         }
     }

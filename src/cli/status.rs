@@ -152,9 +152,10 @@ fn peer(peer: &Value, state: &str) -> String {
 
 fn failover(failover: &Value) -> String {
     format!(
-        "{} {}: {} -> {} in {} s, {} held, {} uncertain",
+        "{} {} ({}): {} -> {} in {} s, {} held, {} uncertain",
         word(&failover["started_at"]),
         word(&failover["outcome"]),
+        word(&failover["cause"]),
         word(&failover["old_master"]),
         word(&failover["new_master"]),
         word(&failover["took_seconds"]),
@@ -209,6 +210,7 @@ mod tests {
                 "clients": 5, "held_clients": 2,
                 "last_failover": {
                     "started_at": "2023-11-14T22:13:20.250Z", "outcome": "completed",
+                    "cause": "+odown",
                     "old_master": "a:1", "new_master": "b:1", "took_seconds": 1.1,
                     "held_requests": 42, "uncertain_requests": 1,
                 },
@@ -225,7 +227,7 @@ mod tests {
                 "  master        redis-1:6379             in use",
                 "  replica       r:1                      not in use: ?[2J",
                 "  sentinel      s:26379                  down: refused",
-                "  last failover 2023-11-14T22:13:20.250Z completed: a:1 -> b:1 in 1.1 s, \
+                "  last failover 2023-11-14T22:13:20.250Z completed (+odown): a:1 -> b:1 in 1.1 s, \
                  42 held, 1 uncertain",
             ]
         );

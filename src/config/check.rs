@@ -93,7 +93,7 @@ pub(super) fn check(
                 effective,
             })
         }
-        _ => Err(ConfigErrors { problems }),
+        _ => Err(ConfigErrors { problems, warnings }),
     }
 }
 

@@ -62,7 +62,10 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigErrors> {
                     findings.problems.extend(problems);
                     layers.file = Some(file);
                 }
-                Err(problems) => return Err(ConfigErrors { problems }),
+                Err(problems) => {
+                    let warnings = findings.warnings;
+                    return Err(ConfigErrors { problems, warnings });
+                }
             },
             Err(error) => {
                 let problem = format!("cannot read {}: {error}", path.display());

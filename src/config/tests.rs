@@ -297,6 +297,28 @@ fn what_looks_like_a_mistake_is_a_warning() {
 }
 
 #[test]
+fn a_misspelt_variable_is_told_beside_what_it_causes() {
+    let env = vec![("SWITCHMAN_SENTINEL".to_owned(), "a".to_owned())];
+    let errors = load(&Inputs {
+        env,
+        ..Inputs::default()
+    })
+    .unwrap_err();
+    assert!(
+        errors.problems[0]
+            .to_string()
+            .contains("neither a Sentinel"),
+        "{errors}"
+    );
+    assert!(
+        errors.warnings[0]
+            .to_string()
+            .contains("SWITCHMAN_SENTINELS"),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let inputs = Inputs {
         config: Some("/no/such/file".into()),

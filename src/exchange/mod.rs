@@ -132,9 +132,14 @@ impl Exchange {
         }
     }
 
-    /// What is counted for a group, for the worker to publish.
+    /// What is counted for a group, for the worker to publish; its gauges are brought up to date.
     pub fn counts(&mut self, group: GroupIndex) -> Option<&mut Counts> {
-        self.groups.get_mut(group).map(|group| &mut group.counts)
+        let group = self.groups.get_mut(group)?;
+        group.counts.held_clients = i64::try_from(group.held.len()).unwrap_or(i64::MAX);
+        for node in &group.nodes {
+            group.counts.at(node.index).in_flight = i64::from(node.in_flight);
+        }
+        Some(&mut group.counts)
     }
 
     /// Clients connected.

@@ -13,6 +13,8 @@
 
 mod core;
 mod links;
+mod publish;
 mod thread;
 
+pub use publish::{GroupGauges, Totals};
 pub use thread::{GroupFeed, Setup, Worker, WorkerHandle, start};

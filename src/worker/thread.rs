@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::core::{Core, Shared};
+use super::publish::{GroupGauges, Publisher};
 use crate::command::Table;
 use crate::downstream::{Door, NewClient};
 use crate::exchange::{self, Exchange, GroupSettings};
-use crate::telemetry::WorkerMetrics;
+use crate::telemetry::{WorkerBusy, WorkerMetrics};
 use crate::topology::{Report, Snapshot};
 use crate::types::Time;
 use crate::upstream;
@@ -48,6 +49,8 @@ pub struct Setup {
     pub next_client: Arc<AtomicU64>,
     /// Chance.
     pub seed: u64,
+    /// Where its busy time is published.
+    pub busy: WorkerBusy,
 }
 
 /// What a worker hears of one group.
@@ -63,6 +66,8 @@ pub struct GroupFeed {
     pub reports: mpsc::Sender<Report>,
     /// Where its counts are published.
     pub metrics: WorkerMetrics,
+    /// And shown.
+    pub gauges: Arc<GroupGauges>,
 }
 
 /// What the rest of the process holds of a worker.
@@ -151,22 +156,23 @@ async fn serve(
         started,
         next_client,
         seed,
+        busy,
     } = setup;
     let policies = groups.iter().map(|feed| feed.settings.clone()).collect();
     let reports = groups.iter().map(|feed| feed.reports.clone()).collect();
     let exchange = Exchange::new(exchange, policies, seed);
     let core = Core::new(exchange, worker, upstream, (started, count), reports);
-    let mut metrics = Vec::new();
+    let mut publisher = Publisher::new(busy);
     for (index, feed) in groups.into_iter().enumerate() {
-        metrics.push(feed.metrics);
+        publisher.add(feed.metrics, feed.gauges);
         spawn_local(follow_snapshots(Rc::clone(&core), index, feed.snapshots));
         spawn_local(follow_commands(Rc::clone(&core), index, feed.commands));
     }
     let accepting = spawn_local(accept(Rc::clone(&core), clients, next_client));
-    let metrics = Rc::new(RefCell::new(metrics));
+    let publisher = Rc::new(RefCell::new(publisher));
     spawn_local(tick(
         Rc::clone(&core),
-        Rc::clone(&metrics),
+        Rc::clone(&publisher),
         Arc::clone(&life.beat),
     ));
 
@@ -180,7 +186,9 @@ async fn serve(
     };
     let _ = timeout(drain, empty).await;
     let late = core.borrow().exchange.client_count();
-    publish(&core, &metrics);
+    publisher
+        .borrow_mut()
+        .publish(&mut core.borrow_mut().exchange);
     if late > 0 {
         warn!(
             worker,
@@ -241,7 +249,7 @@ async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>, ids: Arc<A
 }
 
 /// Times, counts and signs of life.
-async fn tick(core: Shared, metrics: Rc<RefCell<Vec<WorkerMetrics>>>, beat: Arc<AtomicU64>) {
+async fn tick(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU64>) {
     let mut published = Time::ZERO;
     loop {
         let pause = {
@@ -258,18 +266,11 @@ async fn tick(core: Shared, metrics: Rc<RefCell<Vec<WorkerMetrics>>>, beat: Arc<
         let now = core.borrow().now();
         if now.since(published) >= PUBLISH {
             published = now;
-            publish(&core, &metrics);
+            publisher
+                .borrow_mut()
+                .publish(&mut core.borrow_mut().exchange);
         }
         sleep(pause).await;
-    }
-}
-
-fn publish(core: &Shared, metrics: &RefCell<Vec<WorkerMetrics>>) {
-    let mut core = core.borrow_mut();
-    for (index, metrics) in metrics.borrow_mut().iter_mut().enumerate() {
-        if let Some(counts) = core.exchange.counts(index) {
-            metrics.publish(counts);
-        }
     }
 }
 

@@ -17,7 +17,7 @@ const WRITERS: usize = 8;
 /// Acknowledgements that each writer must have before the fault, and again after the switch.
 const ENOUGH: u64 = 200;
 
-/// Time from the fault to Sentinel's news of a new master: down-after 1 s, election, promotion.
+/// Time from the fault to Sentinel's news of a new master: down-after, election, promotion.
 const SWITCH_MAX: Duration = Duration::from_secs(8);
 
 /// Time that Sentinel takes at most to make a replica of a master that returns.

@@ -39,6 +39,7 @@ impl Lab {
         Plan {
             sentinels: 1,
             quorum: 1,
+            down_after: 2 * SOON,
             ..Plan::default()
         }
     }

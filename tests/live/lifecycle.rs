@@ -11,7 +11,7 @@ use switchman::demo::deployment::Plan;
 use switchman::demo::process::wait_for;
 
 use crate::lab::{Lab, SOON, ok, say};
-use crate::proxy::{Launch, run};
+use crate::proxy::{Launch, run, tcp_addr};
 
 #[test]
 fn sigterm_finishes_what_is_in_flight_and_exits_0() {
@@ -205,19 +205,8 @@ fn two_groups_are_served_by_one_process() {
     };
     let proxy = Launch::with_config(&one, &(group(&one) + &group(&two))).start();
     let of = |name: &str| {
-        let listening = wait_for(SOON, || {
-            proxy
-                .log()
-                .events("listening")
-                .into_iter()
-                .find(|event| event["master_name"] == name)
-        });
-        let addr = listening.unwrap()["listen.addr"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap();
-        Client::connect(addr, SOON).unwrap()
+        let named = |event: &Value| tcp_addr(event).filter(|_| event["master_name"] == name);
+        Client::connect(proxy.log().wait("listening", named), SOON).unwrap()
     };
     ok(&mut of(one.master_name()), &["SET", "k", "one"]);
     ok(&mut of(two.master_name()), &["SET", "k", "two"]);

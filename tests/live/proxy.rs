@@ -81,9 +81,8 @@ impl Launch {
     /// Starts it and waits until it listens.
     pub(crate) fn start(&self) -> Proxy {
         let mut proxy = self.spawn();
-        let listening = proxy.log.wait("listening", SOON);
-        proxy.listen = addr_in(&listening);
-        proxy.admin = addr_in(&proxy.log.wait("admin listening", SOON));
+        proxy.listen = proxy.log.wait("listening", tcp_addr);
+        proxy.admin = proxy.log.wait("admin listening", tcp_addr);
         proxy
     }
 
@@ -280,21 +279,22 @@ impl Log {
         self.lines().lines.join("\n")
     }
 
-    /// Waits for the first event with this message.
-    pub(crate) fn wait(&self, message: &str, timeout: Duration) -> Value {
-        let deadline = Instant::now() + timeout;
+    /// Waits for the first event with this message in which `find` finds something.
+    pub(crate) fn wait<T>(&self, message: &str, find: impl Fn(&Value) -> Option<T>) -> T {
+        let deadline = Instant::now() + SOON;
         let mut lines = self.lines();
         loop {
             let mut events = lines.lines.iter().filter_map(|line| event(line));
-            if let Some(event) = events.find(|event| event["message"] == message) {
-                return event;
+            let with_message = |event: Value| (event["message"] == message).then_some(event);
+            if let Some(found) = events.find_map(|event| find(&with_message(event)?)) {
+                return found;
             }
             drop(events);
             let left = deadline.saturating_duration_since(Instant::now());
             let text = || lines.lines.join("\n");
             assert!(
                 !left.is_zero(),
-                "no {message:?} within {timeout:?} in:\n{}",
+                "no {message:?} within {SOON:?} in:\n{}",
                 text()
             );
             assert!(
@@ -304,13 +304,6 @@ impl Log {
             );
             lines = self.0.1.wait_timeout(lines, left).unwrap().0;
         }
-    }
-
-    /// All events so far with this message.
-    pub(crate) fn events(&self, message: &str) -> Vec<Value> {
-        let lines = self.lines();
-        let events = lines.lines.iter().filter_map(|line| event(line));
-        events.filter(|event| event["message"] == message).collect()
     }
 
     /// The lines are as good as ever when a test has failed with them in hand.
@@ -338,8 +331,7 @@ fn event(line: &str) -> Option<Value> {
     Some(event.get("fields").cloned().unwrap_or(event))
 }
 
-fn addr_in(event: &Value) -> SocketAddr {
-    let addr = event["listen.addr"].as_str().unwrap();
-    addr.parse()
-        .unwrap_or_else(|_| panic!("{addr:?} is no TCP address"))
+/// The TCP address of a listener's event, `None` where it listens on a Unix socket.
+pub(crate) fn tcp_addr(event: &Value) -> Option<SocketAddr> {
+    event["listen.addr"].as_str()?.parse().ok()
 }
