@@ -121,6 +121,7 @@ impl Driver {
             } => {
                 machine.handle_node_failed(now, &from, failure, fastrand::u32(..));
             }
+            Input::NodeLost { from } => machine.handle_node_lost(now, &from),
             Input::Resolved { host, ips } => machine.handle_resolved(now, &host, ips),
         }
     }

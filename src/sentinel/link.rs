@@ -1,6 +1,7 @@
 //! Floor 2. One connection of ours to a Sentinel or a node: opened when needed, kept, given up.
 //! Knows the `redis` crate as a protocol, never as a dialler: streams and time limits are ours.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::AsyncConnectionConfig;
@@ -9,6 +10,7 @@ use redis::RedisConnectionInfo;
 use redis::RedisError;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::Span;
 
@@ -31,6 +33,7 @@ pub(super) struct Link {
     tasks: Tasks,
     connection: Option<MultiplexedConnection>,
     unanswered: u32,
+    ended: Arc<Notify>,
 }
 
 /// Why questions were not answered.
@@ -80,7 +83,13 @@ impl Link {
             tasks: tasks.clone(),
             connection: None,
             unanswered: 0,
+            ended: Arc::new(Notify::new()),
         }
+    }
+
+    /// Tells when a connection has ended, whether or not something was being asked.
+    pub(super) fn ended(&self) -> Arc<Notify> {
+        Arc::clone(&self.ended)
     }
 
     /// Sends `questions` in one write and returns one answer for each; an error reply is an answer.
@@ -130,8 +139,12 @@ impl Link {
         let open = MultiplexedConnection::new_with_config(&info, stream, config);
         match timeout(limit, open).await {
             Ok(Ok((connection, driver))) => {
-                // Ends with the connection.
-                self.tasks.spawn(Span::current(), driver);
+                let ended = self.ended();
+                // Ends with the connection, or with the peer's last word.
+                self.tasks.spawn(Span::current(), async move {
+                    driver.await;
+                    ended.notify_one();
+                });
                 Ok(connection)
             }
             Ok(Err(error)) if error.is_io_error() => Err(LinkError::Lost(error)),

@@ -42,6 +42,8 @@ pub(super) enum Input {
         from: NodeAddr,
         result: Result<NodeAnswer, NodeFailure>,
     },
+    /// A connection to a node has ended.
+    NodeLost { from: NodeAddr },
     /// A name was looked up.
     Resolved { host: String, ips: Vec<IpAddr> },
 }
@@ -119,14 +121,21 @@ impl Staff {
 
     /// An asker for `node`.
     pub(super) fn node(&self, node: &NodeAddr) -> Peer {
-        let mut probe = Probe::new(self.node_link(node));
+        let link = self.node_link(node);
+        let ended = link.ended();
+        let mut probe = Probe::new(link);
         let (peer, mut asked) = peer();
         let (inbox, from) = (self.inbox.clone(), node.clone());
         self.spawn(info_span!("node", %node), &peer.end, async move {
-            while let Some(()) = asked.recv().await {
-                let input = Input::Node {
-                    from: from.clone(),
-                    result: probe.ask().await,
+            loop {
+                // A question first: its answer says more than the end of the last connection.
+                let input = tokio::select! {
+                    biased;
+                    asked = asked.recv() => match asked {
+                        Some(()) => Input::Node { from: from.clone(), result: probe.ask().await },
+                        None => return,
+                    },
+                    () = ended.notified() => Input::NodeLost { from: from.clone() },
                 };
                 if inbox.send(input).await.is_err() {
                     return;

@@ -64,6 +64,15 @@ impl Names {
         one.port() == other.port() && self.ips_of(one.host()).iter().any(|ip| others.contains(ip))
     }
 
+    /// Whether both addresses can only be the same place: equal, or resolved to one and the same IP.
+    ///
+    /// A name that stands for several Sentinels (a headless Kubernetes service) is none of them.
+    pub fn same_place(&self, one: &NodeAddr, other: &NodeAddr) -> bool {
+        let ips = self.ips_of(one.host());
+        let same_ip = ips.len() == 1 && ips == self.ips_of(other.host());
+        one == other || (same_ip && one.port() == other.port())
+    }
+
     /// Whether `host` leads to this machine itself; `None` while it is not resolved.
     pub fn is_loopback(&self, host: &str) -> Option<bool> {
         let ips = self.ips_of(host);
@@ -123,6 +132,18 @@ mod tests {
         assert!(!names.same(&inner, &outer));
         names.learn_run_id(&outer, None);
         assert!(!names.same(&inner, &outer));
+    }
+
+    #[test]
+    fn a_name_for_many_is_the_place_of_none() {
+        let mut names = Names::new();
+        let (service, one) = (addr("sentinels:26379"), addr("10.0.1.1:26379"));
+        names.learn_ips("sentinels", vec!["10.0.1.1".parse().unwrap()]);
+        assert!(names.same_place(&service, &one));
+        let ips = ["10.0.1.1", "10.0.1.2"].map(|ip| ip.parse().unwrap());
+        names.learn_ips("sentinels", ips.to_vec());
+        assert!(!names.same_place(&service, &one));
+        assert!(names.same_place(&one, &one));
     }
 
     #[test]

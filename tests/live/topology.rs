@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::{Deployment, Plan};
 use switchman::demo::process::wait_for;
-use switchman::sentinel::{self, Settings, Source, Status};
+use switchman::sentinel::{self, Handle, Settings, Source, Status};
 use switchman::tasks::Tasks;
-use switchman::topology::{Phase, Report, ReportKind, Snapshot};
+use switchman::topology::{Phase, Report, ReportKind, SentinelStatus, Snapshot, Subscription};
 use switchman::types::{Credentials, MasterName, NodeAddr, Secret};
 
 use crate::lab::{Lab, SOON};
@@ -41,9 +41,7 @@ fn a_group_is_found_with_its_replicas_its_sentinels_and_its_commands() {
         status.sentinels.iter().filter(|it| it.up).count() == 3
     });
     assert_eq!(learned.sentinels.iter().filter(|it| it.seed).count(), 1);
-    let known = follower.commands.clone();
-    wait_for(SOON, || known.has_changed().ok().filter(|changed| *changed))
-        .expect("the commands of the master are read");
+    follower.wait_commands();
 }
 
 #[test]
@@ -75,6 +73,7 @@ fn a_killed_master_is_replaced_as_soon_as_sentinel_says_so() {
     });
     let follower = Follower::start(settings(&lab));
     follower.wait("the master", SOON, |it| it.replicas.len() == 2);
+    follower.wait_commands();
     let ear = Ear::open(&lab, follower.start);
     let killed = follower.elapsed();
     lab.node(0).kill().unwrap();
@@ -92,15 +91,7 @@ fn a_killed_master_is_replaced_as_soon_as_sentinel_says_so() {
     assert!(switched.at.saturating_sub(news) < Duration::from_millis(1_500));
     assert_eq!(held.snapshot.replicas.len(), 2, "reads go on");
     let status = follower.wait_status(SOON, |status| status.switches_completed == 1);
-    let incident = status.incidents.first().unwrap();
-    for mark in &incident.marks {
-        println!(
-            "{:>7} ms  {}  {}",
-            incident.offset_ms(mark),
-            mark.who,
-            mark.what
-        );
-    }
+    print_incident(&status);
     // The old one comes back as a master, and is not read from before it is a replica.
     lab.node(0).restart().unwrap();
     let back = node(&lab, 0);
@@ -130,6 +121,7 @@ fn a_planned_failover_holds_before_the_promotion_and_ends_with_it() {
     });
     let follower = Follower::start(settings(&lab));
     follower.wait("the master", SOON, |it| it.replicas.len() == 2);
+    follower.wait_commands();
     let ear = Ear::open(&lab, follower.start);
     lab.failover().unwrap();
     let held = follower.wait("the hold", SOON, is_holding);
@@ -157,7 +149,9 @@ fn a_planned_failover_holds_before_the_promotion_and_ends_with_it() {
     assert!(switched.snapshot.epoch > held.snapshot.epoch);
     follower.wait("the replicas", 4 * SWITCH_MAX, |it| it.replicas.len() == 2);
     assert_eq!(follower.masters().len(), 2);
-    assert_eq!(follower.status().switches_completed, 1);
+    let status = follower.status();
+    print_incident(&status);
+    assert_eq!(status.switches_completed, 1);
 }
 
 #[test]
@@ -192,8 +186,7 @@ fn a_frozen_sentinel_is_found_out_and_heard_again_when_it_thaws() {
     let frozen = NodeAddr::parse(&lab.sentinel(0).addr().to_string(), None).unwrap();
     let subscribed = |status: &Status, want: bool| {
         let sentinel = status.sentinels.iter().find(|it| it.addr == frozen);
-        sentinel
-            .is_some_and(|it| (it.subscription == switchman::topology::Subscription::On) == want)
+        sentinel.is_some_and(|it| (it.subscription == Subscription::On) == want)
     };
     follower.wait_status(SOON, |status| subscribed(status, true));
     let since = Instant::now();
@@ -231,6 +224,43 @@ fn passwords_are_given_to_nodes_and_sentinels() {
 }
 
 #[test]
+fn without_the_right_to_subscribe_the_promotion_itself_is_the_first_sign() {
+    let may = "-@all +auth +role +info +sentinel|get-master-addr-by-name +sentinel|master \
+               +sentinel|replicas +sentinel|sentinels +sentinel|myid";
+    let lab = Lab::start(&Plan {
+        sentinel_config: vec![format!("user watch on >secret {may}")],
+        ..Plan::default()
+    });
+    let mut settings = settings(&lab);
+    let Source::Sentinels { credentials, .. } = &mut settings.source else {
+        unreachable!("these are Sentinels");
+    };
+    *credentials = Some(Credentials {
+        username: Some(Arc::from("watch")),
+        password: Secret::new("secret"),
+    });
+    let follower = Follower::start(settings);
+    follower.wait("the master", SOON, |it| it.replicas.len() == 1);
+    follower.wait_commands();
+    follower.wait_status(SOON, |status| {
+        let forbidden = |it: &SentinelStatus| it.subscription == Subscription::Forbidden;
+        status.sentinels.iter().all(forbidden)
+    });
+    lab.failover().unwrap();
+    let held = follower.wait("the hold", SWITCH_MAX, is_holding);
+    let switched = follower.wait("the new master", SWITCH_MAX, |it| {
+        is_stable_at_other(it, &lab)
+    });
+    let status = follower.wait_status(SOON, |status| status.switches_completed == 1);
+    print_incident(&status);
+    println!(
+        "polling only: hold of {:?}, cause {}",
+        switched.at.saturating_sub(held.at),
+        status.incidents.first().unwrap().cause
+    );
+}
+
+#[test]
 fn a_static_group_is_followed_without_sentinels() {
     let lab = Lab::start(&Plan {
         sentinels: 0,
@@ -248,6 +278,14 @@ fn a_static_group_is_followed_without_sentinels() {
     follower.wait("the master again", SOON, |it| {
         it.phase == Phase::Stable && it.generation > found.snapshot.generation
     });
+}
+
+fn print_incident(status: &Status) {
+    let incident = status.incidents.first().unwrap();
+    for mark in &incident.marks {
+        let at = incident.offset_ms(mark);
+        println!("{at:>7} ms  {}  {}", mark.who, mark.what);
+    }
 }
 
 fn settings(lab: &Lab) -> Settings {
@@ -304,21 +342,10 @@ impl Follower {
                 .build();
             runtime.unwrap().block_on(async move {
                 let handle = sentinel::start(settings, start, &of_thread);
-                let mut snapshots = handle.snapshots.clone();
                 handed
                     .send((handle.status.clone(), handle.commands.clone()))
                     .unwrap();
-                while snapshots.changed().await.is_ok() {
-                    let snapshot = Arc::clone(&snapshots.borrow_and_update());
-                    let generation = snapshot.generation;
-                    let held = is_holding(&snapshot);
-                    let at = start.elapsed();
-                    written.lock().unwrap().push(Entry { at, snapshot });
-                    if held {
-                        let kind = ReportKind::Quiet { generation };
-                        let _ = handle.reports.send(Report { worker: 0, kind }).await;
-                    }
-                }
+                follow(handle, start, &written).await;
                 of_thread.drain(SOON).await;
             });
         });
@@ -363,9 +390,29 @@ impl Follower {
             .unwrap_or_else(|| panic!("no {what} within {limit:?}: {:#?}", self.status()))
     }
 
+    /// Waits until the commands of the first master are read, which keeps the thread busy.
+    fn wait_commands(&self) {
+        wait_for(SOON, || self.commands.has_changed().ok().filter(|it| *it))
+            .expect("the commands of the master are read");
+    }
+
     fn wait_status(&self, limit: Duration, wanted: impl Fn(&Status) -> bool) -> Arc<Status> {
         wait_for(limit, || Some(self.status()).filter(|it| wanted(it)))
             .unwrap_or_else(|| panic!("not within {limit:?}: {:#?}", self.status()))
+    }
+}
+
+/// Writes every snapshot down, and is quiet at once where writes are held.
+async fn follow(mut handle: Handle, start: Instant, log: &Mutex<Vec<Entry>>) {
+    while handle.snapshots.changed().await.is_ok() {
+        let snapshot = Arc::clone(&handle.snapshots.borrow_and_update());
+        let at = start.elapsed();
+        if is_holding(&snapshot) {
+            let generation = snapshot.generation;
+            let kind = ReportKind::Quiet { generation };
+            let _ = handle.reports.send(Report { worker: 0, kind }).await;
+        }
+        log.lock().unwrap().push(Entry { at, snapshot });
     }
 }
 

@@ -2,9 +2,7 @@
 //! Knows only what is in memory; every rule looks at all of it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use super::Doubt;
 use super::Machine;
 use super::NotedGroup;
 use super::State;
@@ -17,8 +15,8 @@ use crate::topology::settings::Source;
 use crate::topology::view::NodeRole;
 use crate::types::{ConfigEpoch, NodeAddr};
 
-/// A proof that a *candidate* is master holds for so long; it is asked several times in it.
-const PROOF_FRESH: Duration = Duration::from_secs(2);
+/// Longest paces of questions for which a proof stays fresh: one may be slow, one may be lost.
+const PROOF_PACES: u32 = 3;
 
 /// A proven master that is not the one in use.
 struct Target {
@@ -36,8 +34,11 @@ impl Machine {
         let in_use = self.master.as_ref().map(|master| (master, self.epoch));
         self.choice = choose(&votes, in_use, &self.names);
         for node in self.named() {
-            // Asked about by its pace, like every node that is remembered.
-            self.node_mut(&node);
+            // Under this very address: it is the one that would be published, so it is the one to
+            // be proven, even where the node is known under another.
+            self.nodes
+                .entry(node)
+                .or_insert_with(|| Node::new(self.now));
         }
         self.watch_doubt();
         self.watch_regression();
@@ -160,8 +161,10 @@ impl Machine {
 
     /// Whether `node` proved by its last word, not long ago, that it is master.
     pub(super) fn is_proven_now(&self, node: &NodeAddr) -> bool {
+        let timings = &self.settings.timings;
+        let fresh = timings.check_master.max(timings.poll_trouble) * PROOF_PACES;
         self.proof(node)
-            .is_some_and(|asked| self.now.since(asked) <= PROOF_FRESH)
+            .is_some_and(|asked| self.now.since(asked) <= fresh)
     }
 
     /// Whether a master is named that is not the one in use, and is no rumour.
@@ -259,7 +262,7 @@ impl Machine {
         }
     }
 
-    fn current_is_proven(&self) -> bool {
+    pub(super) fn current_is_proven(&self) -> bool {
         self.master
             .as_ref()
             .is_some_and(|master| self.is_proven_now(master))
@@ -482,104 +485,6 @@ impl Machine {
             | Choice::Newer { .. }
             | Choice::Contested { .. }
             | Choice::Older { .. } => {}
-        }
-    }
-
-    fn regression_is_old(&self) -> bool {
-        let escape = self.settings.timings.escape;
-        self.regressed_since
-            .is_some_and(|since| self.now.since(since) >= escape)
-    }
-
-    /// All who answer, and at least a majority of those configured, are behind the epoch in use.
-    fn watch_regression(&mut self) {
-        let Choice::Older { epoch, .. } = &self.choice else {
-            self.regressed_since = None;
-            self.noted.regressed = false;
-            return;
-        };
-        let told = *epoch;
-        let up = self
-            .sentinels
-            .values()
-            .filter(|sentinel| sentinel.up)
-            .count();
-        let seeds = self
-            .sentinels
-            .values()
-            .filter(|sentinel| sentinel.seed)
-            .count();
-        if up * 2 > seeds {
-            self.regressed_since.get_or_insert(self.now);
-        } else {
-            self.regressed_since = None;
-        }
-        if !self.noted.regressed {
-            self.noted.regressed = true;
-            self.note(Note::Regressed {
-                in_use: self.epoch,
-                told,
-            });
-        }
-    }
-
-    /// A newer address whose node does not prove itself must not hold writes for ever.
-    fn watch_doubt(&mut self) {
-        let now = self.now;
-        let Choice::Newer { nodes, epoch } = &self.choice else {
-            self.doubt = None;
-            return;
-        };
-        let (Some(node), Some(_)) = (nodes.first().cloned(), &self.master) else {
-            return;
-        };
-        let epoch = *epoch;
-        let same = |doubt: &Doubt| doubt.node == node && doubt.epoch == epoch;
-        if !self.doubt.as_ref().is_some_and(same) || self.is_proven_now(&node) {
-            self.doubt = Some(Doubt {
-                node,
-                epoch,
-                since: now,
-                given_up: false,
-            });
-            return;
-        }
-        let most = self.naming_current() * 2 > self.sentinels.len();
-        let vouched = most && self.current_is_proven() && self.failover_cause().is_none();
-        if let Some(doubt) = &mut self.doubt
-            && !doubt.given_up
-            && vouched
-            && now.since(doubt.since) >= self.settings.timings.doubt
-        {
-            doubt.given_up = true;
-            self.note(Note::CandidateDoubted { node, epoch });
-        }
-    }
-
-    /// Loud once, whenever the views begin to differ or the master was changed behind Sentinel.
-    fn watch_difference(&mut self) {
-        let differ = match (&self.choice, &self.master) {
-            (Choice::Contested { other, epoch, .. }, Some(current)) => {
-                let (current, other) = (current.clone(), other.clone());
-                Some(Note::ViewsDiffer {
-                    current,
-                    other,
-                    epoch: *epoch,
-                })
-            }
-            _ => None,
-        };
-        let noted = std::mem::replace(&mut self.noted.differ, differ.is_some());
-        if let Some(note) = differ.filter(|_| !noted) {
-            self.note(note);
-        }
-        let is_replica = |node: &Node| matches!(node.role(), Some(NodeRole::Replica { .. }));
-        let demoted = self.master_node().is_some_and(is_replica);
-        let behind = demoted && self.failover_cause().is_none() && !self.newer_is_named();
-        if behind && !self.noted.outside {
-            self.noted.outside = true;
-            let master = self.master.clone().expect("a demoted master is one");
-            self.note(Note::ChangedOutsideSentinel { master });
         }
     }
 }

@@ -335,7 +335,7 @@ impl Machine {
                 .sentinels
                 .keys()
                 .chain(&found)
-                .any(|key| self.names.same(key, addr));
+                .any(|key| self.names.same_place(key, addr));
             if !known {
                 found.push(addr.clone());
             }

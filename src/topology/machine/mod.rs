@@ -32,6 +32,7 @@ mod picture;
 mod replicas;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -255,6 +256,17 @@ impl Machine {
         self.now = self.now.max(now);
         self.miss_node(node, failure, dice);
         self.settle();
+    }
+
+    /// Our own connection to a node has ended without our doing: it is asked at once.
+    ///
+    /// Nodes drop their connections when Sentinel reconfigures them, and when they die.
+    pub fn handle_node_lost(&mut self, now: Time, node: &NodeAddr) {
+        self.now = self.now.max(now);
+        if let Some(known) = self.nodes.get_mut(node) {
+            known.ask.want();
+            self.settle();
+        }
     }
 
     /// A host name was looked up; no IPs where that failed.

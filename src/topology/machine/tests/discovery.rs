@@ -162,6 +162,36 @@ fn a_new_sentinel_is_learned_and_the_seeds_are_kept() {
 }
 
 #[test]
+fn a_service_name_for_all_sentinels_does_not_hide_the_others() {
+    let service = "sentinels:26379";
+    let mut world = World::new(Source::Sentinels(vec![addr(service)]));
+    world.names.insert(
+        "sentinels".to_owned(),
+        "10.0.1.1 10.0.1.2 10.0.1.3".to_owned(),
+    );
+    world.set(A, master());
+    for (sentinel, id, others) in [
+        (S1, "one", [(S2, "two"), (S3, "three")]),
+        (S2, "two", [(S1, "one"), (S3, "three")]),
+        (S3, "three", [(S1, "one"), (S2, "two")]),
+    ] {
+        let mut told = view(A, 1, &[]);
+        told.id = Some(id.to_owned());
+        told.sentinels = others.map(|(other, id)| sentinel_entry(other, id)).to_vec();
+        world.sees(sentinel, told.clone());
+        if id == "one" {
+            world.sees(service, told);
+        }
+    }
+    world.run(10_000);
+    assert_eq!(world.writable().as_deref(), Some(A));
+    let sentinels = world.machine.status().sentinels;
+    let ids: Vec<_> = sentinels.iter().filter_map(|it| it.id.as_deref()).collect();
+    assert_eq!(ids, ["two", "three", "one"], "each of them once");
+    assert_eq!(world.machine.status().candidates.first().unwrap().votes, 3);
+}
+
+#[test]
 fn one_sentinel_under_two_addresses_has_one_vote_and_one_entry() {
     let mut world = World::unstarted();
     let mut told = view(A, 1, &[]);

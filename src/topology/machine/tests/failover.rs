@@ -152,6 +152,15 @@ fn the_address_is_never_taken_from_an_event() {
 }
 
 #[test]
+fn our_own_connection_to_an_idle_master_is_enough_to_notice_its_death() {
+    let mut world = World::healthy();
+    world.set(A, Peer::Refuses);
+    world.node_lost(A);
+    let took = world.run_until(100, World::is_holding);
+    assert!(took <= 20, "{took} ms");
+}
+
+#[test]
 fn an_election_under_a_living_master_holds_only_when_it_is_won() {
     let mut world = World::healthy();
     for sentinel in [S1, S2] {

@@ -300,6 +300,29 @@ fn the_same_node_by_name_and_by_address_is_one_master() {
 }
 
 #[test]
+fn a_switch_announced_by_name_and_by_address_is_one_switch() {
+    let mut world = World::healthy();
+    world
+        .names
+        .insert("redis-b".to_owned(), "10.0.0.2".to_owned());
+    world.fail_over_to_b(2);
+    world.sees(S1, view("redis-b:6379", 2, &[C]));
+    world.set("redis-b:6379", master());
+    world.event(S1, "+switch-master", "orders 10.0.0.1 6379 redis-b 6379");
+    world.run(100);
+    world.event(S2, "+switch-master", SWITCH);
+    world.run(20_000);
+    assert!(
+        world
+            .writable()
+            .is_some_and(|it| it == B || it == "redis-b:6379")
+    );
+    assert_eq!(world.switches(), 1);
+    assert_eq!(world.machine.status().incidents.len(), 1);
+    assert_eq!(world.replicas(), [C]);
+}
+
+#[test]
 fn a_named_master_that_never_proves_itself_does_not_hold_for_ever() {
     let mut world = World::healthy();
     world.sees(S1, view("10.0.0.9:6379", 9, &[]));

@@ -267,6 +267,12 @@ impl World {
         self.report(0, ReportKind::LinkLost { node: addr(node) });
     }
 
+    /// The machine's own connection to `node` ends.
+    pub(super) fn node_lost(&mut self, node: &str) {
+        self.machine.handle_node_lost(self.now, &addr(node));
+        self.perform();
+    }
+
     /// Lets `ms` milliseconds pass.
     pub(super) fn run(&mut self, ms: u64) {
         let end = self.now + Duration::from_millis(ms);
@@ -338,9 +344,13 @@ impl World {
                     .handle_node_failed(now, &from, NodeFailure::NoAnswer, dice);
             }
             Pending::Resolved(name) => {
-                let ips = self.names.get(&name).map(|ip| ip.parse().unwrap());
-                self.machine
-                    .handle_resolved(now, &name, ips.into_iter().collect());
+                let ips = self
+                    .names
+                    .get(&name)
+                    .map_or("", String::as_str)
+                    .split_whitespace();
+                let ips = ips.map(|ip| ip.parse().unwrap());
+                self.machine.handle_resolved(now, &name, ips.collect());
             }
         }
     }
