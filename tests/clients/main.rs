@@ -79,7 +79,10 @@ fn with_both(work: impl Fn(&Lab, SocketAddr) -> bool) {
     let lab = Lab::small();
     println!("with redis:");
     assert!(work(&lab, lab.node(0).addr()), "failed with redis itself");
-    let proxy = lab.proxy();
+    // The scripts read back what they have just written, which only the master is sure to have.
+    let mut launch = proxy::Launch::before(&lab);
+    launch.env("SWITCHMAN_CONSISTENCY", "master");
+    let proxy = launch.start();
     proxy.wait_ready();
     println!("with switchman:");
     assert!(work(&lab, proxy.addr()), "failed with switchman");
