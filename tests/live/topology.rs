@@ -1,4 +1,5 @@
-//! The control plane alone, before real Redis nodes and real Sentinels: what it publishes, and when.
+//! The control plane alone, before real Redis nodes and real Sentinels: what it publishes, and
+//! when.
 
 use std::sync::{Arc, Mutex};
 use std::thread;

@@ -187,8 +187,8 @@ impl Machine {
         self.learn_hold();
     }
 
-    /// The failover of the master in use that the view tells of: whether commanded, whether decided.
-    /// After the promotion it is the view's address that tells, not the state.
+    /// The failover of the master in use that the view tells of: whether commanded, whether
+    /// decided. After the promotion it is the view's address that tells, not the state.
     pub(super) fn leading(&self, view: &View) -> Option<(bool, bool)> {
         let entry = view
             .entry
