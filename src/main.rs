@@ -6,7 +6,7 @@ use switchman::cli::{self, Command, Out};
 use switchman::{app, demo};
 
 fn main() -> ExitCode {
-    let env = std::env::vars().collect();
+    let env = cli::environment();
     match cli::parse(std::env::args_os(), env) {
         Ok(Command::Run(inputs)) => match cli::load(&inputs) {
             Ok(loaded) => finish(app::run(&loaded)),

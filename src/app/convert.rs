@@ -1,7 +1,11 @@
 //! Floor 8. Checked settings → what each module wants to be told.
 
 use crate::config::{Consistency, Discovery, GroupSettings, Hold, NoReplica, Settings};
-use crate::{exchange, route, sentinel, topology, upstream};
+use crate::exchange;
+use crate::route;
+use crate::sentinel;
+use crate::topology;
+use crate::upstream;
 
 /// For the control plane of one group.
 pub(super) fn sentinel(settings: &Settings, group: &GroupSettings) -> sentinel::Settings {

@@ -19,6 +19,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, info_span, warn};
 
+use self::acceptor::Accepting;
 use crate::admin::{self, Admin, Health};
 use crate::config::{Loaded, Settings};
 use crate::downstream::{Acceptor, Door, client_limit};
@@ -26,13 +27,19 @@ use crate::net::Listener;
 use crate::sentinel;
 use crate::tasks::Tasks;
 use crate::telemetry::{BuildInfo, Metrics, logging};
-use crate::worker::{self, GroupFeed, GroupGauges, Setup, Worker};
+use crate::worker::{self, CommandPolicy, GroupFeed, GroupGauges, Setup, Worker};
 
 /// Time for the control plane's tasks to end after the workers have.
 const CONTROL_DRAIN: Duration = Duration::from_secs(2);
 
 /// Version of Switchman.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Source revision; whoever builds a release sets it in the environment of the build.
+const REVISION: &str = match option_env!("SWITCHMAN_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
 
 /// Serves clients until a signal ends it.
 pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
@@ -61,7 +68,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let tasks = Tasks::new();
     let metrics = Metrics::new(BuildInfo {
         version: VERSION,
-        revision: "unknown",
+        revision: REVISION,
     });
     let limit = client_limit(
         settings.limits.max_clients.map(std::num::NonZeroUsize::get),
@@ -84,21 +91,8 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         })
         .collect();
     let running = start_workers(settings, &groups, &metrics, started)?;
-    let acceptor = Acceptor {
-        doors: running.iter().map(|worker| worker.door.clone()).collect(),
-        max_clients: limit.clients,
-        refused: groups
-            .iter()
-            .map(|group| Arc::clone(&group.gauges.refused))
-            .collect(),
-    };
-    let doors: Vec<Door> = acceptor.doors.clone();
-    let listen = settings
-        .groups
-        .iter()
-        .map(|group| group.listen.clone())
-        .collect();
-    let accepting = acceptor::start(listen, acceptor)?;
+    let doors: Vec<Door> = running.iter().map(|worker| worker.door.clone()).collect();
+    let accepting = start_acceptor(settings, &groups, doors.clone(), limit.clients)?;
 
     let draining = Arc::new(AtomicBool::new(false));
     let tallies = monitor::start(&groups, settings, &metrics, &tasks);
@@ -132,6 +126,22 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn start_acceptor(
+    settings: &Settings,
+    groups: &[Group],
+    doors: Vec<Door>,
+    max_clients: usize,
+) -> anyhow::Result<Accepting> {
+    let refused = groups.iter().map(|group| Arc::clone(&group.gauges.refused));
+    let acceptor = Acceptor {
+        doors,
+        max_clients,
+        refused: refused.collect(),
+    };
+    let listen = settings.groups.iter().map(|group| group.listen.clone());
+    acceptor::start(listen.collect(), acceptor)
+}
+
 fn start_workers(
     settings: &Settings,
     groups: &[Group],
@@ -139,6 +149,10 @@ fn start_workers(
     started: Instant,
 ) -> anyhow::Result<Vec<Worker>> {
     let next_client = Arc::new(AtomicU64::new(1));
+    let policy = CommandPolicy {
+        refuse: settings.commands.refuse.clone(),
+        allow: settings.commands.allow.clone(),
+    };
     let feed = |(group, settings): (&Group, &crate::config::GroupSettings)| GroupFeed {
         settings: convert::group(settings),
         snapshots: group.handle.snapshots.clone(),
@@ -157,6 +171,7 @@ fn start_workers(
             next_client: Arc::clone(&next_client),
             seed: fastrand::u64(..),
             busy: metrics.worker_busy(),
+            policy: policy.clone(),
         };
         worker::start(setup, settings.shutdown.drain_timeout)
             .context("cannot start a worker thread")
@@ -190,12 +205,7 @@ async fn wait_for_signal() -> anyhow::Result<()> {
 }
 
 /// Stops the data plane. The control plane goes on meanwhile, so that a switch can still end well.
-async fn stop(
-    settings: &Settings,
-    accepting: acceptor::Accepting,
-    running: Vec<Worker>,
-    tasks: &Tasks,
-) {
+async fn stop(settings: &Settings, accepting: Accepting, running: Vec<Worker>, tasks: &Tasks) {
     accepting.stop();
     for worker in &running {
         worker.handle.ask_to_stop();

@@ -15,7 +15,7 @@ use crate::config::Settings;
 use crate::downstream::Door;
 use crate::net::ListenAddr;
 use crate::topology::{self, Phase, ReplicaStatus, SentinelStatus, Status};
-use crate::types::Time;
+use crate::types::{ConfigEpoch, Time};
 use crate::worker::GroupGauges;
 
 /// Where a view is taken from.
@@ -105,45 +105,45 @@ impl Source {
                     let tally = tallies
                         .iter()
                         .find(|tally| tally.incident == incident.number);
-                    self.incident(incident, tally.copied(), now)
+                    incident_view(incident, tally.copied(), now)
                 })
                 .collect(),
         }
     }
+}
 
-    fn incident(&self, incident: &topology::Incident, tally: Option<Tally>, now: Time) -> Incident {
-        let since = now.since(incident.started);
-        let started_at = SystemTime::now()
-            .checked_sub(since)
-            .unwrap_or(SystemTime::UNIX_EPOCH);
-        Incident {
-            started_at,
-            outcome: match &incident.outcome {
-                None => Outcome::Running,
-                Some(outcome) if outcome.switched => Outcome::Completed,
-                Some(_) => Outcome::Abandoned,
-            },
-            cause: incident.cause.to_string(),
-            old_master: Some(incident.from.to_string()),
-            new_master: incident
-                .outcome
-                .as_ref()
-                .map(|outcome| outcome.to.to_string()),
-            took: incident
-                .outcome
-                .as_ref()
-                .map_or(since, |outcome| outcome.took),
-            held_requests: tally.map_or(0, |tally| tally.held),
-            uncertain_requests: tally.map_or(0, |tally| tally.uncertain),
-            events: incident
-                .marks
-                .iter()
-                .map(|mark| Event {
-                    at_ms: incident.offset_ms(mark),
-                    what: format!("{}: {}", mark.who, mark.what),
-                })
-                .collect(),
-        }
+fn incident_view(incident: &topology::Incident, tally: Option<Tally>, now: Time) -> Incident {
+    let since = now.since(incident.started);
+    let started_at = SystemTime::now()
+        .checked_sub(since)
+        .unwrap_or(SystemTime::UNIX_EPOCH);
+    Incident {
+        started_at,
+        outcome: match &incident.outcome {
+            None => Outcome::Running,
+            Some(outcome) if outcome.switched => Outcome::Completed,
+            Some(_) => Outcome::Abandoned,
+        },
+        cause: incident.cause.to_string(),
+        old_master: Some(incident.from.to_string()),
+        new_master: incident
+            .outcome
+            .as_ref()
+            .map(|outcome| outcome.to.to_string()),
+        took: incident
+            .outcome
+            .as_ref()
+            .map_or(since, |outcome| outcome.took),
+        held_requests: tally.map_or(0, |tally| tally.held),
+        uncertain_requests: tally.map_or(0, |tally| tally.uncertain),
+        events: incident
+            .marks
+            .iter()
+            .map(|mark| Event {
+                at_ms: incident.offset_ms(mark),
+                what: format!("{}: {}", mark.who, mark.what),
+            })
+            .collect(),
     }
 }
 
@@ -188,7 +188,7 @@ fn sentinel(sentinel: &SentinelStatus) -> SentinelView {
     let detail = match (&sentinel.error, &sentinel.master) {
         (Some(error), _) if !sentinel.up => error.clone(),
         (_, Some(master)) => {
-            let epoch = sentinel.epoch.map_or(0, |epoch| epoch.get());
+            let epoch = sentinel.epoch.map_or(0, ConfigEpoch::get);
             let tilt = if sentinel.tilt { ", in tilt mode" } else { "" };
             format!("says {master}, epoch {epoch}{tilt}")
         }

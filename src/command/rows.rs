@@ -19,8 +19,8 @@
 //!   shared connection waits.
 //! * `HIMPORT`, `CLIENT CACHING`, `CLIENT NO-TOUCH`, `CLIENT IMPORT-SOURCE`: state of the
 //!   connection.
-//! * `CLIENT MAINT_NOTIFICATIONS`: has the server push where its nodes move. Clients ask for it when
-//!   they connect, and go without where it is refused.
+//! * `CLIENT MAINT_NOTIFICATIONS`: has the server push where its nodes move. Clients ask for it
+//!   when they connect, and go without where it is refused.
 //! * A container (`CLIENT`, `CONFIG`, …) is its own row for its bare name, which is an error that
 //!   the master words.
 

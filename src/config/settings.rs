@@ -57,9 +57,7 @@ pub struct Upstream {
     pub reply_timeout: Duration,
     /// A node that owes replies and sends nothing for so long is suspected.
     pub suspect_after: Duration,
-    /// Shared connections per worker, node and identity.
-    pub lanes_per_node: NonZeroUsize,
-    /// Leased connections per worker and node.
+    /// Leased connections per worker, those at rest included.
     pub max_leased: NonZeroUsize,
     /// A connection that nobody uses for so long is closed, save the first lane.
     pub idle_timeout: Duration,

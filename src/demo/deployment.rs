@@ -1,5 +1,5 @@
-//! Floor 7. A whole deployment on loopback: a master, its replicas and its Sentinels, started, watched, ended.
-//! Knows the configuration of Redis and Sentinel, and nothing of Switchman.
+//! Floor 6. A whole deployment on loopback: a master, its replicas and its Sentinels, started,
+//! watched, ended. Knows the configuration of Redis and Sentinel, and nothing of Switchman.
 //!
 //! Nothing stays behind. Dropping the [`Deployment`] kills every child by its pid and removes the
 //! directory. If we are killed ourselves, a guard, which is a small shell script, does both.
@@ -306,8 +306,8 @@ impl Deployment {
         Ok(())
     }
 
-    /// Sentinels find each other by greetings, each 2 s. `SENTINEL DEBUG` (Redis 7.0 and later) makes
-    /// them greet more often; where it is unknown, the start takes some seconds longer.
+    /// Sentinels find each other by greetings, each 2 s. `SENTINEL DEBUG` (Redis 7.0 and later)
+    /// makes them greet more often; where it is unknown, the start takes some seconds longer.
     fn greet_every(&self, period: Duration) {
         let period = period.as_millis().to_string();
         for sentinel in &self.sentinels {

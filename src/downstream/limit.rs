@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Files that the process needs besides its clients: listeners, event queues, logs, admin, Sentinels.
+/// Files that the process needs besides its clients: listeners, event queues, logs, admin,
+/// Sentinels.
 const RESERVED: u64 = 64;
 
 /// Clients where the system sets no limit of open files.
@@ -19,8 +20,8 @@ pub struct ClientLimit {
 
 /// Raises the soft limit of open files to the hard one and derives the limit of clients from it.
 ///
-/// `wanted` is what the configuration says; `links` are the connections to nodes that the workers may
-/// open at most. Where the files do not suffice for `wanted`, fewer clients are allowed.
+/// `wanted` is what the configuration says; `links` are the connections to nodes that the workers
+/// may open at most. Where the files do not suffice for `wanted`, fewer clients are allowed.
 pub fn client_limit(wanted: Option<usize>, links: usize) -> ClientLimit {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {

@@ -1,8 +1,9 @@
 //! Floor 2. From a node's address to a connection that may carry requests.
 //!
-//! `AUTH` goes alone: with other replies pending, a failed one can lose its error reply (Redis issue
-//! 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`.
+//! `AUTH` goes alone: with other replies pending, a failed one can lose its error reply (Redis
+//! issue 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -64,6 +65,24 @@ pub enum Stage {
     Handshake,
 }
 
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Master => "master",
+            Self::Replica => "replica",
+        })
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auth => "login",
+            Self::Handshake => "handshake",
+        })
+    }
+}
+
 /// A connection that could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -87,7 +106,7 @@ pub enum Failure {
         limit: Duration,
     },
     /// The node has another role.
-    #[error("{node} is not a {}", match expected { Expected::Master => "master", Expected::Replica => "replica" })]
+    #[error("{node} is not a {expected}")]
     WrongRole {
         /// The node.
         node: NodeAddr,
@@ -103,7 +122,7 @@ pub enum Failure {
         line: String,
     },
     /// The node answered with an error.
-    #[error("{node} refused the {}: {}", match stage { Stage::Auth => "login", Stage::Handshake => "handshake" }, String::from_utf8_lossy(line).trim_end())]
+    #[error("{node} refused the {stage}: {}", String::from_utf8_lossy(line).trim_end())]
     Refused {
         /// The node.
         node: NodeAddr,
@@ -229,8 +248,8 @@ fn check_ready(node: &NodeAddr, replies: [&[u8]; 2]) -> Result<(), Failure> {
     }
 }
 
-/// The role must be the expected one. A node that may not say (`NOPERM`, renamed command) is believed:
-/// the control plane has proven its role with its own login.
+/// The role must be the expected one. A node that may not say (`NOPERM`, renamed command) is
+/// believed: the control plane has proven its role with its own login.
 fn check_role(plan: &Plan, reply: &[u8]) -> Result<(), Failure> {
     let is = |role: &[u8]| memchr::memmem::find(reply.get(..24).unwrap_or(reply), role).is_some();
     let fits = match plan.expected {

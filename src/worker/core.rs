@@ -132,8 +132,8 @@ impl Core {
             .filter(|slot| slot.key == key)
     }
 
-    /// One turn of a client: reads what is there, lets the exchange have it, writes what there is to
-    /// say. Ready when the client is gone.
+    /// One turn of a client: reads what is there, lets the exchange have it, writes what there is
+    /// to say. Ready when the client is gone.
     pub(super) fn poll_client(&mut self, key: ClientKey, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.now();
         for _ in 0..READS_PER_TURN {
@@ -231,7 +231,8 @@ impl Core {
         }
     }
 
-    /// Writes a client's output straight away; only what its socket does not take waits for its task.
+    /// Writes a client's output straight away; only what its socket does not take waits for its
+    /// task.
     fn write_client(&mut self, key: ClientKey, now: Time) {
         loop {
             let output = self.exchange.output(key);

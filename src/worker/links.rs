@@ -142,7 +142,7 @@ async fn run(shared: Shared, key: LinkKey, plan: Plan) {
         Ok(upstream::Opened { stream, hello }) => {
             let hello = hello.as_deref().and_then(HelloFacts::read);
             tell(&shared, |exchange, now| {
-                exchange.link_opened(key, Opened { hello }, now)
+                exchange.link_opened(key, Opened { hello }, now);
             });
             stream
         }
@@ -150,7 +150,7 @@ async fn run(shared: Shared, key: LinkKey, plan: Plan) {
             debug!(%failure, "cannot open connection to node");
             let failure = as_refusal(failure);
             return tell(&shared, |exchange, now| {
-                exchange.link_refused(key, failure, now)
+                exchange.link_refused(key, failure, now);
             });
         }
     };

@@ -17,4 +17,4 @@ mod publish;
 mod thread;
 
 pub use publish::{GroupGauges, Totals};
-pub use thread::{GroupFeed, Setup, Worker, WorkerHandle, start};
+pub use thread::{CommandPolicy, GroupFeed, Setup, Worker, WorkerHandle, start};

@@ -51,6 +51,26 @@ pub struct Setup {
     pub seed: u64,
     /// Where its busy time is published.
     pub busy: WorkerBusy,
+    /// What the operator refuses and allows.
+    pub policy: CommandPolicy,
+}
+
+/// Which commands the operator refuses, and which of those refused by default he allows.
+#[derive(Clone, Debug, Default)]
+pub struct CommandPolicy {
+    /// Names as in `flushall` or `client|kill`.
+    pub refuse: Vec<String>,
+    /// Names as above.
+    pub allow: Vec<String>,
+}
+
+impl CommandPolicy {
+    fn apply(&self, table: Arc<Table>) -> Arc<Table> {
+        if self.refuse.is_empty() && self.allow.is_empty() {
+            return table;
+        }
+        Arc::new(table.with_policy(&self.refuse, &self.allow))
+    }
 }
 
 /// What a worker hears of one group.
@@ -157,6 +177,7 @@ async fn serve(
         next_client,
         seed,
         busy,
+        policy,
     } = setup;
     let policies = groups.iter().map(|feed| feed.settings.clone()).collect();
     let reports = groups.iter().map(|feed| feed.reports.clone()).collect();
@@ -166,7 +187,12 @@ async fn serve(
     for (index, feed) in groups.into_iter().enumerate() {
         publisher.add(feed.metrics, feed.gauges);
         spawn_local(follow_snapshots(Rc::clone(&core), index, feed.snapshots));
-        spawn_local(follow_commands(Rc::clone(&core), index, feed.commands));
+        spawn_local(follow_commands(
+            Rc::clone(&core),
+            index,
+            feed.commands,
+            policy.clone(),
+        ));
     }
     let accepting = spawn_local(accept(Rc::clone(&core), clients, next_client));
     let publisher = Rc::new(RefCell::new(publisher));
@@ -212,7 +238,7 @@ async fn follow_snapshots(
     loop {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         with(&core, |exchange, now| {
-            exchange.topology(group, snapshot, now)
+            exchange.topology(group, snapshot, now);
         });
         if snapshots.changed().await.is_err() {
             return;
@@ -220,9 +246,14 @@ async fn follow_snapshots(
     }
 }
 
-async fn follow_commands(core: Shared, group: usize, mut tables: watch::Receiver<Arc<Table>>) {
+async fn follow_commands(
+    core: Shared,
+    group: usize,
+    mut tables: watch::Receiver<Arc<Table>>,
+    policy: CommandPolicy,
+) {
     loop {
-        let table = Arc::clone(&tables.borrow_and_update());
+        let table = policy.apply(Arc::clone(&tables.borrow_and_update()));
         with(&core, |exchange, _now| exchange.commands(group, table));
         if tables.changed().await.is_err() {
             return;
@@ -253,14 +284,14 @@ async fn tick(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU
     let mut published = Time::ZERO;
     loop {
         let pause = {
-            let mut core = core.borrow_mut();
-            let now = core.now();
-            core.exchange.tick(now);
-            core.perform(now);
-            core.send_reports();
+            let mut open = core.borrow_mut();
+            let now = open.now();
+            open.exchange.tick(now);
+            open.perform(now);
+            open.send_reports();
             let alive = u64::try_from(now.since_start().as_millis()).unwrap_or(u64::MAX);
             beat.store(alive, Ordering::Relaxed);
-            let wanted = core.exchange.poll_timeout(now).map(|at| at.since(now));
+            let wanted = open.exchange.poll_timeout(now).map(|at| at.since(now));
             wanted.map_or(PUBLISH, |wanted| wanted.min(PUBLISH))
         };
         let now = core.borrow().now();

@@ -87,8 +87,8 @@ fn converse(door: &Door, thread: usize) {
     }
 }
 
-/// Step `step` of a client's conversation: a write, a settled read, a marker, a counter, the write's
-/// echo from the master (GETEX is a write), several settled reads.
+/// Step `step` of a client's conversation: a write, a settled read, a marker, a counter, the
+/// write's echo from the master (GETEX is a write), several settled reads.
 fn request(id: usize, round: usize, step: usize) -> Vec<u8> {
     let (own, value) = (
         format!("own:{id}:{}", step / STEPS),

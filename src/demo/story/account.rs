@@ -1,4 +1,4 @@
-//! Floor 7. How the story is told: one writer, relative times, colours where somebody can see them.
+//! Floor 6. How the story is told: one writer, relative times, colours where somebody can see them.
 //! Knows nothing of what happens.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Floor 7. The client of the story: one plain connection, one command after another, at a steady
+//! Floor 6. The client of the story: one plain connection, one command after another, at a steady
 //! pace, on a thread of its own. Knows an address, and nothing of Sentinels and failovers.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Floor 7. Ctrl-C and SIGTERM as a question that the story asks between two steps, so that its
+//! Floor 6. Ctrl-C and SIGTERM as a question that the story asks between two steps, so that its
 //! children are ended in order. Knows nothing of the children.
 
 use std::io;

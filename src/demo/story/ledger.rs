@@ -1,4 +1,4 @@
-//! Floor 7. What the client of the story sends next, and what each of its ten keys may hold.
+//! Floor 6. What the client of the story sends next, and what each of its ten keys may hold.
 //! Pure: no socket, no clock. Knows replies, not where they come from.
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! Floor 7. `switchman demo`: a deployment, Switchman before it, one plain client, a dead master,
+//! Floor 6. `switchman demo`: a deployment, Switchman before it, one plain client, a dead master,
 //! told as it happens and judged at the end. Knows Switchman by its command line only.
 
 mod account;

@@ -1,4 +1,4 @@
-//! Floor 7. Switchman as a child of the story: started by its flags, asked by its admin address.
+//! Floor 6. Switchman as a child of the story: started by its flags, asked by its admin address.
 //! Knows the command line and the metrics, as anybody outside does.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Floor 7. The scenes of the story, in the order in which they are played.
+//! Floor 6. The scenes of the story, in the order in which they are played.
 //! Knows the actors; what each of them knows is theirs.
 
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Floor 7. Who executed what: the nodes' own command statistics, as differences.
+//! Floor 6. Who executed what: the nodes' own command statistics, as differences.
 //! Knows `INFO commandstats`, and nothing of Switchman: it is the nodes that bear witness.
 
 use std::collections::BTreeMap;
