@@ -319,7 +319,7 @@ fn a_misspelt_variable_is_told_beside_what_it_causes() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_file_that_is_not_there_is_named_and_nothing_else() {
     let inputs = Inputs {
         config: Some("/no/such/file".into()),
         ..Inputs::default()
@@ -329,6 +329,7 @@ fn a_file_that_is_not_there_is_named() {
         said.starts_with("--config: cannot read /no/such/file"),
         "{said}"
     );
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 /// Lines of the documented file that hold a key or a section, without their `# `.
