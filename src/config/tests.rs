@@ -156,9 +156,8 @@ fn groups_must_not_share_what_is_unique() {
         "3: master-name of group \"mymaster\": \
          another group is called mymaster too; names must differ",
     );
-    for port in [6379, 9379] {
-        let taken =
-            format!("0.0.0.0:{port} is taken by the listener 127.0.0.1:{port}; choose another");
+    for (port, by) in [(6379, "listen"), (9379, "admin.listen")] {
+        let taken = format!("0.0.0.0:{port} is taken by {by} 127.0.0.1:{port}; choose another");
         refused(text, &format!("5: listen of group \"mymaster\": {taken}"));
     }
 }
