@@ -156,8 +156,11 @@ impl Demo {
 
 #[derive(Debug, Args)]
 struct Flags {
-    /// File with the configuration [env: `SWITCHMAN_CONFIG`]
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "File with the configuration. [env: SWITCHMAN_CONFIG]"
+    )]
     config: Option<PathBuf>,
     #[arg(long, value_name = "ADDR", help = help(&keys::LISTEN))]
     listen: Vec<String>,
@@ -177,10 +180,10 @@ struct Flags {
 
 #[derive(Debug, Args)]
 struct Status {
-    /// Its admin address [env: `SWITCHMAN_ADMIN_LISTEN`] [default: 127.0.0.1:9379]
-    #[arg(long, value_name = "ADDR", value_parser = clap::value_parser!(NodeAddr))]
+    #[arg(long, value_name = "ADDR", value_parser = clap::value_parser!(NodeAddr),
+          help = admin_help())]
     admin: Option<NodeAddr>,
-    /// Print JSON as the admin server sends it.
+    /// Print JSON as the admin server sends it
     #[arg(long)]
     json: bool,
 }
@@ -215,6 +218,12 @@ fn help(key: &Key) -> String {
         default => format!(" [default: {default}]"),
     };
     format!("{} [env: {}]{default}", key.meaning, key.env())
+}
+
+fn admin_help() -> String {
+    let Key { default, .. } = keys::ADMIN_LISTEN;
+    let env = keys::ADMIN_LISTEN.env();
+    format!("Its admin address. [env: {env}] [default: {default}]")
 }
 
 fn all_settings() -> String {

@@ -95,7 +95,7 @@ pub struct GroupFeed {
 pub struct Worker {
     /// The way in for clients.
     pub door: Door,
-    /// For [`Worker::stop`] and for the admin page.
+    /// For asking it to stop, and for the admin page.
     pub handle: WorkerHandle,
     thread: JoinHandle<usize>,
 }
