@@ -35,6 +35,17 @@ pub struct StatusArgs {
     pub admin: NodeAddr,
     /// How to print.
     pub print: Print,
+    /// When to succeed.
+    pub demand: Demand,
+}
+
+/// When `status` succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// When Switchman answers.
+    Answer,
+    /// When besides it is ready, as `/readyz` says: for health checks without an HTTP client.
+    Ready,
 }
 
 /// How `status` prints.
@@ -67,6 +78,11 @@ pub fn parse(
                 Print::Json
             } else {
                 Print::Table
+            },
+            demand: if status.ready {
+                Demand::Ready
+            } else {
+                Demand::Answer
             },
         }),
         Subcommands::Demo(demo) => Command::Demo(demo.into_options()),
@@ -186,6 +202,9 @@ struct Status {
     /// Print JSON as the admin server sends it
     #[arg(long)]
     json: bool,
+    /// Exit with 1 unless it is ready, as /readyz says; for health checks
+    #[arg(long)]
+    ready: bool,
 }
 
 impl Flags {

@@ -7,7 +7,7 @@ mod http;
 mod out;
 mod status;
 
-pub use args::{Command, Misuse, StatusArgs, environment, parse};
+pub use args::{Command, Demand, Misuse, StatusArgs, environment, parse};
 pub use check::{check, load};
 pub use out::Out;
 pub use status::status;
