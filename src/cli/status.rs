@@ -126,7 +126,7 @@ fn group_lines(group: &Value) -> Vec<(String, String)> {
         ),
     ];
     let waiting = word(&group["waiting"]);
-    if !waiting.is_empty() {
+    if group["waiting"].is_string() && !waiting.is_empty() {
         lines.push(("waits".to_owned(), waiting));
     }
     for node in list(&group["nodes"]) {

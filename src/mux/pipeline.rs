@@ -111,6 +111,11 @@ impl<T: Copy> Pipeline<T> {
         (self.start + entry.len <= self.written).then_some(entry.ticket)
     }
 
+    /// The oldest command without a reply, written or not.
+    pub fn oldest_ticket(&self) -> Option<T> {
+        self.tickets.front().map(|entry| entry.ticket)
+    }
+
     /// The oldest command without a reply and its bytes, if all of it was written.
     pub fn oldest(&self) -> Option<(T, &[u8])> {
         let ticket = self.oldest_written()?;

@@ -137,9 +137,20 @@ impl Replies {
         self.out.capacity() == 0
     }
 
+    /// Whether nothing is kept but an output buffer.
+    #[cfg(test)]
+    pub fn owns_nothing(&self) -> bool {
+        self.parked.is_none() && self.pushes.capacity() == 0
+    }
+
     /// Lends the output an empty buffer.
     pub fn lend(&mut self, buffer: Vec<u8>) {
         self.out = buffer;
+    }
+
+    /// The output's buffer, with whatever is in it.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.out
     }
 
     /// Bytes held for the client: output it has not taken, and answers that wait for earlier ones.
@@ -151,6 +162,10 @@ impl Replies {
 
     #[cold]
     fn park(&mut self, seq: Seq, bytes: &[u8], piece: Piece) {
+        debug_assert!(
+            seq.wrapping_sub(self.head) < self.outstanding(),
+            "each request is answered once"
+        );
         let parked = self.parked.get_or_insert_default();
         // A sequence number is at most `outstanding` ahead of the head; on a target where that does
         // not fit an index, nothing fits anyway.
@@ -188,9 +203,8 @@ impl Replies {
 
     /// Moves what may leave now from `parked` to `out`, after `head` advanced by one.
     fn unpark(&mut self) {
-        if !self.pushes.is_empty() {
-            self.out.append(&mut self.pushes);
-        }
+        let pushes = std::mem::take(&mut self.pushes);
+        self.out.extend_from_slice(&pushes);
         let Some(parked) = &mut self.parked else {
             return;
         };
