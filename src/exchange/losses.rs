@@ -289,7 +289,9 @@ impl Exchange {
         match fate(ticket, end, standing) {
             Fate::Again => {
                 let shared = link.usage == Usage::Shared;
-                client.try_again(ticket.again(shared, ticket.bounces, lost.bytes));
+                let asked = matches!(end, End::Lost(Loss::Silent));
+                let bounces = ticket.bounces.saturating_add(u8::from(asked));
+                client.try_again(ticket.again(shared, bounces, lost.bytes));
                 if let Some(group) = self.groups.get_mut(link.group)
                     && lost.sent == Sent::Yes
                 {

@@ -82,6 +82,8 @@ pub struct Exchange {
     /// Links that are not open yet.
     opening: usize,
     dice: Dice,
+    /// When time was last looked at.
+    ticked_at: Time,
     stopping: bool,
 }
 
@@ -133,6 +135,7 @@ impl Exchange {
             scratch: Vec::new(),
             opening: 0,
             dice: Dice::new(seed),
+            ticked_at: Time::ZERO,
             stopping: false,
         }
     }
