@@ -282,7 +282,7 @@ impl Exchange {
             return;
         };
         client.answered(link.lane.role, ticket.effect);
-        if client.replies.is_started(ticket.seq) {
+        if !client.replies.retract(ticket.seq) {
             // Half a reply cannot be taken back, and nothing may follow it.
             return self.end(ticket.client, Ending::Now);
         }

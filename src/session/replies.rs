@@ -81,9 +81,21 @@ impl Replies {
         self.partial
     }
 
-    /// Whether part of the reply to `seq` has been passed on already.
-    pub const fn is_started(&self, seq: Seq) -> bool {
-        self.partial && self.head == seq
+    /// Takes back what has come of a reply to `seq`, because its connection is lost. False if a
+    /// part of it is in the output already: nothing else may follow it then.
+    #[must_use = "half a reply cannot be followed by anything"]
+    pub fn retract(&mut self, seq: Seq) -> bool {
+        if self.partial && self.head == seq {
+            return false;
+        }
+        let index = usize::try_from(seq.wrapping_sub(self.head)).ok();
+        if let (Some(parked), Some(index)) = (&mut self.parked, index)
+            && let Some(slot @ Slot::Pieces { .. }) = parked.slots.get_mut(index)
+            && let Slot::Pieces { bytes, .. } = std::mem::take(slot)
+        {
+            parked.pieces -= bytes.len();
+        }
+        true
     }
 
     /// Takes a reply, or a piece of it, of request `seq`.
@@ -294,13 +306,25 @@ mod tests {
         replies.deliver(a, b"a1", Piece::More);
         assert_eq!(taken(&mut replies), "a1");
         replies.push(b"!");
-        assert!(replies.is_started(a));
+        assert!(!replies.retract(a));
         replies.deliver(a, b"a2", Piece::Last);
         assert_eq!(taken(&mut replies), "a2!b1");
-        assert!(replies.is_started(b));
+        assert!(!replies.retract(b));
         replies.deliver(b, b"b2", Piece::Last);
         assert_eq!(taken(&mut replies), "b2");
         assert_eq!(replies.outstanding(), 0);
+    }
+
+    #[test]
+    fn half_a_reply_that_nobody_has_seen_is_taken_back() {
+        let mut replies = Replies::default();
+        let (a, b) = (replies.begin(), replies.begin());
+        replies.deliver(b, b"half", Piece::More);
+        assert!(replies.retract(a) && replies.retract(b));
+        assert_eq!(replies.held_bytes(), 0);
+        replies.deliver(b, b"b", Piece::Last);
+        replies.deliver(a, b"a", Piece::Last);
+        assert_eq!(taken(&mut replies), "ab");
     }
 
     proptest! {

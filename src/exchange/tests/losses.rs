@@ -312,3 +312,18 @@ fn what_a_refused_lane_carried_gets_the_nodes_words_once() {
     assert_eq!(world.heard(client), "+PONG|");
     world.assert_calm();
 }
+
+#[test]
+fn half_a_reply_that_overtook_another_is_forgotten_when_its_link_is_lost() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["DBSIZE", "GET big"]);
+    let half = format!("$100000\r\n{}", "x".repeat(60_000));
+    let link = world.link("r1");
+    world.say_raw(link, half.as_bytes()).unwrap();
+    world.lose(link);
+    world.answer("r1", "GET big", "$3|big");
+    world.answer("m", "DBSIZE", ":1");
+    assert_eq!(world.heard(client), ":1|$3|big|");
+    world.assert_calm();
+}

@@ -7,6 +7,7 @@ mod holding;
 mod losses;
 mod memory;
 mod order;
+mod property;
 mod pubsub;
 mod sessions;
 mod switching;
@@ -475,20 +476,6 @@ fn hello_of(protocol: Protocol) -> Vec<u8> {
     encode::bulk(&mut out, b"id");
     encode::integer(&mut out, 5);
     out
-}
-
-/// Cuts a client's bytes into replies.
-pub(super) fn replies(bytes: &[u8]) -> Vec<&[u8]> {
-    let (mut scanner, mut at, mut found) = (ReplyScanner::default(), 0, Vec::new());
-    while let Ok(Scan::Complete { len, .. }) = scanner.scan(&bytes[at..]) {
-        found.push(&bytes[at..at + len]);
-        at += len;
-        if at == bytes.len() {
-            break;
-        }
-    }
-    assert_eq!(at, bytes.len(), "{}", bytes.escape_ascii());
-    found
 }
 
 /// A login refused by the node.
