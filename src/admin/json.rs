@@ -1,8 +1,10 @@
 //! Floor 4. The views as JSON. Scripts rely on the names: fields are added, never renamed.
 //!
-//! `/api/v1/status`: `version`, `ready` (as `/readyz`), `uptime_seconds`, `draining`, `workers`, `clients`, `max_clients`,
+//! `/api/v1/status`: `version`, `ready` (as `/readyz`), `uptime_seconds`, `draining`, `workers`,
+//! `clients`, `max_clients`,
 //! `groups[]` with `master_name`, `listen[]`, `phase` (`unknown`, `stable`, `switching`),
-//! `phase_seconds` (how long it has been switching, else null), `waiting` (for what, or empty), `generation`, `config_epoch`,
+//! `phase_seconds` (how long it has been switching, else null), `waiting` (for what, or empty),
+//! `generation`, `config_epoch`,
 //! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `detail`),
 //! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`, `last_failover` (or null).
 //!
@@ -117,7 +119,8 @@ mod tests {
         assert_eq!(
             status,
             json!({
-                "version": "1.2.3", "ready": true, "uptime_seconds": 90061.0, "draining": false, "workers": 2,
+                "version": "1.2.3", "ready": true, "uptime_seconds": 90061.0,
+                "draining": false, "workers": 2,
                 "clients": 5, "max_clients": 10000,
                 "groups": [{
                     "master_name": "mymaster", "listen": ["127.0.0.1:6379"], "phase": "stable",
