@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!  out      [ bytes the client took | bytes on their way ]        replies below `head`
-//!  parked   [ head: waiting | head+1: done | head+2: waiting ]    only while an answer overtook
-//!  another
+//!  parked   [ head: waiting | head+1: done | head+2: waiting ]    while an answer overtook one
 //! ```
 //!
 //! Requests are numbered; `head` is the oldest whose reply is not wholly in `out`. Answers that
