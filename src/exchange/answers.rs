@@ -329,7 +329,7 @@ impl Exchange {
         }
         self.uncount(ticket, key);
         if let Some(client) = self.clients.get_mut(ticket.client) {
-            client.try_again(ticket.again(shared, ticket.bounces + 1, &raw));
+            client.try_again(ticket.again(Usage::Shared, ticket.bounces + 1, &raw));
         }
         if let Some(group) = self.groups.get_mut(index) {
             group.counts.resent += 1;

@@ -81,8 +81,18 @@ pub(super) struct Numbered {
     pub(super) spoken: bool,
     /// How often a node has refused it as not the one to ask.
     pub(super) bounces: u8,
-    /// Whether it travelled on a shared link; it does again, whatever its client began since.
-    pub(super) shared: bool,
+    pub(super) origin: Origin,
+}
+
+/// Where a request was before it has to be placed anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// On a shared link, to which it returns, whatever its client began since.
+    Shared,
+    /// On its client's own link, outside of a transaction.
+    Leased,
+    /// There, in a transaction, or nowhere yet.
+    Any,
 }
 
 /// A request that has its number and has to be placed anew.

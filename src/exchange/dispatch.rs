@@ -1,7 +1,8 @@
-//! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a wait.
+//! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a
+//! wait.
 
 use crate::command::{Class, Command, Problem};
-use crate::exchange::client::{Client, Ending, Numbered, Wait};
+use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{NodeId, State};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
@@ -18,7 +19,7 @@ impl Client {
             seq: self.replies.begin(),
             spoken: self.session.speaks(),
             bounces: 0,
-            shared: false,
+            origin: Origin::Any,
         })
     }
 }
@@ -32,6 +33,18 @@ pub(super) struct Job {
     /// When it was read.
     pub(super) arrived: Time,
     pub(super) now: Time,
+}
+
+impl Job {
+    /// Whether the request has nothing to do with what its client's lease is about now: it is
+    /// older.
+    fn passes_by(&self, client: &Client) -> bool {
+        self.again.is_some_and(|number| match number.origin {
+            Origin::Shared => true,
+            Origin::Leased => client.is_in_multi(),
+            Origin::Any => false,
+        })
+    }
 }
 
 /// Whether a request found its place.
@@ -101,7 +114,7 @@ impl Exchange {
         }
         let class = command.class;
         let locked_out = !client.session.is_logged_in() && group.wants_login();
-        let plain = client.lease.is_none() || job.again.is_some_and(|number| number.shared);
+        let plain = client.lease.is_none() || job.passes_by(client);
         if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);
         }
@@ -282,7 +295,7 @@ impl Exchange {
             seq,
             spoken,
             bounces,
-            shared: _,
+            origin: _,
         } = client.number(job.again);
         if link.pipeline.is_empty() {
             link.heard_at = job.now;

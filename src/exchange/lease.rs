@@ -1,5 +1,5 @@
-//! Floor 4. Links that are one client's alone: from the pool or new, and back when nothing sticks to
-//! them.
+//! Floor 4. Links that are one client's alone: from the pool or new, and back when nothing sticks
+//! to them.
 //!
 //! ```text
 //!   pool ──► leased: blocking command ──reply──────────────────► pool
@@ -10,7 +10,7 @@
 //! ```
 
 use crate::command::{Class, Leased, Local};
-use crate::exchange::client::{Client, Numbered, Wait};
+use crate::exchange::client::{Client, Numbered, Origin, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::ticket::Purpose;
@@ -347,7 +347,7 @@ impl Exchange {
             seq: client.replies.begin(),
             spoken: false,
             bounces: 0,
-            shared: false,
+            origin: Origin::Any,
         };
         let again = Some(number);
         // With a number a request is never refused for lack of room.

@@ -7,6 +7,7 @@
 //! | blocking, admin | placed anew | UNCERTAIN | – |
 //! | between MULTI and EXEC | not executed | not executed, or UNCERTAIN with its EXEC | – |
 //! | EXEC | EXECABORT | UNCERTAIN | – |
+//! | WATCH | `OK`, but EXEC will not succeed | the same | – |
 //! | DISCARD, UNWATCH | done | done | – |
 //! | SUBSCRIBE | placed anew | placed anew | – |
 //!
@@ -127,18 +128,24 @@ impl Exchange {
         };
         match failure {
             OpenFailure::Refused(stage, words) if !is_passing(&words) => {
-                self.refused(key, &link, stage, &words);
+                self.refused(key, &link, (stage, &words), now);
             }
             failure => {
                 self.unreachable(&link, &failure, now);
-                self.dispose(key, &link, End::Unopened);
+                self.dispose(key, &link, End::Unopened, now);
             }
         }
         self.after_loss(key, &link, now);
     }
 
     /// The node does not want this login, protocol or database: those who asked hear its words.
-    fn refused(&mut self, key: LinkKey, link: &Link, stage: ConnectStage, words: &[u8]) {
+    fn refused(
+        &mut self,
+        key: LinkKey,
+        link: &Link,
+        (stage, words): (ConnectStage, &[u8]),
+        now: Time,
+    ) {
         let anonymous = link.lane.identity == IdentityId::ANONYMOUS;
         let Some(group) = self.groups.get_mut(link.group) else {
             return;
@@ -146,7 +153,7 @@ impl Exchange {
         if anonymous && group.settings.anonymous.is_none() && words.starts_with(b"-NOAUTH") {
             // From now on it is us who say so, after what Redis looks at first.
             group.login_required = Some(true);
-            return self.dispose(key, link, End::Unopened);
+            return self.dispose(key, link, End::Unopened, now);
         }
         if let Some(node) = group.nodes.get(link.lane.node.0) {
             group.counts.at(node.index).connect_failed(stage);
@@ -158,7 +165,7 @@ impl Exchange {
                 client.verdict = Some(Box::from(words));
             }
         }
-        self.dispose(key, link, End::Refused(words));
+        self.dispose(key, link, End::Refused(words), now);
         // A login that was proven and is refused now was changed or taken away: Redis closes the
         // connections of such users (acl.c, `ACLKillPubsubClientsIfNeeded` and DELUSER).
         if !anonymous && link.lane.identity != UNPROVEN && stage == ConnectStage::Auth {
@@ -204,13 +211,13 @@ impl Exchange {
 
     /// A link that was open is gone.
     pub fn link_lost(&mut self, key: LinkKey, loss: Loss, now: Time) {
-        if let Some(link) = self.lose(key, loss) {
+        if let Some(link) = self.lose(key, loss, now) {
             self.after_loss(key, &link, now);
         }
     }
 
     /// Takes a link out and decides for what was on it; those who may go on do so later.
-    pub(super) fn lose(&mut self, key: LinkKey, loss: Loss) -> Option<Link> {
+    pub(super) fn lose(&mut self, key: LinkKey, loss: Loss, now: Time) -> Option<Link> {
         let link = self.discard(key)?;
         if loss != Loss::Left
             && link.state != State::Opening
@@ -226,7 +233,7 @@ impl Exchange {
             State::Opening => End::Unopened,
             State::Ready => End::Lost(loss),
         };
-        self.dispose(key, &link, end);
+        self.dispose(key, &link, end, now);
         self.end_waits(key, &link.waiters);
         Some(link)
     }
@@ -247,11 +254,16 @@ impl Exchange {
     }
 
     /// Decides for each request of a link that is gone, and mends what its clients had on it.
-    fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>) {
+    fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>, now: Time) {
         let aborted = match link.usage {
             Usage::Leased(Some(owner)) => self.lease_lost(owner, link.group, end),
             Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => false,
         };
+        if let Usage::Leased(Some(owner)) = link.usage
+            && is_begun_in_vain(link)
+        {
+            self.multi_lost(owner, now);
+        }
         let standings = standings(link, aborted);
         for (lost, standing) in link.pipeline.lost().zip(standings) {
             self.count_lost(link, lost.sent);
@@ -288,10 +300,9 @@ impl Exchange {
         }
         match fate(ticket, end, standing) {
             Fate::Again => {
-                let shared = link.usage == Usage::Shared;
                 let asked = matches!(end, End::Lost(Loss::Silent));
                 let bounces = ticket.bounces.saturating_add(u8::from(asked));
-                client.try_again(ticket.again(shared, bounces, lost.bytes));
+                client.try_again(ticket.again(link.usage, bounces, lost.bytes));
                 if let Some(group) = self.groups.get_mut(link.group)
                     && lost.sent == Sent::Yes
                 {
@@ -357,6 +368,17 @@ impl Exchange {
         }
     }
 
+    /// A client hears of its MULTI that it came to nothing: what it sends after that is no part of
+    /// a transaction.
+    fn multi_lost(&mut self, owner: ClientKey, now: Time) {
+        if let Some(client) = self.clients.get_mut(owner)
+            && let Some(lease) = client.lease.as_deref_mut()
+            && lease.multi == Multi::Broken
+        {
+            lease.multi = Multi::Refused(now);
+        }
+    }
+
     /// What a client had on the link that was its own. Returns whether it was in a transaction that
     /// must not be executed.
     fn lease_lost(&mut self, owner: ClientKey, group: GroupIndex, end: End<'_>) -> bool {
@@ -388,8 +410,18 @@ impl Exchange {
     }
 }
 
-/// Whether an error line to a new connection speaks of the node's present state, and not of what was
-/// asked of it.
+/// Whether the last MULTI on a link is among the requests without a reply, and not closed.
+fn is_begun_in_vain(link: &Link) -> bool {
+    let ends = |purpose: &Purpose| matches!(purpose, Purpose::Exec | Purpose::Undo(_));
+    let purposes = link.pipeline.tickets().map(|ticket| ticket.purpose);
+    let last = purposes
+        .filter(|purpose| *purpose == Purpose::Multi || ends(purpose))
+        .last();
+    last == Some(Purpose::Multi)
+}
+
+/// Whether an error line to a new connection speaks of the node's present state, and not of what
+/// was asked of it.
 fn is_passing(words: &[u8]) -> bool {
     const PASSING: [&[u8]; 4] = [
         b"-ERR max number of clients reached",
@@ -431,10 +463,14 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         Purpose::Subscription(_) => true,
         _ => false,
     };
-    let queued = ticket.purpose == Purpose::Queued;
+    let undone = standing.close == Close::Undone;
+    let is_part = matches!(ticket.purpose, Purpose::Multi | Purpose::Queued);
     let loss = match end {
-        End::Unopened if queued && standing.close == Close::Undone => {
+        End::Unopened if undone && is_part => {
             return Fate::Error(Reject::TransactionLost);
+        }
+        End::Unopened if undone && ticket.purpose == Purpose::Watch => {
+            return Fate::Undone(Undo::Asked);
         }
         End::Unopened => return Fate::Again,
         End::Refused(_) => return Fate::Passed,
@@ -447,11 +483,12 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
     };
     match (ticket.purpose, ticket.effect, standing.sent) {
         (Purpose::Undo(undo), ..) => Fate::Undone(undo),
+        (Purpose::Watch, ..) => Fate::Undone(Undo::Asked),
         (Purpose::Exec, _, Sent::No) => Fate::Error(Reject::ExecAborted),
-        (Purpose::Queued, ..) if standing.close != Close::Executed => {
+        (Purpose::Multi | Purpose::Queued, ..) if standing.close != Close::Executed => {
             Fate::Error(Reject::TransactionLost)
         }
-        (Purpose::Exec | Purpose::Queued, ..)
+        (Purpose::Exec | Purpose::Multi | Purpose::Queued, ..)
         | (Purpose::Plain | Purpose::Slow, Effect::Writes, Sent::Yes) => Fate::Error(uncertain),
         _ => Fate::Again,
     }

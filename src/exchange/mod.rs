@@ -1,6 +1,6 @@
-//! Floor 4. The switchboard of one worker: its clients' sessions, the links to the nodes, and what is
-//! placed where. Pure: bytes and events come in as values with the time, bytes and actions go out.
-//! Knows no sockets, tasks or clocks; the worker moves the bytes.
+//! Floor 4. The switchboard of one worker: its clients' sessions, the links to the nodes, and what
+//! is placed where. Pure: bytes and events come in as values with the time, bytes and actions go
+//! out. Knows no sockets, tasks or clocks; the worker moves the bytes.
 //!
 //! ```text
 //!  client_bytes ──► decode ──► dispatch ──► route ──► Link.pipeline ──► unwritten / written
@@ -91,7 +91,8 @@ pub struct Exchange {
 #[derive(Debug)]
 #[must_use = "an action not performed leaves clients waiting for its outcome"]
 pub enum Action {
-    /// Connect and shake hands; answer with [`Exchange::link_opened`] or [`Exchange::link_refused`].
+    /// Connect and shake hands; answer with [`Exchange::link_opened`] or
+    /// [`Exchange::link_refused`].
     Open(LinkKey, OpenPlan),
     /// Close the link's socket, if it has one, and forget the link.
     Close(LinkKey),

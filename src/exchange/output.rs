@@ -7,6 +7,7 @@ use crate::exchange::intake::offset;
 use crate::exchange::link::Usage;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::session::IdentityId;
 use crate::types::Time;
 
 impl Exchange {
@@ -148,7 +149,7 @@ impl Exchange {
     pub fn client_gone(&mut self, key: ClientKey, now: Time) {
         self.relieve(key, now);
         self.drop_lease(key, now);
-        self.change_identity(key, crate::session::IdentityId::ANONYMOUS);
+        self.change_identity(key, IdentityId::ANONYMOUS, now);
         let Some(client) = self.clients.remove(key) else {
             return;
         };

@@ -7,7 +7,7 @@
 use std::collections::hash_map::Entry;
 
 use crate::command::{Class, Local};
-use crate::exchange::client::{Ending, Numbered, Wait};
+use crate::exchange::client::{Ending, Numbered, Origin, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
@@ -16,7 +16,7 @@ use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::session::{HelloRequest, IdentityId, Login, Outcome, Reject};
 use crate::telemetry::RequestClass;
-use crate::types::Protocol;
+use crate::types::{Protocol, Time};
 
 /// What a question to the master has come to.
 enum Proof {
@@ -72,7 +72,7 @@ impl Exchange {
             seq,
             spoken: false,
             bounces: 0,
-            shared: false,
+            origin: Origin::Any,
         });
         self.answer(Job { again, ..job }, RequestClass::Session, None)
     }
@@ -82,7 +82,7 @@ impl Exchange {
             return waits;
         }
         self.drop_lease(job.key, job.now);
-        self.change_identity(job.key, IdentityId::ANONYMOUS);
+        self.change_identity(job.key, IdentityId::ANONYMOUS, job.now);
         if let Some(client) = self.clients.get_mut(job.key) {
             client.session.reset();
             client.forget_lanes();
@@ -192,7 +192,8 @@ impl Exchange {
         self.answer(job, RequestClass::Session, None)
     }
 
-    /// Asks the master whether it takes a login. The same request comes here again until it is known.
+    /// Asks the master whether it takes a login. The same request comes here again until it is
+    /// known.
     fn prove(&mut self, job: Job, login: &Login, protocol: Protocol) -> Proof {
         if let Some(waits) = self.wait_for_answers(job) {
             return Proof::Settled(waits);
@@ -324,7 +325,7 @@ impl Exchange {
         };
         let index = client.group;
         let identity = group.join_identity(login);
-        self.change_identity(job.key, identity);
+        self.change_identity(job.key, identity, job.now);
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
@@ -349,7 +350,7 @@ impl Exchange {
     }
 
     /// Sets a session's login and lets go of the former one.
-    pub(super) fn change_identity(&mut self, key: ClientKey, identity: IdentityId) {
+    pub(super) fn change_identity(&mut self, key: ClientKey, identity: IdentityId, now: Time) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -376,7 +377,7 @@ impl Exchange {
         orphans.extend(pooled.flat_map(|(_, keys)| keys.iter().copied()));
         group.pool.retain(|lane, _| lane.identity != former);
         for link in orphans {
-            self.close_when_idle(link);
+            self.close_when_idle(link, now);
         }
     }
 

@@ -32,7 +32,7 @@ impl Exchange {
             }
         }
         group.refresh(now);
-        self.leave_nodes(index);
+        self.leave_nodes(index, now);
         self.open_first_lanes(index, now);
         self.restore_subscriptions(index, now);
         self.resume_held(index);
@@ -45,7 +45,7 @@ impl Exchange {
     ///
     /// During a switch a link to the master that is not open yet is closed too: what waits for it
     /// would be sent behind the last request that the old master is to get.
-    fn leave_nodes(&mut self, index: GroupIndex) {
+    fn leave_nodes(&mut self, index: GroupIndex, now: Time) {
         let Some(group) = self.groups.get(index) else {
             return;
         };
@@ -68,22 +68,22 @@ impl Exchange {
             }
         }
         for key in left {
-            self.lose(key, Loss::Left);
+            self.lose(key, Loss::Left, now);
         }
         for key in idle {
-            self.close_when_idle(key);
+            self.close_when_idle(key, now);
         }
     }
 
     /// Closes a link after the last reply that it owes. One that is not open owes none: what waits
     /// for it is placed anew.
-    pub(super) fn close_when_idle(&mut self, key: LinkKey) {
+    pub(super) fn close_when_idle(&mut self, key: LinkKey, now: Time) {
         self.retire(key);
         let Some(link) = self.links.get(key) else {
             return;
         };
         if link.state == State::Opening {
-            self.lose(key, Loss::Left);
+            self.lose(key, Loss::Left, now);
         } else if link.is_done() {
             self.discard(key);
         }
@@ -190,7 +190,7 @@ impl Exchange {
         }
         for key in idle {
             if !self.is_first_lane(key) {
-                self.close_when_idle(key);
+                self.close_when_idle(key, now);
             }
         }
     }

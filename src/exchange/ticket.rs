@@ -1,7 +1,8 @@
 //! Floor 4. What is remembered of a request in flight, and given back with its reply or loss.
 
 use crate::exchange::ClientKey;
-use crate::exchange::client::{Again, Numbered};
+use crate::exchange::client::{Again, Numbered, Origin};
+use crate::exchange::link::Usage;
 use crate::session::Seq;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -24,12 +25,17 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// The request with these bytes, to be placed anew.
-    pub(super) fn again(&self, shared: bool, bounces: u8, raw: &[u8]) -> Again {
+    pub(super) fn again(&self, usage: Usage, bounces: u8, raw: &[u8]) -> Again {
+        let origin = match (usage, self.purpose) {
+            (Usage::Shared, _) => Origin::Shared,
+            (_, Purpose::Multi | Purpose::Queued | Purpose::Exec | Purpose::Undo(_)) => Origin::Any,
+            _ => Origin::Leased,
+        };
         let number = Numbered {
             seq: self.seq,
             spoken: self.spoken,
             bounces,
-            shared,
+            origin,
         };
         Again {
             number,
@@ -53,10 +59,14 @@ pub(super) enum Effect {
 pub(super) enum Purpose {
     /// Nothing.
     Plain,
-    /// A command between MULTI and EXEC, MULTI itself included.
+    /// MULTI.
+    Multi,
+    /// A command between MULTI and EXEC.
     Queued,
     /// EXEC.
     Exec,
+    /// WATCH. With the link the watch is lost too, and EXEC will not succeed.
+    Watch,
     /// DISCARD or UNWATCH: whether they arrive or the link is lost, the end is the same.
     Undo(Undo),
     /// A command that may take its time, as it blocks or administers a node.

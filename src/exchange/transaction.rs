@@ -11,16 +11,17 @@ use crate::exchange::{ClientKey, Exchange};
 use crate::resp::{Request, encode};
 use crate::session::Reject;
 use crate::telemetry::RequestClass;
+use crate::types::Time;
 
 impl Exchange {
     pub(super) fn begin_multi(&mut self, job: Job, raw: &[u8]) -> Placed {
-        let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Queued));
+        let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Multi));
         self.on_lease(job.key, placed, |lease| {
             lease.multi = Multi::Open;
             lease.selected = None;
         });
         if placed == Placed::Answered {
-            self.abandon(job.key);
+            self.abandon(job.key, job.now);
             if let Some(client) = self.clients.get_mut(job.key) {
                 // What follows in the same breath must not be executed one by one.
                 client.lease.get_or_insert_default().multi = Multi::Refused(job.now);
@@ -30,7 +31,7 @@ impl Exchange {
     }
 
     pub(super) fn watch(&mut self, job: Job, raw: &[u8]) -> Placed {
-        let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
+        let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Watch));
         self.on_lease(job.key, placed, |lease| {
             if lease.watch == Watch::No {
                 lease.watch = Watch::Kept;
@@ -109,7 +110,7 @@ impl Exchange {
         };
         if placed == Placed::Answered {
             // It was refused for want of a master. The server must not keep the rest for later.
-            self.abandon(job.key);
+            self.abandon(job.key, job.now);
             if class == Class::Leased(Leased::Exec) || class == Class::Leased(Leased::Discard) {
                 self.end_multi(job.key);
             }
@@ -139,7 +140,7 @@ impl Exchange {
             lease.selected = index.or(lease.selected);
         });
         if placed == Placed::Answered {
-            self.abandon(job.key);
+            self.abandon(job.key, job.now);
         }
         placed
     }
@@ -209,9 +210,9 @@ impl Exchange {
     }
 
     /// Closes a client's own link in the middle of a transaction or a watch.
-    fn abandon(&mut self, key: ClientKey) {
+    fn abandon(&mut self, key: ClientKey, now: Time) {
         if let Some(link) = self.lease_of(key).and_then(|lease| lease.link) {
-            self.lose(link, Loss::Left);
+            self.lose(link, Loss::Left, now);
         }
     }
 
@@ -267,7 +268,9 @@ impl Lease {
         self.multi = match self.multi {
             // Begun anew, it would no longer be known that it must not be executed.
             Multi::Aborted => Multi::Broken,
-            _ => Multi::No,
+            Multi::Open => Multi::No,
+            // Of an earlier link.
+            other @ (Multi::No | Multi::Broken | Multi::Refused(_)) => other,
         };
         if self.watch == Watch::Kept {
             self.watch = Watch::No;
@@ -282,7 +285,7 @@ impl Lease {
         if self.watch == Watch::Kept {
             self.watch = Watch::Stale;
         }
-        if self.multi != Multi::No {
+        if matches!(self.multi, Multi::Open | Multi::Aborted) {
             self.multi = Multi::Broken;
         }
     }

@@ -1,4 +1,4 @@
-//! Floor 4, tests. What happens at each bound.
+//! Floor 4. Tests: What happens at each bound.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Floor 4, tests. What becomes of requests whose link is lost, or whose node says "not me".
+//! Floor 4. Tests: What becomes of requests whose link is lost, or whose node says "not me".
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Floor 4, tests. Random clients, random nodes, random trouble, and what must hold all the same:
+//! Floor 4. Tests: Random clients, random nodes, random trouble, and what must hold all the same:
 //!
 //! * every request gets one reply, in order: its own, or an error that says what is known of it;
 //! * what was said not to be executed was executed nowhere, and nothing was executed twice;
@@ -46,7 +46,7 @@ struct Talker {
     sent: VecDeque<Sent>,
     heard: Vec<u8>,
     database: u32,
-    /// Whether a WATCH may be in effect.
+    /// Whether it has sent WATCH: then its transaction may be refused.
     watched: bool,
     /// Identifiers queued since MULTI; `None` outside of a transaction.
     queued: Option<Vec<u64>>,
@@ -133,7 +133,7 @@ impl Sim {
     fn perform(&mut self) {
         while let Some(action) = self.exchange.poll_action() {
             match action {
-                Action::Open(link, plan) => {
+                Action::Open(key, plan) => {
                     let host = plan.node.host();
                     let node = NODES.iter().position(|name| *name == host).unwrap();
                     let line = Line {
@@ -145,10 +145,10 @@ impl Sim {
                         multi: None,
                         blocked: None,
                     };
-                    assert!(self.lines.insert(link, line).is_none());
+                    assert!(self.lines.insert(key, line).is_none());
                 }
-                Action::Close(link) => {
-                    let line = self.lines.remove(&link).expect("closes what it opened");
+                Action::Close(key) => {
+                    let line = self.lines.remove(&key).expect("closes what it opened");
                     self.last_words(line);
                 }
                 Action::Report(_, ReportKind::Quiet { generation }) => {
@@ -158,8 +158,8 @@ impl Sim {
                 Action::Report(..) => {}
             }
         }
-        while let Some(link) = self.exchange.poll_dirty_link() {
-            self.exchange.link_turn(link);
+        while let Some(key) = self.exchange.poll_dirty_link() {
+            self.exchange.link_turn(key);
         }
         while self.exchange.poll_dirty_client().is_some() {}
     }
@@ -376,9 +376,8 @@ impl Sim {
     fn judge(&mut self, at: usize, sent: &Sent, reply: &str) {
         let word = sent.line.split(' ').next().unwrap();
         let own = match word {
-            "SELECT" | "WATCH" | "DISCARD" | "QUIT" => reply == "+OK\r\n",
-            "MULTI" => reply == "+OK\r\n",
-            "EXEC" => reply.starts_with('*'),
+            "MULTI" | "SELECT" | "WATCH" | "DISCARD" | "QUIT" => reply == "+OK\r\n",
+            "EXEC" => reply.starts_with('*') && reply != "*-1\r\n",
             "PING" => reply.contains(&format!("\r\n{}\r\n", sent.id)),
             _ => reply.contains(&format!("#{}\r\n", sent.id)),
         };
@@ -404,7 +403,7 @@ impl Sim {
             "SELECT" if own => {
                 talker.database = sent.line[7..].parse().unwrap();
             }
-            "WATCH" => talker.watched |= own || uncertain,
+            "WATCH" => talker.watched = true,
             "MULTI" if own || uncertain => talker.queued = Some(Vec::new()),
             "EXEC" | "DISCARD" => {
                 let null = reply == "*-1\r\n" && talker.watched;
@@ -449,36 +448,36 @@ impl Sim {
     // --- links and nodes
 
     fn open_or_refuse(&mut self) {
-        let Some(link) = self.any_line() else { return };
-        let line = self.lines.get_mut(&link).unwrap();
+        let Some(key) = self.any_line() else { return };
+        let line = self.lines.get_mut(&key).unwrap();
         if line.open {
             return;
         }
         let wants_master = line.plan.role == Role::Master;
         if wants_master != self.nodes[line.node].is_master {
             self.exchange
-                .link_refused(link, OpenFailure::WrongRole, self.now);
+                .link_refused(key, OpenFailure::WrongRole, self.now);
         } else if self.dice.u32(0..8) == 0 {
-            self.exchange.link_refused(link, unreachable(), self.now);
+            self.exchange.link_refused(key, unreachable(), self.now);
         } else {
             line.open = true;
             let hello = HelloFacts::read(&hello_of(line.plan.protocol));
-            self.exchange.link_opened(link, Opened { hello }, self.now);
+            self.exchange.link_opened(key, Opened { hello }, self.now);
         }
     }
 
     fn write(&mut self) {
-        if let Some(link) = self.any_line() {
+        if let Some(key) = self.any_line() {
             let most = self.dice.usize(..400);
-            self.write_to(link, most);
+            self.write_to(key, most);
         }
     }
 
-    fn write_to(&mut self, link: LinkKey, most: usize) {
-        let Some(line) = self.lines.get_mut(&link) else {
+    fn write_to(&mut self, key: LinkKey, most: usize) {
+        let Some(line) = self.lines.get_mut(&key) else {
             return;
         };
-        let bytes = self.exchange.unwritten(link);
+        let bytes = self.exchange.unwritten(key);
         if !line.open || bytes.is_empty() {
             return;
         }
@@ -487,19 +486,19 @@ impl Sim {
         assert!(!left, "a request after quiet: {}", bytes.escape_ascii());
         let count = bytes.len().min(most);
         line.to_node.extend_from_slice(&bytes[..count]);
-        self.exchange.written(link, count, self.now);
+        self.exchange.written(key, count, self.now);
     }
 
     fn serve(&mut self) {
-        if let Some(link) = self.any_line() {
-            self.serve_all(link);
+        if let Some(key) = self.any_line() {
+            self.serve_all(key);
         }
     }
 
-    fn serve_all(&mut self, link: LinkKey) {
-        if let Some(mut line) = self.lines.remove(&link) {
+    fn serve_all(&mut self, key: LinkKey) {
+        if let Some(mut line) = self.lines.remove(&key) {
             while self.execute_next(&mut line) {}
-            self.lines.insert(link, line);
+            self.lines.insert(key, line);
         }
     }
 
@@ -608,30 +607,30 @@ impl Sim {
     }
 
     fn feed(&mut self) {
-        if let Some(link) = self.any_line() {
+        if let Some(key) = self.any_line() {
             let most = self.dice.usize(1..30_000);
-            self.feed_from(link, most);
+            self.feed_from(key, most);
         }
     }
 
-    fn feed_from(&mut self, link: LinkKey, most: usize) {
-        let Some(line) = self.lines.get_mut(&link) else {
+    fn feed_from(&mut self, key: LinkKey, most: usize) {
+        let Some(line) = self.lines.get_mut(&key) else {
             return;
         };
-        if line.to_us.is_empty() || self.exchange.is_throttled(link) {
+        if line.to_us.is_empty() || self.exchange.is_throttled(key) {
             return;
         }
         let count = line.to_us.len().min(most);
         let chunk: Vec<_> = line.to_us.drain(..count).collect();
-        let taken = self.exchange.link_bytes(link, &chunk, self.now);
+        let taken = self.exchange.link_bytes(key, &chunk, self.now);
         assert_eq!(taken, Ok(()));
     }
 
     fn lose(&mut self) {
-        if let Some(link) = self.any_line()
-            && self.lines[&link].open
+        if let Some(key) = self.any_line()
+            && self.lines[&key].open
         {
-            self.exchange.link_lost(link, Loss::Broken, self.now);
+            self.exchange.link_lost(key, Loss::Broken, self.now);
         }
     }
 
@@ -693,7 +692,9 @@ impl Sim {
                 self.listen_to(at, usize::MAX);
                 self.perform();
             }
-            if self.talkers.iter().all(|talker| talker.sent.is_empty()) {
+            let mut clients = self.exchange.clients.iter();
+            let answered = clients.all(|(_, client)| client.replies.outstanding() == 0);
+            if answered && self.talkers.iter().all(|talker| talker.sent.is_empty()) {
                 return;
             }
         }
@@ -763,7 +764,7 @@ fn whatever_happens_everybody_is_told_the_truth_once() {
 fn seeds() -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = number("SWITCHMAN_SEED");
-    let count = number("SWITCHMAN_SEEDS").unwrap_or(if first.is_some() { 1 } else { 60 });
+    let count = number("SWITCHMAN_SEEDS").unwrap_or(if first.is_some() { 1 } else { 120 });
     let first = first.unwrap_or(0);
     first..first + count
 }

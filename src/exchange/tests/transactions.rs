@@ -1,4 +1,4 @@
-//! Floor 4, tests. WATCH, MULTI, EXEC, and the link that carries them.
+//! Floor 4. Tests: WATCH, MULTI, EXEC, and the link that carries them.
 
 use super::*;
 
@@ -401,7 +401,7 @@ fn a_transaction_on_a_link_that_never_opened_is_begun_anew() {
 }
 
 #[test]
-fn an_aborted_transaction_on_a_link_that_never_opened_stays_aborted() {
+fn an_aborted_transaction_on_a_link_that_never_opened_is_not_executed() {
     let mut world = World::new();
     for exec_before in [true, false] {
         world.opens = false;
@@ -421,7 +421,12 @@ fn an_aborted_transaction_on_a_link_that_never_opened_stays_aborted() {
         let heard = world.heard(client);
         let words: Vec<_> = heard.split_terminator('|').collect();
         assert_eq!(words.len(), 4, "{heard}");
-        assert!(words[3].starts_with("-EXECABORT"), "{heard}");
+        let end = if exec_before {
+            "-EXECABORT"
+        } else {
+            "-ERR EXEC without MULTI"
+        };
+        assert!(words[3].starts_with(end), "{heard}");
         world.assert_calm();
     }
 }
@@ -439,5 +444,51 @@ fn a_server_that_does_not_end_a_transaction_keeps_its_link_from_others() {
     assert!(world.heard(client).starts_with("-NOPERM"));
     assert!(world.exchange.groups[0].pool.is_empty());
     assert_eq!(world.links("m").len(), 1);
+    world.assert_calm();
+}
+
+#[test]
+fn a_client_that_has_heard_of_the_lost_multi_is_not_in_a_transaction() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["MULTI"]);
+    world.lose_node("m");
+    assert!(
+        world
+            .heard(client)
+            .starts_with("-MASTERDOWN switchman: the transaction")
+    );
+    world.pass(ms(50));
+    world.send(client, &["INCR a", "EXEC"]);
+    world.answer("m", "INCR a", ":1");
+    assert_eq!(world.heard(client), ":1|-ERR EXEC without MULTI|");
+    world.assert_calm();
+}
+
+#[test]
+fn what_came_before_a_lost_transaction_is_placed_anew_outside_of_it() {
+    let mut world = World::with(Setup {
+        opens: false,
+        ..Setup::default()
+    });
+    world.open_all();
+    let client = world.client();
+    world.send(client, &["WATCH a"]);
+    world.open_all();
+    world.answer("m", "WATCH a", "+OK");
+    let lines = ["GET a", "WATCH b", "MULTI", "INCR a", "EXEC"];
+    world
+        .exchange
+        .client_bytes(client, &pipeline(&lines), world.now);
+    let link = *world.links("m").last().unwrap();
+    world.write_some(link, encoded("GET a").len());
+    world.lose(link);
+    world.answer("r1", "GET a", "$1|1");
+    let heard = world.heard(client);
+    let words: Vec<_> = heard.split_terminator('|').collect();
+    assert_eq!(words[..4], ["+OK", "$1", "1", "+OK"]);
+    assert!(words[4].starts_with("-MASTERDOWN") && words[5].starts_with("-MASTERDOWN"));
+    assert!(words[6].starts_with("-EXECABORT"));
+    assert!(world.asked("m").is_empty());
     world.assert_calm();
 }
