@@ -187,7 +187,10 @@ fn check_shows_what_is_in_force_and_where_it_came_from() {
         text.contains("10.0.0.1:26379") && text.contains("orders"),
         "{text}"
     );
-    assert!(text.contains("flag") && text.contains("default"), "{text}");
+    assert!(
+        text.contains("--sentinel") && text.contains("default"),
+        "{text}"
+    );
 
     let (status, text) = run(&["check", "--sentinel", "10.0.0.1:x"]);
     assert_eq!(status.code(), Some(64), "{text}");

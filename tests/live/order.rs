@@ -21,9 +21,7 @@ fn a_thousand_pipelining_clients_get_their_own_replies_in_order() {
     allow_open_files(4 * u64::try_from(CLIENTS).unwrap());
     let lab = Lab::start(&Plan {
         replicas: 2,
-        sentinels: 1,
-        quorum: 1,
-        ..Plan::default()
+        ..Lab::small_plan()
     });
     lab.both_through(&Launch::before(&lab), |door| {
         prepare(door);

@@ -217,12 +217,13 @@ impl Proxy {
 
     /// Waits until `/readyz` answers 200: it has a verified master.
     pub(crate) fn wait_ready(&self) {
-        let ready = wait_for(SOON, || {
+        let ready = wait_for(4 * SOON, || {
             self.get("/readyz").filter(|(code, _)| *code == 200)
         });
         assert!(
             ready.is_some(),
-            "not ready within {SOON:?}; its log:\n{}",
+            "not ready within {:?}; its log:\n{}",
+            4 * SOON,
             self.log.text()
         );
     }
