@@ -131,7 +131,8 @@ pub enum NodeAddrError {
 }
 
 impl NodeAddr {
-    /// The address `host`:`port`, or `None` where Sentinel said "I do not know": no host, or port 0.
+    /// The address `host`:`port`, or `None` where Sentinel said "I do not know": no host, or port
+    /// 0.
     pub fn new(host: &str, port: u16) -> Option<Self> {
         let known = !host.is_empty() && port != 0;
         known.then(|| Self {

@@ -27,7 +27,7 @@ const REQUESTS: [(&str, &[&str]); 7] = [
 ];
 
 /// Measures classification, and the search for keys.
-pub fn benches(c: &mut Criterion) {
+pub(crate) fn benches(c: &mut Criterion) {
     let table = Table::builtin();
     let mut group = c.benchmark_group("command");
     for (name, words) in REQUESTS {
@@ -54,9 +54,10 @@ pub fn benches(c: &mut Criterion) {
 }
 
 fn encoded(words: &[&str]) -> Vec<u8> {
-    let mut raw = format!("*{}\r\n", words.len());
-    for word in words {
-        raw.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-    }
-    raw.into_bytes()
+    let each = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
+    let words: Vec<String> = [format!("*{}\r\n", words.len())]
+        .into_iter()
+        .chain(words.iter().map(each))
+        .collect();
+    words.concat().into_bytes()
 }

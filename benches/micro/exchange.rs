@@ -1,5 +1,5 @@
-//! The turn of a worker without sockets: requests of many clients in, placed, written, answered, and
-//! the replies taken. Time per command, everything included.
+//! The turn of a worker without sockets: requests of many clients in, placed, written, answered,
+//! and the replies taken. Time per command, everything included.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ fn mix(depth: usize, reads: Reads) -> [Vec<u8>; 3] {
 }
 
 /// Measures turns at pipeline depths 1 and 16.
-pub fn benches(c: &mut Criterion) {
+pub(crate) fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("exchange");
     for (name, reads) in [("replica", Reads::Replicas), ("master", Reads::Master)] {
         for depth in [1_usize, 16] {

@@ -7,7 +7,7 @@ use switchman::resp::{Decoded, ReplyScanner, RequestDecoder, RequestLimits, Scan
 use switchman::types::Protocol;
 
 /// Frames per iteration: a client's pipeline, so that the cost of the loop does not count.
-const FRAMES: usize = 100;
+const FRAMES: u8 = 100;
 
 /// Adds the benchmarks of `switchman::resp`.
 pub(crate) fn benches(c: &mut Criterion) {
@@ -43,14 +43,14 @@ fn requests(c: &mut Criterion) {
             ],
         ),
     ];
-    group.throughput(Throughput::Elements(FRAMES as u64));
+    group.throughput(Throughput::Elements(u64::from(FRAMES)));
     for (name, args) in cases {
         let mut one = Vec::new();
         encode::request(&mut one, args);
-        let buf = one.repeat(FRAMES);
+        let buf = one.repeat(usize::from(FRAMES));
         group.bench_function(name, |b| b.iter(|| decode_all(black_box(&buf))));
     }
-    let inline = b"GET user:1000:name\r\n".repeat(FRAMES);
+    let inline = b"GET user:1000:name\r\n".repeat(usize::from(FRAMES));
     group.bench_function("inline_get", |b| b.iter(|| decode_all(black_box(&inline))));
     group.finish();
 }
@@ -65,15 +65,15 @@ fn replies(c: &mut Criterion) {
         ("bulk_32", &bulk),
         ("null", b"$-1\r\n"),
     ];
-    group.throughput(Throughput::Elements(FRAMES as u64));
+    group.throughput(Throughput::Elements(u64::from(FRAMES)));
     for (name, one) in cases {
-        let buf = one.repeat(FRAMES);
+        let buf = one.repeat(usize::from(FRAMES));
         group.bench_function(name, |b| b.iter(|| scan_all(black_box(&buf))));
     }
     group.throughput(Throughput::Elements(1));
     let array = [&b"*1000\r\n"[..], &bulk.repeat(1000)].concat();
     group.bench_function("array_of_1000_bulks", |b| {
-        b.iter(|| scan_all(black_box(&array)))
+        b.iter(|| scan_all(black_box(&array)));
     });
     group.finish();
 }
@@ -82,7 +82,8 @@ fn pieces(c: &mut Criterion) {
     let mut group = c.benchmark_group("resp/280kB_in_1460B_pieces");
     let element = [&b"$270\r\n"[..], &[b'v'; 270], b"\r\n"].concat();
     let array = [&b"*1000\r\n"[..], &element.repeat(1000)].concat();
-    group.throughput(Throughput::Bytes(array.len() as u64));
+    let bytes = u64::try_from(array.len()).expect("280 kB fit");
+    group.throughput(Throughput::Bytes(bytes));
     group.bench_function("request", |b| {
         b.iter(|| {
             let (mut decoder, mut inline) = (RequestDecoder::default(), Vec::new());

@@ -1,1 +1,16 @@
-//! Floor 7. Placeholder header: replaced with the module.
+//! Floor 7. The command line: arguments, `check` and `status`. Knows nothing of how the process
+//! runs; whoever calls [`parse`] does what it says.
+
+mod args;
+mod check;
+mod http;
+mod out;
+mod status;
+
+pub use args::{Command, Demand, Misuse, StatusArgs, environment, parse};
+pub use check::{check, load};
+pub use out::Out;
+pub use status::status;
+
+/// Exit code for a bad command line or configuration: `EX_USAGE` of sysexits.h.
+pub const EXIT_USAGE: u8 = 64;

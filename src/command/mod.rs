@@ -38,8 +38,8 @@ pub enum Class {
     /// For administrators: goes to the master on a connection of its own that is logged in as the
     /// client, so that the server's access control decides. Never sent twice.
     Admin,
-    /// Would change the topology behind Sentinel's back or impersonate a replica, or is refused by
-    /// the operator.
+    /// Would change the topology behind Sentinel's back, impersonate a replica or lead a client
+    /// past Switchman, or is refused by the operator.
     Refused,
 }
 

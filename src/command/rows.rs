@@ -19,6 +19,8 @@
 //!   shared connection waits.
 //! * `HIMPORT`, `CLIENT CACHING`, `CLIENT NO-TOUCH`, `CLIENT IMPORT-SOURCE`: state of the
 //!   connection.
+//! * `CLIENT MAINT_NOTIFICATIONS`: has the server push where its nodes move. Clients ask for it
+//!   when they connect, and go without where it is refused.
 //! * A container (`CLIENT`, `CONFIG`, …) is its own row for its bare name, which is an error that
 //!   the master words.
 
@@ -398,6 +400,7 @@ pub(super) static ROWS: &[Row] = &[
     Row("client|info",           2, Local(ClientInfo),         NONE, "noscript"),
     Row("client|kill",          -3, Local(ClientKill),         NONE, "admin noscript"),
     Row("client|list",          -2, Local(ClientList),         NONE, "admin noscript"),
+    Row("client|maint_notifications", -3, Refused,               NONE, "noscript"),
     Row("client|no-evict",       3, Local(ClientNoEvict),      NONE, "admin noscript"),
     Row("client|no-touch",       3, Leased(ConnectionState),   NONE, "noscript"),
     Row("client|pause",         -3, Admin,                     NONE, "admin noscript"),

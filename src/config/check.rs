@@ -19,9 +19,7 @@ use crate::telemetry::logging::LogSettings;
 
 /// Threads that serve clients: more than any machine has processors for.
 const WORKERS_MAX: usize = 1024;
-/// Shared connections per worker and node: a second one helps seldom, a hundred never.
-const LANES_MAX: usize = 64;
-/// Leased connections per worker and node: Redis's own default limit of clients is 10 000.
+/// Leased connections per worker: Redis's own default limit of clients is 10 000.
 const LEASED_MAX: usize = 100_000;
 /// The longest time that any of the timeouts may be.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
@@ -93,7 +91,7 @@ pub(super) fn check(
                 effective,
             })
         }
-        _ => Err(ConfigErrors { problems }),
+        _ => Err(ConfigErrors { problems, warnings }),
     }
 }
 
@@ -171,7 +169,6 @@ fn upstream(lookup: &mut Lookup<'_>) -> Result<Upstream, Noted> {
     let connect_timeout = lookup.one(&keys::CONNECT_TIMEOUT, timeout());
     let reply_timeout = lookup.one(&keys::REPLY_TIMEOUT, timeout());
     let suspect_after = lookup.one(&keys::SUSPECT_AFTER, timeout());
-    let lanes_per_node = lookup.one(&keys::LANES_PER_NODE, values::positive(LANES_MAX));
     let max_leased = lookup.one(&keys::MAX_LEASED, values::positive(LEASED_MAX));
     let idle_timeout = lookup.one(&keys::IDLE_TIMEOUT, timeout());
     if let (Ok(reply), Ok(suspect)) = (reply_timeout, suspect_after)
@@ -184,7 +181,6 @@ fn upstream(lookup: &mut Lookup<'_>) -> Result<Upstream, Noted> {
         connect_timeout: connect_timeout?,
         reply_timeout: reply_timeout?,
         suspect_after: suspect_after?,
-        lanes_per_node: lanes_per_node?,
         max_leased: max_leased?,
         idle_timeout: idle_timeout?,
     })

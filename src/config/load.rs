@@ -62,14 +62,22 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigErrors> {
                     findings.problems.extend(problems);
                     layers.file = Some(file);
                 }
-                Err(problems) => return Err(ConfigErrors { problems }),
+                Err(problems) => {
+                    let warnings = findings.warnings;
+                    return Err(ConfigErrors { problems, warnings });
+                }
             },
             Err(error) => {
                 let problem = format!("cannot read {}: {error}", path.display());
-                findings.problems.push(Problem {
+                let problem = Problem {
                     source,
                     key: "config".to_owned(),
                     problem,
+                };
+                // What it might have said is not missed on top of that.
+                return Err(ConfigErrors {
+                    problems: vec![problem],
+                    warnings: findings.warnings,
                 });
             }
         }

@@ -1,5 +1,5 @@
 //! Floor 6. Text → checked settings: a TOML file, `SWITCHMAN_*` variables and flags, in layers.
-//! Nobody below imports it. One file ([`load`]) reads files; the rest is pure.
+//! Nobody below imports it. One file (`load.rs`) reads files; the rest is pure.
 //!
 //! ```text
 //! keys      every key there is: path, shape, flag, default, meaning

@@ -38,6 +38,8 @@ pub struct Problem {
 pub struct ConfigErrors {
     /// At least one.
     pub problems: Vec<Problem>,
+    /// What only looks like a mistake, yet may be why something else is one.
+    pub warnings: Vec<Problem>,
 }
 
 impl fmt::Display for Source {

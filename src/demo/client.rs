@@ -1,5 +1,5 @@
-//! Floor 7. A small blocking Redis client: commands, pipelines, deadlines, RESP2 and RESP3 replies as values.
-//! Knows nothing of Sentinel, retries and pools: one connection, one conversation.
+//! Floor 6. A small blocking Redis client: commands, pipelines, deadlines, RESP2 and RESP3 replies
+//! as values. Knows nothing of Sentinel, retries and pools: one connection, one conversation.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
-/// Nesting of aggregates that a reply may have; Redis itself nests at most four deep outside scripts.
+/// Nesting of aggregates that a reply may have; Redis itself nests at most four deep outside
+/// scripts.
 const DEPTH_MAX: usize = 64;
 
 /// Bytes asked of the socket in one read.

@@ -1,4 +1,4 @@
-//! Floor 7. One child process that serves a loopback port: start, signals, log, end.
+//! Floor 6. One child process that serves a loopback port: start, signals, log, end.
 //! Knows the command line of `redis-server`, and nothing of who replicates whom.
 
 use std::fs::File;
@@ -47,8 +47,8 @@ pub struct Process {
 impl Process {
     /// Starts `kind` on a free port and waits until it serves.
     ///
-    /// `dir` is made and becomes its working directory; `config` writes the configuration for a port.
-    /// A port that somebody else took in the meantime is replaced by another.
+    /// `dir` is made and becomes its working directory; `config` writes the configuration for a
+    /// port. A port that somebody else took in the meantime is replaced by another.
     pub(super) fn start(
         kind: Kind,
         program: &Path,

@@ -4,7 +4,7 @@
 //! unevenly, and closing one such listener resets the connections that queue on it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -45,8 +45,8 @@ pub struct Acceptor {
     pub doors: Vec<Door>,
     /// Clients of the process at most.
     pub max_clients: usize,
-    /// Clients turned away at the limit, for the metric.
-    pub refused: Arc<AtomicUsize>,
+    /// Clients turned away at the limit, for each group; a worker takes them for the metric.
+    pub refused: Vec<Arc<AtomicU64>>,
 }
 
 impl Acceptor {
@@ -80,21 +80,35 @@ impl Acceptor {
     }
 
     async fn place(&self, stream: Stream, group: usize) {
-        let total: usize = self.doors.iter().map(|door| door.count.load(Ordering::Relaxed)).sum();
+        let total: usize = self
+            .doors
+            .iter()
+            .map(|door| door.count.load(Ordering::Relaxed))
+            .sum();
         if total >= self.max_clients {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            if let Some(refused) = self.refused.get(group) {
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
             // A client that cannot even take this line is closed all the same.
             let _ = stream.try_write(TOO_MANY);
             return;
         }
-        let emptiest = self.doors.iter().min_by_key(|door| door.count.load(Ordering::Relaxed));
+        let emptiest = self
+            .doors
+            .iter()
+            .min_by_key(|door| door.count.load(Ordering::Relaxed));
         let Some(door) = emptiest else { return };
         let stream = match stream.detach() {
             Ok(stream) => stream,
             Err(error) => return debug!(%error, "client gone before it was placed"),
         };
         door.count.fetch_add(1, Ordering::Relaxed);
-        if door.clients.send(NewClient { stream, group }).await.is_err() {
+        if door
+            .clients
+            .send(NewClient { stream, group })
+            .await
+            .is_err()
+        {
             door.count.fetch_sub(1, Ordering::Relaxed);
         }
     }

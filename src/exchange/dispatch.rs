@@ -1,4 +1,5 @@
-//! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a wait.
+//! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a
+//! wait.
 
 use crate::command::{Class, Command, Problem};
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
@@ -36,7 +37,8 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Whether the request has nothing to do with what its client's lease is about now: it is older.
+    /// Whether the request has nothing to do with what its client's lease is about now: it is
+    /// older.
     fn passes_by(&self, client: &Client) -> bool {
         self.again.is_some_and(|number| match number.origin {
             Origin::Shared => true,

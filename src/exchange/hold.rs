@@ -1,4 +1,5 @@
-//! Floor 4. Waiting for a writable master: bounded by time for each request, by bytes for each client.
+//! Floor 4. Waiting for a writable master: bounded by time for each request, by bytes for each
+//! client.
 
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Placed};

@@ -1,5 +1,5 @@
-//! Floor 4. Links that are one client's alone: from the pool or new, and back when nothing sticks to
-//! them.
+//! Floor 4. Links that are one client's alone: from the pool or new, and back when nothing sticks
+//! to them.
 //!
 //! ```text
 //!   pool ──► leased: blocking command ──reply──────────────────► pool

@@ -300,7 +300,9 @@ impl Exchange {
         }
         match fate(ticket, end, standing) {
             Fate::Again => {
-                client.try_again(ticket.again(link.usage, ticket.bounces, lost.bytes));
+                let asked = matches!(end, End::Lost(Loss::Silent));
+                let bounces = ticket.bounces.saturating_add(u8::from(asked));
+                client.try_again(ticket.again(link.usage, bounces, lost.bytes));
                 if let Some(group) = self.groups.get_mut(link.group)
                     && lost.sent == Sent::Yes
                 {
@@ -366,8 +368,8 @@ impl Exchange {
         }
     }
 
-    /// A client hears of its MULTI that it came to nothing: what it sends after that is no part of a
-    /// transaction.
+    /// A client hears of its MULTI that it came to nothing: what it sends after that is no part of
+    /// a transaction.
     fn multi_lost(&mut self, owner: ClientKey, now: Time) {
         if let Some(client) = self.clients.get_mut(owner)
             && let Some(lease) = client.lease.as_deref_mut()
@@ -418,8 +420,8 @@ fn is_begun_in_vain(link: &Link) -> bool {
     last == Some(Purpose::Multi)
 }
 
-/// Whether an error line to a new connection speaks of the node's present state, and not of what was
-/// asked of it.
+/// Whether an error line to a new connection speaks of the node's present state, and not of what
+/// was asked of it.
 fn is_passing(words: &[u8]) -> bool {
     const PASSING: [&[u8]; 4] = [
         b"-ERR max number of clients reached",

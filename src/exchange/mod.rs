@@ -1,6 +1,6 @@
-//! Floor 4. The switchboard of one worker: its clients' sessions, the links to the nodes, and what is
-//! placed where. Pure: bytes and events come in as values with the time, bytes and actions go out.
-//! Knows no sockets, tasks or clocks; the worker moves the bytes.
+//! Floor 4. The switchboard of one worker: its clients' sessions, the links to the nodes, and what
+//! is placed where. Pure: bytes and events come in as values with the time, bytes and actions go
+//! out. Knows no sockets, tasks or clocks; the worker moves the bytes.
 //!
 //! ```text
 //!  client_bytes ──► decode ──► dispatch ──► route ──► Link.pipeline ──► unwritten / written
@@ -83,6 +83,8 @@ pub struct Exchange {
     /// Links that are not open yet.
     opening: usize,
     dice: Dice,
+    /// When time was last looked at.
+    ticked_at: Time,
     stopping: bool,
 }
 
@@ -90,7 +92,8 @@ pub struct Exchange {
 #[derive(Debug)]
 #[must_use = "an action not performed leaves clients waiting for its outcome"]
 pub enum Action {
-    /// Connect and shake hands; answer with [`Exchange::link_opened`] or [`Exchange::link_refused`].
+    /// Connect and shake hands; answer with [`Exchange::link_opened`] or
+    /// [`Exchange::link_refused`].
     Open(LinkKey, OpenPlan),
     /// Close the link's socket, if it has one, and forget the link.
     Close(LinkKey),
@@ -134,6 +137,7 @@ impl Exchange {
             scratch: Vec::new(),
             opening: 0,
             dice: Dice::new(seed),
+            ticked_at: Time::ZERO,
             stopping: false,
         }
     }

@@ -31,7 +31,7 @@ impl Exchange {
             group.counts.client_sent_bytes += offset(count);
         }
         if relieved && !client.throttled.is_empty() {
-            self.relieve(key);
+            self.relieve(key, now);
         }
         if let Some(buffer) = buffer {
             self.recycle(buffer);
@@ -84,7 +84,7 @@ impl Exchange {
     }
 
     /// Lets the links go on that were throttled for a client.
-    fn relieve(&mut self, key: ClientKey) {
+    fn relieve(&mut self, key: ClientKey, now: Time) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -93,6 +93,8 @@ impl Exchange {
                 continue;
             };
             throttled.throttled_by.retain(|other| *other != key);
+            // Its silence was our doing.
+            throttled.heard_at = now;
             if throttled.throttled_by.is_empty() && !throttled.dirty {
                 throttled.dirty = true;
                 self.dirty_links.push(link);
@@ -145,7 +147,7 @@ impl Exchange {
 
     /// A client's socket is closed: its place is freed, replies still to come are nobody's.
     pub fn client_gone(&mut self, key: ClientKey, now: Time) {
-        self.relieve(key);
+        self.relieve(key, now);
         self.drop_lease(key, now);
         self.change_identity(key, IdentityId::ANONYMOUS, now);
         let Some(client) = self.clients.remove(key) else {

@@ -192,7 +192,8 @@ impl Exchange {
         self.answer(job, RequestClass::Session, None)
     }
 
-    /// Asks the master whether it takes a login. The same request comes here again until it is known.
+    /// Asks the master whether it takes a login. The same request comes here again until it is
+    /// known.
     fn prove(&mut self, job: Job, login: &Login, protocol: Protocol) -> Proof {
         if let Some(waits) = self.wait_for_answers(job) {
             return Proof::Settled(waits);

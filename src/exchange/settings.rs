@@ -68,7 +68,7 @@ pub struct GroupSettings {
     pub reads: Reads,
     /// What becomes of reads when no replica may serve them.
     pub no_replica: NoReplica,
-    /// Login for clients that have not logged in themselves; `None`: they are what the node makes of
-    /// a connection without AUTH.
+    /// Login for clients that have not logged in themselves; `None`: they are what the node makes
+    /// of a connection without AUTH.
     pub anonymous: Option<Login>,
 }

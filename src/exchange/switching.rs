@@ -131,10 +131,14 @@ impl Exchange {
 
     /// Time has passed: waits end, silent links are suspected and given up, idle ones closed.
     pub fn tick(&mut self, now: Time) {
+        let since_last = now.since(std::mem::replace(&mut self.ticked_at, now));
         for index in 0..self.groups.len() {
             self.tick_group(index, now);
         }
-        self.tick_links(now);
+        // A worker that was itself stopped for a while has not read yet what came meanwhile.
+        if since_last < self.settings.suspect_after / 2 {
+            self.tick_links(now);
+        }
         self.tick_clients(now);
         self.settle(now);
     }
@@ -180,7 +184,7 @@ impl Exchange {
             }
         }
         for key in suspects {
-            self.suspect(key);
+            self.suspect(key, now);
         }
         for key in overdue {
             self.link_lost(key, Loss::Silent, now);
@@ -192,17 +196,32 @@ impl Exchange {
         }
     }
 
-    fn suspect(&mut self, key: LinkKey) {
+    /// A node that owes replies is silent. The control plane hears of it. Of a master nothing else
+    /// follows here: what was sent stays pending, for suspicion is not loss. The reads of a replica
+    /// are asked elsewhere, each once: a node that is slow, not dead, must not have them all twice.
+    fn suspect(&mut self, key: LinkKey, now: Time) {
+        let dice = self.dice.roll();
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
         link.suspected = true;
-        let group = self.groups.get(link.group);
-        if let Some(node) = group.and_then(|group| group.nodes.get(link.lane.node.0)) {
-            let report = ReportKind::Silent {
-                node: node.addr.clone(),
-            };
-            self.actions.push_back(Action::Report(link.group, report));
+        let (index, lane) = (link.group, link.lane);
+        let asked_before = link.pipeline.oldest_ticket().is_some_and(|t| t.bounces > 0);
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        let Some(node) = group.nodes.get_mut(lane.node.0) else {
+            return;
+        };
+        let report = ReportKind::Silent {
+            node: node.addr.clone(),
+        };
+        self.actions.push_back(Action::Report(index, report));
+        if lane.role == Role::Replica && !asked_before {
+            node.failures = node.failures.saturating_add(1);
+            node.retry_at = Some(now + self.settings.backoff.delay(node.failures, dice));
+            group.refresh(now);
+            self.link_lost(key, Loss::Silent, now);
         }
     }
 

@@ -2,6 +2,7 @@
 //! Names are resolved anew at each connection: in Kubernetes a name stays and its address changes.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -81,6 +82,17 @@ pub async fn connect(addr: &NodeAddr, limit: Duration) -> Result<Stream, Connect
             addr: addr.clone(),
             limit,
         }),
+    }
+}
+
+/// All IP addresses of `host` now, within `limit`; none where it has none or does not resolve.
+///
+/// # Cancel safety
+/// Dropping the future changes nothing.
+pub async fn resolve(host: &str, limit: Duration) -> Vec<IpAddr> {
+    match timeout(limit, lookup_host((host, 0))).await {
+        Ok(Ok(found)) => found.map(|socket| socket.ip()).collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
     }
 }
 

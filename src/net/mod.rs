@@ -7,6 +7,6 @@ mod listener;
 mod stream;
 
 pub use addr::{ListenAddr, ListenAddrError};
-pub use connect::{ConnectError, ConnectStage, connect};
+pub use connect::{ConnectError, ConnectStage, connect, resolve};
 pub use listener::{BindError, Listener};
 pub use stream::{DetachedStream, Stream};

@@ -25,14 +25,15 @@ pub(super) enum Crlf<'a> {
     Wrong,
 }
 
-/// Reads `<number>\r\n`.
+/// Reads the length or count in `<number>\r\n`, and what is behind it.
+///
+/// `None` if there is more to say about it, which [`number`] does.
 #[inline]
-pub(super) fn number(text: &[u8]) -> Number<'_> {
+pub(super) fn length(text: &[u8]) -> Option<(usize, &[u8])> {
     match text {
-        [ones @ b'0'..=b'9', b'\r', b'\n', rest @ ..] => Number::Whole {
-            value: digit(*ones),
-            rest,
-        },
+        [ones @ b'0'..=b'9', b'\r', b'\n', rest @ ..] => {
+            Some((usize::from(ones.wrapping_sub(b'0')), rest))
+        }
         [
             tens @ b'1'..=b'9',
             ones @ b'0'..=b'9',
@@ -40,14 +41,34 @@ pub(super) fn number(text: &[u8]) -> Number<'_> {
             b'\n',
             rest @ ..,
         ] => {
-            let value = digit(*tens).wrapping_mul(10).wrapping_add(digit(*ones));
-            Number::Whole { value, rest }
+            let tens = usize::from(tens.wrapping_sub(b'0'));
+            let ones = usize::from(ones.wrapping_sub(b'0'));
+            Some((tens.wrapping_mul(10).wrapping_add(ones), rest))
         }
-        _ => long_number(text),
+        _ => match number(text) {
+            Number::Whole { value, rest } => Some((usize::try_from(value).ok()?, rest)),
+            _ => None,
+        },
     }
 }
 
-fn long_number(text: &[u8]) -> Number<'_> {
+/// Reads a whole `<number>\r\n<bytes>\r\n` of at most `max` bytes, and what is behind it.
+///
+/// `None` if there is more to say about it.
+#[inline]
+pub(super) fn bulk(text: &[u8], max: usize) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = length(text)?;
+    if length > max {
+        return None;
+    }
+    match rest.split_at_checked(length)? {
+        (body, [b'\r', b'\n', rest @ ..]) => Some((body, rest)),
+        _ => None,
+    }
+}
+
+/// Reads `<number>\r\n`.
+pub(super) fn number(text: &[u8]) -> Number<'_> {
     let (negative, mut rest) = match text {
         [b'-', digits @ ..] => (true, digits),
         _ => (false, text),

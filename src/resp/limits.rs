@@ -32,8 +32,8 @@ pub struct RequestLimits {
     pub max_args: usize,
     /// Bytes of one argument (Redis's `proto-max-bulk-len`); more is `invalid bulk length`.
     pub max_bulk: usize,
-    /// Whether the client has authenticated, or needs not to. Until then the lower limits
-    /// [`UNAUTHENTICATED_ARGS`] and [`UNAUTHENTICATED_BULK`] hold too, with error texts of their own.
+    /// Whether the client has authenticated, or needs not to. Until then [`UNAUTHENTICATED_ARGS`]
+    /// and [`UNAUTHENTICATED_BULK`] hold too, with error texts of their own.
     pub authenticated: bool,
 }
 
@@ -57,6 +57,18 @@ impl RequestLimits {
         max_bulk: usize::MAX,
         authenticated: true,
     };
+
+    /// Arguments, and bytes of one, that raise no error of any kind.
+    #[inline]
+    pub(super) fn in_force(&self) -> (usize, usize) {
+        if self.authenticated {
+            return (self.max_args, self.max_bulk);
+        }
+        (
+            self.max_args.min(UNAUTHENTICATED_ARGS),
+            self.max_bulk.min(UNAUTHENTICATED_BULK),
+        )
+    }
 }
 
 impl Default for RequestLimits {

@@ -330,7 +330,7 @@ fn reply() -> impl Strategy<Value = Vec<u8>> {
         }),
         select(
             [
-                "$-1\r\n", "*-1\r\n", "_\r\n", "#t\r\n", "#f\r\n", "*0\r\n", "%0\r\n"
+                "+OK\r\n", "$-1\r\n", "*-1\r\n", "_\r\n", "#t\r\n", "#f\r\n", "*0\r\n", "%0\r\n"
             ]
             .as_slice()
         )

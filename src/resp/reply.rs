@@ -140,10 +140,29 @@ impl ReplyScanner {
     /// After an error the scanner is of no use.
     #[inline]
     pub fn scan(&mut self, buf: &[u8]) -> Result<Scan, ReplyError> {
+        // In a bulk or a long line a value is owed, or the outermost has its kind.
+        if self.owed == 0
+            && self.kind.is_none()
+            && let Some((kind, behind)) = plain(buf)
+        {
+            self.searched = 0;
+            return Ok(Scan::Complete {
+                len: distance(buf, behind),
+                kind,
+            });
+        }
+        self.scan_rest(buf)
+    }
+
+    /// Scans what is not simply a plain value.
+    fn scan_rest(&mut self, buf: &[u8]) -> Result<Scan, ReplyError> {
         let mut rest = buf;
         loop {
             let step = match self.stage {
-                Stage::Value => self.value(rest)?,
+                Stage::Value => {
+                    rest = self.elements(rest);
+                    self.value(rest)?
+                }
                 Stage::Body { left } => self.body(rest, left)?,
                 Stage::Line => self.line(rest),
             };
@@ -175,8 +194,22 @@ impl ReplyScanner {
         self.kind == Some(ReplyKind::Push)
     }
 
-    /// Reads the first line of a value, and as much of its body as there is.
+    /// Skips plain values, all but the last of those owed; returns what is behind them.
     #[inline]
+    fn elements<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let (mut owed, mut rest) = (self.owed, rest);
+        while let Some(fewer) = owed.checked_sub(1)
+            && let Some((_, behind)) = plain(rest)
+        {
+            (owed, rest) = (fewer, behind);
+        }
+        if owed != self.owed {
+            (self.owed, self.searched) = (owed, 0);
+        }
+        rest
+    }
+
+    /// Reads the first line of a value, and as much of its body as there is.
     fn value<'a>(&mut self, rest: &'a [u8]) -> Result<Step<'a>, ReplyError> {
         let [lead, text @ ..] = rest else {
             return Ok(Step::Short { rest, missing: 1 });
@@ -206,7 +239,6 @@ impl ReplyScanner {
         }
     }
 
-    #[inline]
     fn bulk<'a>(
         &mut self,
         rest: &'a [u8],
@@ -230,7 +262,6 @@ impl ReplyScanner {
     }
 
     /// Reads on in a bulk of which `left` bytes, and the CRLF behind them, have yet to come.
-    #[inline]
     fn body<'a>(&mut self, rest: &'a [u8], left: u64) -> Result<Step<'a>, ReplyError> {
         let whole = usize::try_from(left)
             .ok()
@@ -262,7 +293,6 @@ impl ReplyScanner {
         }
     }
 
-    #[inline]
     fn integer<'a>(&mut self, rest: &'a [u8], text: &'a [u8]) -> Result<Step<'a>, ReplyError> {
         Ok(match header(rest, text)? {
             Some((_, behind)) => {
@@ -273,7 +303,6 @@ impl ReplyScanner {
         })
     }
 
-    #[inline]
     fn aggregate<'a>(
         &mut self,
         rest: &'a [u8],
@@ -332,7 +361,6 @@ impl ReplyScanner {
     }
 
     /// Reads a line of text from its first byte on.
-    #[inline]
     fn text<'a>(&mut self, rest: &'a [u8], text: &'a [u8], kind: ReplyKind) -> Step<'a> {
         let known = self.searched.min(text.len());
         if let Some(behind) = behind_crlf(text.get(known..).unwrap_or_default()) {
@@ -402,6 +430,25 @@ enum Step<'a> {
     Closed { behind: &'a [u8] },
     /// Bytes are missing; those in `rest` have to come again.
     Short { rest: &'a [u8], missing: usize },
+}
+
+/// Reads a whole value of the most frequent kinds at the front of `buf`, and what is behind it;
+/// `None` if [`ReplyScanner::value`] has to look.
+#[inline]
+fn plain(buf: &[u8]) -> Option<(ReplyKind, &[u8])> {
+    match buf {
+        [b'$', b'-', b'1', b'\r', b'\n', rest @ ..] => Some((ReplyKind::NullBulk, rest)),
+        [b'$', text @ ..] => {
+            let (_, rest) = cursor::bulk(text, usize::MAX)?;
+            Some((ReplyKind::Bulk, rest))
+        }
+        [b'+', b'O', b'K', b'\r', b'\n', rest @ ..] => Some((ReplyKind::Simple, rest)),
+        [b':', text @ ..] => {
+            let (_, rest) = cursor::length(text)?;
+            Some((ReplyKind::Integer, rest))
+        }
+        _ => None,
+    }
 }
 
 /// Reads the number of the line `rest`, which is `text` and the type before it.
@@ -667,6 +714,37 @@ mod tests {
         };
         assert_eq!(scanner.scan(b"\r\n"), Ok(end));
         assert_eq!(scanner.scan(b"+OK\r\n").map(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn a_line_that_came_in_two_pieces_leaves_no_trace() {
+        for opening in ["", "*3\r\n"] {
+            let buf = format!("{opening}+OK\r\n+\r\n+x\r\n");
+            let first = scan(buf.as_bytes());
+            for cut in 1..buf.len() {
+                let mut scanner = ReplyScanner::default();
+                let found = scanner.scan(&buf.as_bytes()[..cut]);
+                let (Ok(Scan::Partial { len, .. }), Ok(Scan::Complete { len: end, kind })) =
+                    (found, first)
+                else {
+                    continue;
+                };
+                let rest = Scan::Complete {
+                    len: end - len,
+                    kind,
+                };
+                assert_eq!(
+                    scanner.scan(&buf.as_bytes()[len..]),
+                    Ok(rest),
+                    "{opening:?} {cut}"
+                );
+                let empty = Scan::Complete {
+                    len: 3,
+                    kind: ReplyKind::Simple,
+                };
+                assert_eq!(scanner.scan(b"+\r\n"), Ok(empty), "{opening:?} {cut}");
+            }
+        }
     }
 
     #[test]

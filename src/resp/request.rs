@@ -121,6 +121,22 @@ impl RequestDecoder {
         limits: &RequestLimits,
         inline: &'a mut Vec<u8>,
     ) -> Result<Decoded<'a>, RequestError> {
+        if self.resume == 0
+            && let Some((request, consumed)) = whole(buf, limits)
+        {
+            self.searched = 0;
+            return Ok(Decoded::Request { request, consumed });
+        }
+        self.decode_rest(buf, limits, inline)
+    }
+
+    /// Decodes what is not simply a whole array.
+    fn decode_rest<'a>(
+        &mut self,
+        buf: &'a [u8],
+        limits: &RequestLimits,
+        inline: &'a mut Vec<u8>,
+    ) -> Result<Decoded<'a>, RequestError> {
         let found = match buf {
             [b'*', count @ ..] => self.array(buf, count, limits),
             [] => Err(Stop::Missing(1)),
@@ -136,7 +152,6 @@ impl RequestDecoder {
         }
     }
 
-    #[inline]
     fn array<'a>(
         &mut self,
         buf: &'a [u8],
@@ -187,7 +202,6 @@ impl RequestDecoder {
     }
 
     /// Reads the argument at the front of `rest`, a tail of `buf`; returns what is behind it too.
-    #[inline]
     fn bulk<'a>(
         &mut self,
         buf: &'a [u8],
@@ -291,11 +305,8 @@ impl RequestError {
 impl<'a> Request<'a> {
     /// Reads a request that was accepted before: exactly one array of bulks, no limits.
     pub fn from_raw(raw: &'a [u8]) -> Option<Self> {
-        let count = raw.strip_prefix(b"*")?;
-        match RequestDecoder::default().array(raw, count, &RequestLimits::NONE) {
-            Ok(Decoded::Request { request, consumed }) if consumed == raw.len() => Some(request),
-            _ => None,
-        }
+        let (request, consumed) = whole(raw, &RequestLimits::NONE)?;
+        (consumed == raw.len()).then_some(request)
     }
 
     /// The bytes to forward.
@@ -320,13 +331,11 @@ impl<'a> Request<'a> {
 
     /// All arguments, the name first.
     pub fn args(&self) -> Args<'a> {
-        let rest = match self.raw.split_first() {
-            Some((_, count)) => match cursor::number(count) {
-                Number::Whole { rest, .. } => rest,
-                _ => &[],
-            },
-            None => &[],
-        };
+        let count = self
+            .raw
+            .split_first()
+            .and_then(|(_, count)| cursor::length(count));
+        let rest = count.map(|(_, rest)| rest).unwrap_or_default();
         Args {
             rest,
             left: self.argc,
@@ -347,10 +356,7 @@ impl<'a> Iterator for Args<'a> {
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
         let fewer = self.left.checked_sub(1)?;
-        let mut decoder = RequestDecoder::default();
-        let (body, rest) = decoder
-            .bulk(self.rest, self.rest, &RequestLimits::NONE)
-            .ok()?;
+        let (body, rest) = cursor::bulk(self.rest.strip_prefix(b"$")?, usize::MAX)?;
         (self.rest, self.left) = (rest, fewer);
         Some(body)
     }
@@ -402,6 +408,40 @@ enum Terminator {
     At(usize),
     NotYet,
     TooFar,
+}
+
+/// Reads a whole array of bulks within its limits at the front of `buf`, and its length.
+///
+/// `None` says nothing but that [`RequestDecoder::decode_rest`] has to look. Of a request that
+/// comes in pieces it reads the arguments that are there, once: the decoder goes on behind them.
+#[inline]
+fn whole<'a>(buf: &'a [u8], limits: &RequestLimits) -> Option<(Request<'a>, usize)> {
+    let (max_args, max_bulk) = limits.in_force();
+    let [b'*', count @ ..] = buf else { return None };
+    let (argc, rest) = cursor::length(count)?;
+    if argc > max_args {
+        return None;
+    }
+    let mut left = argc.checked_sub(1)?;
+    let [b'$', name @ ..] = rest else { return None };
+    let (name, mut rest) = cursor::bulk(name, max_bulk)?;
+    let mut second = None;
+    while let Some(fewer) = left.checked_sub(1) {
+        let [b'$', arg @ ..] = rest else { return None };
+        let (body, behind) = cursor::bulk(arg, max_bulk)?;
+        second = second.or(Some(body));
+        (rest, left) = (behind, fewer);
+    }
+    let (raw, _) = buf.split_at_checked(distance(buf, rest))?;
+    Some((
+        Request {
+            raw,
+            name,
+            arg1: second,
+            argc,
+        },
+        raw.len(),
+    ))
 }
 
 /// Bytes of `buf` before `tail`, which ends where `buf` ends.

@@ -1,19 +1,42 @@
 //! Floor 2. Carries what Sentinels and nodes say to the topology machine, and performs its actions.
 //! The only module that names the `redis` crate. Decides nothing.
 
+mod commands;
+mod driver;
+mod link;
+mod notes;
+mod probe;
+mod round;
 mod settings;
+mod staff;
+mod subscriber;
+mod words;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::sync::watch;
+use tracing::info_span;
 
 pub use self::settings::{Settings, Source, Timings};
 pub use crate::topology::Status;
 
-use crate::command;
+use self::driver::Driver;
+use self::driver::Ends;
+use self::staff::Staff;
+use crate::command::Table;
+use crate::tasks::Tasks;
+use crate::topology;
+use crate::topology::Machine;
 use crate::topology::Report;
 use crate::topology::Snapshot;
+use crate::types::Time;
+
+/// Reports of workers that may wait. A worker whose report finds no room makes it again later.
+const REPORTS_MAX: usize = 1_024;
+/// Messages of our own tasks that may wait; a task waits for room.
+const INPUTS_MAX: usize = 256;
 
 /// What the rest of the process sees of one master group.
 #[derive(Debug)]
@@ -23,7 +46,61 @@ pub struct Handle {
     /// Everything an operator may want to know.
     pub status: watch::Receiver<Arc<Status>>,
     /// What commands are: the built-in table, overlaid with what the proven master told.
-    pub commands: watch::Receiver<Arc<command::Table>>,
+    pub commands: watch::Receiver<Arc<Table>>,
     /// The way back: what workers tell.
     pub reports: mpsc::Sender<Report>,
+}
+
+/// Follows a master group until `tasks` are asked to stop.
+///
+/// `start` is the moment from which all [`Time`]s of the process count. Must be called on a tokio
+/// runtime, which runs all of it.
+pub fn start(settings: Settings, start: Instant, tasks: &Tasks) -> Handle {
+    let machine = Machine::new(settings.for_machine(), Time::from_start(start.elapsed()));
+    let (reports, heard) = mpsc::channel(REPORTS_MAX);
+    let (snapshots, snapshots_seen) = watch::channel(Arc::clone(machine.snapshot()));
+    let (status, status_seen) = watch::channel(Arc::new(machine.status()));
+    let (commands, commands_seen) = watch::channel(Arc::new(Table::builtin()));
+    let span = info_span!("topology", group = %settings.master_name);
+    let (inbox, inputs) = mpsc::channel(INPUTS_MAX);
+    let ends = Ends {
+        inputs,
+        reports: heard,
+        snapshots,
+        status,
+        commands,
+    };
+    let staff = Staff::new(settings, tasks, inbox);
+    tasks.spawn(
+        span,
+        Driver::new(machine, staff, start, ends).run(tasks.clone()),
+    );
+    Handle {
+        snapshots: snapshots_seen,
+        status: status_seen,
+        commands: commands_seen,
+        reports,
+    }
+}
+
+impl Settings {
+    fn for_machine(&self) -> topology::Settings {
+        topology::Settings {
+            master_name: self.master_name.clone(),
+            source: match &self.source {
+                Source::Sentinels { seeds, .. } => topology::Source::Sentinels(seeds.clone()),
+                Source::Static { master, replicas } => topology::Source::Static {
+                    master: master.clone(),
+                    replicas: replicas.clone(),
+                },
+            },
+            hold: self.hold,
+            workers: self.workers,
+            max_lag: self.max_lag,
+            timings: topology::Timings {
+                drain: self.drain,
+                ..self.machine
+            },
+        }
+    }
 }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  out      [ bytes the client took | bytes on their way ]        replies below `head`
-//!  parked   [ head: waiting | head+1: done | head+2: waiting ]    only while an answer overtook another
+//!  parked   [ head: waiting | head+1: done | head+2: waiting ]    while an answer overtook one
 //! ```
 //!
-//! Requests are numbered; `head` is the oldest whose reply is not wholly in `out`. Answers that come
-//! in order, which is nearly all of them, are copied once, into `out`. An idle client owns nothing here.
+//! Requests are numbered; `head` is the oldest whose reply is not wholly in `out`. Answers that
+//! come in order, which is nearly all of them, are copied once, into `out`. An idle client owns
+//! nothing here.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -328,7 +329,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any interleaving of connections and pieces gives the replies in the order of the requests.
+        /// Any interleaving of connections and pieces gives the replies in the order of the
+        /// requests.
         #[test]
         fn any_interleaving_leaves_in_order(
             lanes in prop::collection::vec(0_usize..3, 1..60),

@@ -38,22 +38,28 @@ pub(super) const BOUNDS: [(u64, &str); 19] = [
 /// The buckets of [`BOUNDS`] and the one for all that is longer.
 pub(super) const BUCKETS: usize = BOUNDS.len() + 1;
 
-/// For each bit length of a number of nanoseconds: the bucket of the shortest such duration.
-const FIRST: [usize; 65] = first_buckets();
+/// For each bit length of a number of nanoseconds: the bucket of the shortest such duration, and
+/// the bound of that bucket. No other bound lies within that bit length.
+static BY_BITS: [(usize, u64); 65] = by_bits();
 
-const fn first_buckets() -> [usize; 65] {
-    let mut first = [0; 65];
+const fn by_bits() -> [(usize, u64); 65] {
+    let mut table = [(0, BOUNDS[0].0); 65];
     let mut bits: usize = 1;
-    while bits < first.len() {
+    while bits < table.len() {
         let shortest = 1_u64 << (bits - 1);
         let mut bucket = 0;
         while bucket < BOUNDS.len() && BOUNDS[bucket].0 < shortest {
             bucket += 1;
         }
-        first[bits] = bucket;
+        let bound = if bucket < BOUNDS.len() {
+            BOUNDS[bucket].0
+        } else {
+            u64::MAX
+        };
+        table[bits] = (bucket, bound);
         bits += 1;
     }
-    first
+    table
 }
 
 /// Durations counted by one thread since they were last published.
@@ -140,8 +146,9 @@ impl HistogramFn for Fixed {
 fn bucket(nanos: u64) -> usize {
     #[expect(clippy::as_conversions, reason = "at most 64; hot")]
     let bits = (u64::BITS - nanos.leading_zeros()) as usize;
-    let first = FIRST[bits];
-    first + usize::from(first < BOUNDS.len() && BOUNDS[first].0 < nanos)
+    let (first, bound) = BY_BITS[bits];
+    // An addition and no branch: which of two buckets it is cannot be predicted.
+    first + usize::from(bound < nanos)
 }
 
 #[inline]

@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn addr(text: &str) -> Option<NodeAddr> {
-        Some(text.parse().unwrap())
+        NodeAddr::parse(text, None).ok()
     }
 
     #[test]

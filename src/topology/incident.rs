@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::{ConfigEpoch, Generation, NodeAddr, Time};
@@ -96,7 +97,8 @@ pub enum Witness {
 /// The last [`INCIDENTS_MAX`] incidents.
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
-    incidents: VecDeque<Incident>,
+    /// Shared with the pictures for operators; copied when it changes while one is looked at.
+    incidents: VecDeque<Arc<Incident>>,
     prelude: VecDeque<Mark>,
     started: u64,
 }
@@ -132,7 +134,7 @@ impl Recorder {
     }
 
     /// The incidents kept, oldest first.
-    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+    pub fn incidents(&self) -> impl Iterator<Item = &Arc<Incident>> {
         self.incidents.iter()
     }
 
@@ -154,7 +156,7 @@ impl Recorder {
                         .rev()
                         .find(|last| last.who == mark.who),
                 ) {
-                    incident.mark(mark);
+                    Arc::make_mut(incident).mark(mark);
                 }
             }
             None if repeats(self.prelude.iter().rev().find(|last| last.who == mark.who)) => {}
@@ -178,7 +180,7 @@ impl Recorder {
             .drain(..)
             .filter(|mark| now.since(mark.at) <= AROUND)
             .collect::<Vec<_>>();
-        self.incidents.push_back(Incident {
+        self.incidents.push_back(Arc::new(Incident {
             number: self.started,
             started: now,
             cause,
@@ -187,7 +189,7 @@ impl Recorder {
             outcome: None,
             marks,
             marks_lost: 0,
-        });
+        }));
     }
 
     /// Ends the open incident and returns it, or `None` where none is open.
@@ -196,7 +198,7 @@ impl Recorder {
             .incidents
             .back_mut()
             .filter(|open| open.outcome.is_none())?;
-        incident.outcome = Some(outcome);
+        Arc::make_mut(incident).outcome = Some(outcome);
         Some(incident)
     }
 }

@@ -1,9 +1,11 @@
-//! Floor 1. Who is master: the pure machine that turns what Sentinels, nodes and workers say into snapshots.
-//! Knows no sockets and no clock; replies and events come in as values, actions go out as values.
+//! Floor 1. Who is master: the pure machine that turns what Sentinels, nodes and workers say into
+//! snapshots. Knows no sockets and no clock; replies and events come in as values, actions go out
+//! as values.
 
 mod action;
 mod event;
 mod incident;
+mod machine;
 mod names;
 mod report;
 mod settings;
@@ -14,6 +16,7 @@ mod view;
 pub use action::{Action, Note};
 pub use event::Event;
 pub use incident::{Cause, INCIDENTS_MAX, Incident, MARKS_MAX, Mark, Outcome, Recorder, Witness};
+pub use machine::Machine;
 pub use names::{Names, is_name};
 pub use report::{Report, ReportKind};
 pub use settings::{Hold, Settings, Source, Timings};

@@ -36,6 +36,15 @@ impl Names {
         };
     }
 
+    /// Takes what a Sentinel says of the process at `addr`; its own word counts more.
+    pub fn learn_run_id_if_unknown(&mut self, addr: &NodeAddr, run_id: Option<&str>) {
+        if let Some(run_id) = run_id {
+            self.run_ids
+                .entry(addr.clone())
+                .or_insert_with(|| run_id.to_owned());
+        }
+    }
+
     /// Forgets every host and address for which `keep` has no use.
     pub fn retain(&mut self, keep_host: impl Fn(&str) -> bool, keep: impl Fn(&NodeAddr) -> bool) {
         self.ips.retain(|host, _| keep_host(host));
@@ -47,11 +56,21 @@ impl Names {
         if one == other {
             return true;
         }
-        if let (Some(one), Some(other)) = (self.run_ids.get(one), self.run_ids.get(other)) {
-            return one == other;
+        let run_id = self.run_ids.get(one);
+        if run_id.is_some() && run_id == self.run_ids.get(other) {
+            return true;
         }
         let others = self.ips_of(other.host());
         one.port() == other.port() && self.ips_of(one.host()).iter().any(|ip| others.contains(ip))
+    }
+
+    /// Whether both addresses can only be one place: equal, or resolved to one and the same IP.
+    ///
+    /// A name that stands for several Sentinels (a headless Kubernetes service) is none of them.
+    pub fn same_place(&self, one: &NodeAddr, other: &NodeAddr) -> bool {
+        let ips = self.ips_of(one.host());
+        let same_ip = ips.len() == 1 && ips == self.ips_of(other.host());
+        one == other || (same_ip && one.port() == other.port())
     }
 
     /// Whether `host` leads to this machine itself; `None` while it is not resolved.
@@ -103,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_decides_where_it_is_known() {
+    fn one_process_behind_two_addresses_is_one_node() {
         let mut names = Names::new();
         let (inner, outer) = (addr("10.0.0.1:6379"), addr("203.0.113.5:7001"));
         names.learn_run_id(&inner, Some("f00d"));
@@ -113,6 +132,18 @@ mod tests {
         assert!(!names.same(&inner, &outer));
         names.learn_run_id(&outer, None);
         assert!(!names.same(&inner, &outer));
+    }
+
+    #[test]
+    fn a_name_for_many_is_the_place_of_none() {
+        let mut names = Names::new();
+        let (service, one) = (addr("sentinels:26379"), addr("10.0.1.1:26379"));
+        names.learn_ips("sentinels", vec!["10.0.1.1".parse().unwrap()]);
+        assert!(names.same_place(&service, &one));
+        let ips = ["10.0.1.1", "10.0.1.2"].map(|ip| ip.parse().unwrap());
+        names.learn_ips("sentinels", ips.to_vec());
+        assert!(!names.same_place(&service, &one));
+        assert!(names.same_place(&one, &one));
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub enum ReportKind {
         /// Its address as in the snapshot.
         node: NodeAddr,
     },
-    /// Replies from `node` are overdue (longer than the suspicion time) although bytes are in flight.
+    /// Replies from `node` are overdue (longer than the suspicion time) although bytes are in
+    /// flight.
     Silent {
         /// Its address as in the snapshot.
         node: NodeAddr,

@@ -33,7 +33,7 @@ pub struct Status {
     /// All Sentinels, configured and learned.
     pub sentinels: Vec<SentinelStatus>,
     /// The last incidents, oldest first.
-    pub incidents: Vec<Incident>,
+    pub incidents: Vec<Arc<Incident>>,
     /// Switches to another master since the start.
     pub switches_completed: u64,
     /// Holds that ended with the old master since the start.
@@ -148,9 +148,14 @@ pub struct SentinelStatus {
 /// State of the subscription to one Sentinel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Subscription {
-    /// Not subscribed: not yet, or lost with these words.
+    /// Not subscribed yet.
     #[default]
     Off,
+    /// Not subscribed any more, or in vain.
+    Lost {
+        /// Why.
+        why: String,
+    },
     /// Subscribed.
     On,
     /// Subscribing is not allowed; events are found by polling only.

@@ -2,6 +2,7 @@
 //! Knows the field names of `SENTINEL MASTER|REPLICAS|SENTINELS` and `ROLE`; judges nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::types::{ConfigEpoch, NodeAddr};
@@ -161,6 +162,25 @@ pub enum NodeRole {
         /// Its words.
         why: String,
     },
+}
+
+impl fmt::Display for NodeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Master { .. } => f.write_str("master"),
+            Self::Replica {
+                master, connected, ..
+            } => {
+                let link = if *connected { "" } else { ", link down" };
+                match master {
+                    Some(master) => write!(f, "replica of {master}{link}"),
+                    None => write!(f, "replica of an unknown master{link}"),
+                }
+            }
+            Self::NotData => f.write_str("not a data node"),
+            Self::Untold { why } => write!(f, "role not told: {why}"),
+        }
+    }
 }
 
 /// Why a node gave no answer.

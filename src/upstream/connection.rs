@@ -67,11 +67,7 @@ pub fn poll_turn(
 }
 
 /// Writes until nothing is left or the socket takes no more.
-fn write_all(
-    stream: &Stream,
-    cx: &mut Context<'_>,
-    peer: &mut impl Peer,
-) -> Poll<io::Result<()>> {
+fn write_all(stream: &Stream, cx: &mut Context<'_>, peer: &mut impl Peer) -> Poll<io::Result<()>> {
     loop {
         let bytes = peer.unwritten();
         if bytes.is_empty() {

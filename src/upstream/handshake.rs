@@ -1,8 +1,9 @@
 //! Floor 2. From a node's address to a connection that may carry requests.
 //!
-//! `AUTH` goes alone: with other replies pending, a failed one can lose its error reply (Redis issue
-//! 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`.
+//! `AUTH` goes alone: with other replies pending, a failed one can lose its error reply (Redis
+//! issue 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -64,6 +65,24 @@ pub enum Stage {
     Handshake,
 }
 
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Master => "master",
+            Self::Replica => "replica",
+        })
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auth => "login",
+            Self::Handshake => "handshake",
+        })
+    }
+}
+
 /// A connection that could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
@@ -87,7 +106,7 @@ pub enum Failure {
         limit: Duration,
     },
     /// The node has another role.
-    #[error("{node} is not a {}", match expected { Expected::Master => "master", Expected::Replica => "replica" })]
+    #[error("{node} is not a {expected}")]
     WrongRole {
         /// The node.
         node: NodeAddr,
@@ -103,7 +122,7 @@ pub enum Failure {
         line: String,
     },
     /// The node answered with an error.
-    #[error("{node} refused the {}: {}", match stage { Stage::Auth => "login", Stage::Handshake => "handshake" }, String::from_utf8_lossy(line).trim_end())]
+    #[error("{node} refused the {stage}: {}", String::from_utf8_lossy(line).trim_end())]
     Refused {
         /// The node.
         node: NodeAddr,
@@ -123,7 +142,9 @@ impl Failure {
                 ConnectStage::Dns => Label::Dns,
                 ConnectStage::Tcp => Label::Tcp,
             },
-            Self::Refused { stage: Stage::Auth, .. } => Label::Auth,
+            Self::Refused {
+                stage: Stage::Auth, ..
+            } => Label::Auth,
             _ => Label::Handshake,
         }
     }
@@ -136,17 +157,33 @@ impl Failure {
 pub async fn open(plan: &Plan, settings: &Settings) -> Result<Opened, Failure> {
     let stream = net::connect(&plan.node, settings.connect_timeout).await?;
     let limit = settings.handshake_timeout;
-    let mut talk = Talk { stream, input: Vec::new() };
+    let mut talk = Talk {
+        stream,
+        input: Vec::new(),
+    };
     match timeout(limit, shake_hands(plan, &mut talk)).await {
-        Ok(Ok(hello)) => Ok(Opened { stream: talk.stream, hello }),
+        Ok(Ok(hello)) => Ok(Opened {
+            stream: talk.stream,
+            hello,
+        }),
         Ok(Err(failure)) => Err(failure),
-        Err(_elapsed) => Err(Failure::TimedOut { node: plan.node.clone(), limit }),
+        Err(_elapsed) => Err(Failure::TimedOut {
+            node: plan.node.clone(),
+            limit,
+        }),
     }
 }
 
 async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Failure> {
-    let broken = |source| Failure::Broken { node: plan.node.clone(), source };
-    let refused = |stage, line| Failure::Refused { node: plan.node.clone(), stage, line };
+    let broken = |source| Failure::Broken {
+        node: plan.node.clone(),
+        source,
+    };
+    let refused = |stage, line| Failure::Refused {
+        node: plan.node.clone(),
+        stage,
+        line,
+    };
     if let Some(auth) = &plan.auth {
         talk.stream.write_all(auth).await.map_err(broken)?;
         let reply = talk.reply().await.map_err(broken)?;
@@ -169,13 +206,21 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Fa
 
     let hello = talk.reply().await.map_err(broken)?;
     let named = talk.reply().await.map_err(broken)?;
-    let selected = if select { Some(talk.reply().await.map_err(broken)?) } else { None };
+    let selected = if select {
+        Some(talk.reply().await.map_err(broken)?)
+    } else {
+        None
+    };
     let role = talk.reply().await.map_err(broken)?;
     if role.starts_with(b"-NOAUTH") {
         return Err(refused(Stage::Auth, role));
     }
     check_ready(&plan.node, [&named, &role])?;
-    let hello = if hello.starts_with(b"-") { Err(hello) } else { Ok(hello) };
+    let hello = if hello.starts_with(b"-") {
+        Err(hello)
+    } else {
+        Ok(hello)
+    };
     if let (Err(line), Protocol::Resp3) = (&hello, plan.protocol) {
         return Err(refused(Stage::Handshake, line.clone()));
     }
@@ -195,13 +240,16 @@ fn check_ready(node: &NodeAddr, replies: [&[u8]; 2]) -> Result<(), Failure> {
         None => Ok(()),
         Some(reply) => {
             let line = String::from_utf8_lossy(reply).trim_end().to_owned();
-            Err(Failure::NotReady { node: node.clone(), line })
+            Err(Failure::NotReady {
+                node: node.clone(),
+                line,
+            })
         }
     }
 }
 
-/// The role must be the expected one. A node that may not say (`NOPERM`, renamed command) is believed:
-/// the control plane has proven its role with its own login.
+/// The role must be the expected one. A node that may not say (`NOPERM`, renamed command) is
+/// believed: the control plane has proven its role with its own login.
 fn check_role(plan: &Plan, reply: &[u8]) -> Result<(), Failure> {
     let is = |role: &[u8]| memchr::memmem::find(reply.get(..24).unwrap_or(reply), role).is_some();
     let fits = match plan.expected {
@@ -211,7 +259,10 @@ fn check_role(plan: &Plan, reply: &[u8]) -> Result<(), Failure> {
     if fits || reply.starts_with(b"-") {
         Ok(())
     } else {
-        Err(Failure::WrongRole { node: plan.node.clone(), expected: plan.expected })
+        Err(Failure::WrongRole {
+            node: plan.node.clone(),
+            expected: plan.expected,
+        })
     }
 }
 
@@ -233,7 +284,9 @@ impl Talk {
             let scan = if rest.is_empty() {
                 Scan::Partial { len: 0, missing: 1 }
             } else {
-                scanner.scan(rest).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
+                scanner
+                    .scan(rest)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?
             };
             match scan {
                 Scan::Complete { len, kind } => {

@@ -47,8 +47,8 @@ const FORMER_ARITIES: [(&str, i64); 4] = [
 
 /// The flags that all servers tell alike.
 ///
-/// `may_replicate` is not in the reply of Redis 7.0; blocking commands were `noscript` until 7.2, and
-/// `WAIT` was not called blocking.
+/// `may_replicate` is not in the reply of Redis 7.0; blocking commands were `noscript` until 7.2,
+/// and `WAIT` was not called blocking.
 fn comparable(flags: Flags, name: &str) -> Vec<&'static str> {
     let blocking = Table::builtin()
         .get(name)

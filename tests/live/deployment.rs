@@ -1,4 +1,5 @@
-//! The deployment that all other tests stand on: it is complete when it starts, and gone when it ends.
+//! The deployment that all other tests stand on: it is complete when it starts, and gone when it
+//! ends.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Failovers under load: the same connections go on, nothing is applied twice, nobody hears the demoted.
+//! Failovers under load: the same connections go on, nothing is applied twice, nobody hears the
+//! demoted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,7 @@ const WRITERS: usize = 8;
 /// Acknowledgements that each writer must have before the fault, and again after the switch.
 const ENOUGH: u64 = 200;
 
-/// Time from the fault to Sentinel's news of a new master: down-after 1 s, election, promotion.
+/// Time from the fault to Sentinel's news of a new master: down-after, election, promotion.
 const SWITCH_MAX: Duration = Duration::from_secs(8);
 
 /// Time that Sentinel takes at most to make a replica of a master that returns.
@@ -68,7 +69,8 @@ struct Figures {
 }
 
 impl Trial<'_> {
-    /// Runs `fault` under load, checks everything that holds for every failover, prints the figures.
+    /// Runs `fault` under load, checks everything that holds for every failover, prints the
+    /// figures.
     fn run(name: &str, fault: impl Fn(&Lab), revive: impl Fn(&Process)) -> Figures {
         let lab = Lab::start(&switchman::demo::deployment::Plan::default());
         let proxy = lab.proxy();
@@ -231,8 +233,8 @@ impl Trial<'_> {
     }
 }
 
-/// Checks the conversation of one client. Returns its longest silence, and the time from the news of
-/// the new master to its next acknowledgement.
+/// Checks the conversation of one client. Returns its longest silence, and the time from the news
+/// of the new master to its next acknowledgement.
 fn check_client(own: &[Attempt], news: Instant) -> (Duration, Duration) {
     let mut doubts = 0;
     for attempt in own {
@@ -384,7 +386,8 @@ struct Zombie {
     tokens: HashSet<String>,
 }
 
-/// One look at a node, `None` once it is a replica. In a transaction, so that all parts are of one moment.
+/// One look at a node, `None` once it is a replica. In a transaction, so that all parts are of one
+/// moment.
 fn zombie_state(client: &mut Client) -> Result<Option<Zombie>, ClientError> {
     let lines = ["MULTI", "INFO everything", "LRANGE tokens 0 -1", "EXEC"];
     let lines: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();

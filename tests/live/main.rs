@@ -1,7 +1,8 @@
-//! Black-box tests: the real binary in front of real Redis nodes and real Sentinels, all on loopback.
+//! Black-box tests: the real binary in front of real Redis nodes and real Sentinels, all on
+//! loopback.
 //!
-//! Each test waits for events with deadlines, and uses ports that the kernel or the deployment chose.
-//! Two deployments run at a time, whatever the number of test threads: see `lab::Lab`.
+//! Each test waits for events with deadlines, and uses ports that the kernel or the deployment
+//! chose. Two deployments run at a time, whatever the number of test threads: see `lab::Lab`.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +11,7 @@
     reason = "the helpers of a test fail it by panicking, and print the figures it measured"
 )]
 
+mod command_table;
 mod deployment;
 mod failover;
 mod lab;
@@ -19,5 +21,6 @@ mod outage;
 mod proxy;
 mod routing;
 mod session;
+mod topology;
 mod transactions;
 mod transparency;

@@ -21,9 +21,7 @@ fn a_thousand_pipelining_clients_get_their_own_replies_in_order() {
     allow_open_files(4 * u64::try_from(CLIENTS).unwrap());
     let lab = Lab::start(&Plan {
         replicas: 2,
-        sentinels: 1,
-        quorum: 1,
-        ..Plan::default()
+        ..Lab::small_plan()
     });
     lab.both_through(&Launch::before(&lab), |door| {
         prepare(door);
@@ -87,8 +85,8 @@ fn converse(door: &Door, thread: usize) {
     }
 }
 
-/// Step `step` of a client's conversation: a write, a settled read, a marker, a counter, the write's
-/// echo from the master (GETEX is a write), several settled reads.
+/// Step `step` of a client's conversation: a write, a settled read, a marker, a counter, the
+/// write's echo from the master (GETEX is a write), several settled reads.
 fn request(id: usize, round: usize, step: usize) -> Vec<u8> {
     let (own, value) = (
         format!("own:{id}:{}", step / STEPS),

@@ -53,7 +53,8 @@ impl Launch {
             .map(|each| format!("\"{}\"", each.addr()))
             .collect();
         let config = format!(
-            "[[group]]\nmaster-name = \"{}\"\nlisten = [\"127.0.0.1:0\"]\nsentinels = [{}]\n{lines}",
+            "[[group]]\nmaster-name = \"{}\"\nlisten = [\"127.0.0.1:0\"]\n\
+             sentinels = [{}]\n{lines}",
             deployment.master_name(),
             sentinels.join(", ")
         );
@@ -81,9 +82,8 @@ impl Launch {
     /// Starts it and waits until it listens.
     pub(crate) fn start(&self) -> Proxy {
         let mut proxy = self.spawn();
-        let listening = proxy.log.wait("listening", SOON);
-        proxy.listen = addr_in(&listening);
-        proxy.admin = addr_in(&proxy.log.wait("admin listening", SOON));
+        proxy.listen = proxy.log.wait("listening", tcp_addr);
+        proxy.admin = proxy.log.wait("admin listening", tcp_addr);
         proxy
     }
 
@@ -217,12 +217,13 @@ impl Proxy {
 
     /// Waits until `/readyz` answers 200: it has a verified master.
     pub(crate) fn wait_ready(&self) {
-        let ready = wait_for(SOON, || {
+        let ready = wait_for(4 * SOON, || {
             self.get("/readyz").filter(|(code, _)| *code == 200)
         });
         assert!(
             ready.is_some(),
-            "not ready within {SOON:?}; its log:\n{}",
+            "not ready within {:?}; its log:\n{}",
+            4 * SOON,
             self.log.text()
         );
     }
@@ -280,21 +281,22 @@ impl Log {
         self.lines().lines.join("\n")
     }
 
-    /// Waits for the first event with this message.
-    pub(crate) fn wait(&self, message: &str, timeout: Duration) -> Value {
-        let deadline = Instant::now() + timeout;
+    /// Waits for the first event with this message in which `find` finds something.
+    pub(crate) fn wait<T>(&self, message: &str, find: impl Fn(&Value) -> Option<T>) -> T {
+        let deadline = Instant::now() + SOON;
         let mut lines = self.lines();
         loop {
             let mut events = lines.lines.iter().filter_map(|line| event(line));
-            if let Some(event) = events.find(|event| event["message"] == message) {
-                return event;
+            let with_message = |event: Value| (event["message"] == message).then_some(event);
+            if let Some(found) = events.find_map(|event| find(&with_message(event)?)) {
+                return found;
             }
             drop(events);
             let left = deadline.saturating_duration_since(Instant::now());
             let text = || lines.lines.join("\n");
             assert!(
                 !left.is_zero(),
-                "no {message:?} within {timeout:?} in:\n{}",
+                "no {message:?} within {SOON:?} in:\n{}",
                 text()
             );
             assert!(
@@ -304,13 +306,6 @@ impl Log {
             );
             lines = self.0.1.wait_timeout(lines, left).unwrap().0;
         }
-    }
-
-    /// All events so far with this message.
-    pub(crate) fn events(&self, message: &str) -> Vec<Value> {
-        let lines = self.lines();
-        let events = lines.lines.iter().filter_map(|line| event(line));
-        events.filter(|event| event["message"] == message).collect()
     }
 
     /// The lines are as good as ever when a test has failed with them in hand.
@@ -338,8 +333,7 @@ fn event(line: &str) -> Option<Value> {
     Some(event.get("fields").cloned().unwrap_or(event))
 }
 
-fn addr_in(event: &Value) -> SocketAddr {
-    let addr = event["listen.addr"].as_str().unwrap();
-    addr.parse()
-        .unwrap_or_else(|_| panic!("{addr:?} is no TCP address"))
+/// The TCP address of a listener's event, `None` where it listens on a Unix socket.
+pub(crate) fn tcp_addr(event: &Value) -> Option<SocketAddr> {
+    event["listen.addr"].as_str()?.parse().ok()
 }

@@ -313,6 +313,13 @@ fn a_listener_on_a_unix_socket_serves_the_same() {
     launch.arg("--listen", &format!("unix:{}", path.display()));
     launch.env("SWITCHMAN_CONSISTENCY", "master");
     let proxy = launch.start();
+    let text = path.to_str().unwrap();
+    proxy.log().wait("listening", |event| {
+        event["listen.addr"]
+            .as_str()
+            .filter(|addr| addr.contains(text))
+            .map(drop)
+    });
     let mut local = Client::connect_unix(&path, SOON).unwrap();
     ok(&mut local, &["SET", "k", "v"]);
     assert_eq!(say(&mut proxy.client(), &["GET", "k"]), Reply::bulk("v"));

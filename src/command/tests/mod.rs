@@ -190,7 +190,8 @@ fn what_is_for_administrators_and_what_is_refused() {
     );
     check_class(
         REFUSED,
-        "REPLICAOF h 1; SLAVEOF h 1; FAILOVER; SHUTDOWN; SYNC; PSYNC a 1; REPLCONF",
+        "REPLICAOF h 1; SLAVEOF h 1; FAILOVER; SHUTDOWN; SYNC; PSYNC a 1; REPLCONF; \
+         CLIENT MAINT_NOTIFICATIONS ON",
     );
 }
 

@@ -1,4 +1,4 @@
-//! Floor 4, tests. Commands that occupy a link, administration, WAIT.
+//! Floor 4. Tests: Commands that occupy a link, administration, WAIT.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Floor 4, tests. What happens at each bound.
+//! Floor 4. Tests: What happens at each bound.
 
 use super::*;
 
@@ -82,7 +82,7 @@ fn a_client_that_never_reads_is_closed_in_the_end() {
     world.answer("r1", "GET big", &"x".repeat(20_000).replacen('x', "+", 1));
     world.pass(Duration::from_secs(29));
     assert!(!world.is_closed(slow));
-    world.pass(Duration::from_secs(2));
+    world.pass(ms(1_200));
     assert!(world.is_closed(slow));
     assert!(!world.exchange.is_throttled(link));
     world.answer("r1", "GET big", "+OK");

@@ -1,4 +1,4 @@
-//! Floor 4, tests. Waiting for a writable master.
+//! Floor 4. Tests: Waiting for a writable master.
 
 use super::*;
 

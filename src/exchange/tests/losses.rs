@@ -1,4 +1,4 @@
-//! Floor 4, tests. What becomes of requests whose link is lost, or whose node says "not me".
+//! Floor 4. Tests: What becomes of requests whose link is lost, or whose node says "not me".
 
 use super::*;
 
@@ -150,6 +150,41 @@ fn replies_that_do_not_come_in_time_end_the_link() {
             .starts_with("-UNCERTAIN switchman: the node did not answer")
     );
     assert!(!world.is_closed(client));
+    world.assert_calm();
+}
+
+#[test]
+fn a_silent_replica_is_left_and_its_reads_are_asked_elsewhere_once() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a", "GET b"]);
+    assert_eq!(world.asked("r1"), ["GET a", "GET b"]);
+    world.pass(ms(450));
+    assert_eq!(world.asked("r1"), ["GET a", "GET b"]);
+    world.pass(ms(100));
+    assert_eq!(world.asked("m"), ["GET a", "GET b"]);
+    assert_eq!(
+        world.reports.first(),
+        Some(&ReportKind::Silent { node: addr("r1") })
+    );
+    world.answer("m", "GET a", "+1");
+    world.answer("m", "GET b", "+2");
+    assert_eq!(world.heard(client), "+1|+2|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_worker_that_was_stopped_itself_suspects_nobody() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a"]);
+    world.pass(ms(50));
+    world.now = world.now + ms(5_000);
+    world.exchange.tick(world.now);
+    world.run();
+    assert_eq!(world.asked("r1"), ["GET a"]);
+    world.answer("r1", "GET a", "+1");
+    assert_eq!(world.heard(client), "+1|");
     world.assert_calm();
 }
 

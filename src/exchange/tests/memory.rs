@@ -1,4 +1,4 @@
-//! Floor 4, tests. What is counted, and what is given back.
+//! Floor 4. Tests: What is counted, and what is given back.
 
 use super::*;
 use crate::exchange::client::Client;

@@ -1,4 +1,4 @@
-//! Floor 4, tests. A switchboard without sockets: links open when the test says so, nodes answer
+//! Floor 4. Tests: A switchboard without sockets: links open when the test says so, nodes answer
 //! what the test makes them answer, and time passes only when it is told to.
 
 mod blocking;

@@ -1,4 +1,4 @@
-//! Floor 4, tests. Which connection a request takes, and that replies come in order.
+//! Floor 4. Tests: Which connection a request takes, and that replies come in order.
 
 use super::*;
 

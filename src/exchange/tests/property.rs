@@ -1,4 +1,4 @@
-//! Floor 4, tests. Random clients, random nodes, random trouble, and what must hold all the same:
+//! Floor 4. Tests: Random clients, random nodes, random trouble, and what must hold all the same:
 //!
 //! * every request gets one reply, in order: its own, or an error that says what is known of it;
 //! * what was said not to be executed was executed nowhere, and nothing was executed twice;

@@ -1,4 +1,4 @@
-//! Floor 4, tests. Subscriptions in RESP2 and RESP3.
+//! Floor 4. Tests: Subscriptions in RESP2 and RESP3.
 
 use super::*;
 
@@ -34,8 +34,8 @@ fn a_resp2_subscriber_gets_messages_and_may_do_little_else() {
     world.say(link, &message('*', "news", "hello"));
     assert_eq!(world.heard(client), message('*', "news", "hello"));
     world.send(client, &["GET k", "nonsense", "get", "CLIENT ID"]);
-    let context = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
-        context|";
+    let context = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
+        in this context|";
     let want = format!(
         "-ERR Can't execute 'get': {context}\
          -ERR unknown command 'nonsense', with args beginning with: |\

@@ -1,4 +1,4 @@
-//! Floor 4, tests. AUTH, SELECT, HELLO, CLIENT, RESET, QUIT, and what a client may do before login.
+//! Floor 4. Tests: AUTH, SELECT, HELLO, CLIENT, RESET, QUIT, and what a client may do before login.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Floor 4, tests. A master is left for another, replicas come and go.
+//! Floor 4. Tests: A master is left for another, replicas come and go.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Floor 4, tests. WATCH, MULTI, EXEC, and the link that carries them.
+//! Floor 4. Tests: WATCH, MULTI, EXEC, and the link that carries them.
 
 use super::*;
 

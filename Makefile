@@ -1,0 +1,43 @@
+# What a person types here. `make test` is what must hold before a change is merged.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Seconds for which each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo test test-live clients lint bench fuzz tools
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Redis, replicas and Sentinels on loopback, Switchman before them, a failover on show
+	cargo run --locked --quiet -- demo
+
+test: tools lint ## Everything: lint, then all tests, with real Redis servers and real clients
+	cargo test --locked
+
+test-live: tools ## The tests against real Redis servers and Sentinels only
+	cargo test --locked --test live
+
+clients: tools ## The tests with real client libraries only
+	cargo test --locked --test clients
+
+lint: ## Formatting, clippy and documentation, without a warning
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items --quiet
+
+bench: ## Switchman beside other proxies, then nanoseconds of its parts
+	.ci/tools bench
+	cargo bench --locked --bench compare
+	cargo bench --locked --bench micro
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)
+	for target in $$(cargo +nightly fuzz list --fuzz-dir tests/fuzz); do \
+	    cargo +nightly fuzz run --fuzz-dir tests/fuzz "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+tools:
+	@.ci/tools test

@@ -1,0 +1,152 @@
+//! Floor 4. The views as JSON. Scripts rely on the names: fields are added, never renamed.
+//!
+//! `/api/v1/status`: `version`, `ready` (as `/readyz`), `uptime_seconds`, `draining`, `workers`,
+//! `clients`, `max_clients`,
+//! `groups[]` with `master_name`, `listen[]`, `phase` (`unknown`, `stable`, `switching`),
+//! `phase_seconds` (how long it has been switching, else null), `waiting` (for what, or empty),
+//! `generation`, `config_epoch`,
+//! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `detail`),
+//! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`, `last_failover` (or null).
+//!
+//! `/api/v1/failovers`: `failovers[]`, the newest first, with `master_name`, `started_at`
+//! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `cause`, `old_master`,
+//! `new_master`, `took_seconds`, `held_requests`, `uncertain_requests`, `events[]` (`at_ms`,
+//! negative before the first sign, and `what`).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::admin::health::Readiness;
+use crate::admin::{GroupView, Incident, NodeRole, NodeView, PhaseView, SentinelView, View};
+
+/// The body of `/api/v1/status`.
+pub(super) fn status(view: &View) -> Value {
+    json!({
+        "version": view.version,
+        "ready": Readiness::of(view).is_ready(),
+        "uptime_seconds": seconds(view.uptime),
+        "draining": view.draining,
+        "workers": view.workers,
+        "clients": view.clients,
+        "max_clients": view.max_clients,
+        "groups": view.groups.iter().map(group).collect::<Vec<_>>(),
+    })
+}
+
+/// The body of `/api/v1/failovers`.
+pub(super) fn failovers(view: &View) -> Value {
+    let incidents = view.incidents();
+    let all: Vec<Value> = incidents
+        .iter()
+        .map(|(name, one)| incident(name, one))
+        .collect();
+    json!({ "failovers": all })
+}
+
+fn group(group: &GroupView) -> Value {
+    let switching = match group.phase {
+        PhaseView::Switching { elapsed } => Some(seconds(elapsed)),
+        PhaseView::Unknown | PhaseView::Stable => None,
+    };
+    let master = group
+        .nodes
+        .iter()
+        .find(|node| node.role == NodeRole::Master);
+    json!({
+        "master_name": group.master_name,
+        "listen": group.listen,
+        "phase": group.phase.word(),
+        "phase_seconds": switching,
+        "waiting": group.waiting,
+        "generation": group.generation,
+        "config_epoch": group.config_epoch,
+        "hold_seconds": seconds(group.hold),
+        "master": master.map(|node| &node.addr),
+        "nodes": group.nodes.iter().map(node).collect::<Vec<_>>(),
+        "sentinels": group.sentinels.iter().map(sentinel).collect::<Vec<_>>(),
+        "clients": group.clients,
+        "held_clients": group.held_clients,
+        "last_failover": group.incidents.first().map(|one| incident(&group.master_name, one)),
+    })
+}
+
+fn node(node: &NodeView) -> Value {
+    json!({
+        "addr": node.addr,
+        "role": node.role.word(),
+        "in_use": node.in_use,
+        "detail": node.detail,
+    })
+}
+
+fn sentinel(sentinel: &SentinelView) -> Value {
+    json!({ "addr": sentinel.addr, "up": sentinel.up, "detail": sentinel.detail })
+}
+
+fn incident(master_name: &str, incident: &Incident) -> Value {
+    let events = incident.events.iter();
+    json!({
+        "master_name": master_name,
+        "started_at": humantime::format_rfc3339_millis(incident.started_at).to_string(),
+        "outcome": incident.outcome.word(),
+        "cause": incident.cause,
+        "old_master": incident.old_master,
+        "new_master": incident.new_master,
+        "took_seconds": seconds(incident.took),
+        "held_requests": incident.held_requests,
+        "uncertain_requests": incident.uncertain_requests,
+        "events": events
+            .map(|event| json!({ "at_ms": event.at_ms, "what": event.what }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+/// Seconds with milliseconds; more digits would be noise.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::view::tests::healthy;
+
+    #[test]
+    fn the_names_of_the_fields_are_those_that_scripts_rely_on() {
+        let mut status = status(&healthy());
+        let last = status["groups"][0]["last_failover"].take();
+        assert_eq!(
+            status,
+            json!({
+                "version": "1.2.3", "ready": true, "uptime_seconds": 90061.0,
+                "draining": false, "workers": 2,
+                "clients": 5, "max_clients": 10000,
+                "groups": [{
+                    "master_name": "mymaster", "listen": ["127.0.0.1:6379"], "phase": "stable",
+                    "phase_seconds": null, "waiting": "", "generation": 7, "config_epoch": 3,
+                    "hold_seconds": 10.0, "master": "redis-1:6379",
+                    "nodes": [
+                        { "addr": "redis-1:6379", "role": "master", "in_use": true, "detail": "" },
+                        { "addr": "redis-2:6379", "role": "replica", "in_use": true, "detail": "" },
+                    ],
+                    "sentinels": [
+                        { "addr": "redis-1:26379", "up": false, "detail": "<refused>" },
+                    ],
+                    "clients": 5, "held_clients": 0, "last_failover": null,
+                }],
+            })
+        );
+        assert_eq!(json!({ "failovers": [last] }), failovers(&healthy()));
+        assert_eq!(
+            last,
+            json!({
+                "master_name": "mymaster", "started_at": "2023-11-14T22:13:20.250Z",
+                "outcome": "completed", "cause": "manual failover", "old_master": "redis-2:6379",
+                "new_master": "redis-1:6379", "took_seconds": 1.1, "held_requests": 42,
+                "uncertain_requests": 1,
+                "events": [{ "at_ms": 7, "what": "+try-failover" }],
+            })
+        );
+    }
+}

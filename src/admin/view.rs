@@ -1,0 +1,260 @@
+//! Floor 4. What there is to see, as plain values: whoever wires the process fills them in.
+
+use std::time::{Duration, SystemTime};
+
+/// The process at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Version of Switchman.
+    pub version: String,
+    /// Time since the process started.
+    pub uptime: Duration,
+    /// Whether the process is stopping.
+    pub draining: bool,
+    /// Threads that serve clients.
+    pub workers: usize,
+    /// Clients connected, all groups together.
+    pub clients: u64,
+    /// Most clients at once.
+    pub max_clients: u64,
+    /// The master groups in the order of the configuration.
+    pub groups: Vec<GroupView>,
+}
+
+/// One master group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// Its name.
+    pub master_name: String,
+    /// Where its clients connect.
+    pub listen: Vec<String>,
+    /// Whether writes flow.
+    pub phase: PhaseView,
+    /// In a few words, what a group without a writable master waits for; else empty.
+    pub waiting: String,
+    /// Number of the topology in use.
+    pub generation: u64,
+    /// Sentinel's configuration epoch in use; 0 in a static group.
+    pub config_epoch: u64,
+    /// Longest time for which a command waits for a writable master.
+    pub hold: Duration,
+    /// The master and every replica known, healthy or not; the master first.
+    pub nodes: Vec<NodeView>,
+    /// Every Sentinel known; empty in a static group.
+    pub sentinels: Vec<SentinelView>,
+    /// Clients connected.
+    pub clients: u64,
+    /// Clients whose next request waits for a writable master.
+    pub held_clients: u64,
+    /// Switches of the master, the newest first; a bounded number of them.
+    pub incidents: Vec<Incident>,
+}
+
+/// Whether writes flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhaseView {
+    /// No master is known.
+    Unknown,
+    /// Writes flow.
+    Stable,
+    /// Writes are held, for so long already.
+    Switching {
+        /// Time since the first sign of the switch.
+        elapsed: Duration,
+    },
+}
+
+/// One Redis node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its address.
+    pub addr: String,
+    /// What it is to us.
+    pub role: NodeRole,
+    /// Whether commands are sent to it.
+    pub in_use: bool,
+    /// In a few words, why not, or what else there is to say; may be empty.
+    pub detail: String,
+}
+
+/// What a node is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeRole {
+    /// The proven master, or the one being left.
+    Master,
+    /// A replica.
+    Replica,
+}
+
+/// One Sentinel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelView {
+    /// Its address.
+    pub addr: String,
+    /// Whether it is connected and answers.
+    pub up: bool,
+    /// In a few words, why not, or what it says; may be empty.
+    pub detail: String,
+}
+
+/// One switch of a master, from its first sign to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// Wall clock at the first sign.
+    pub started_at: SystemTime,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What made Switchman hold writes, in a few words.
+    pub cause: String,
+    /// The master at the first sign.
+    pub old_master: Option<String>,
+    /// The master at the end.
+    pub new_master: Option<String>,
+    /// From the first sign until writes flowed again, or until now.
+    pub took: Duration,
+    /// Requests that waited.
+    pub held_requests: u64,
+    /// Requests that were answered `-UNCERTAIN`.
+    pub uncertain_requests: u64,
+    /// What happened, in order.
+    pub events: Vec<Event>,
+}
+
+/// How a switch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has not ended.
+    Running,
+    /// Writes flow to another master.
+    Completed,
+    /// Writes flow to the old master again.
+    Abandoned,
+}
+
+/// One thing that happened during a switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Milliseconds since the first sign; negative for what led to it.
+    pub at_ms: i64,
+    /// What happened, in a few words.
+    pub what: String,
+}
+
+impl View {
+    /// Switches of all groups with the names of these, the newest first.
+    pub fn incidents(&self) -> Vec<(&str, &Incident)> {
+        let mut all: Vec<(&str, &Incident)> = self
+            .groups
+            .iter()
+            .flat_map(|group| {
+                group
+                    .incidents
+                    .iter()
+                    .map(|incident| (group.master_name.as_str(), incident))
+            })
+            .collect();
+        all.sort_by_key(|(_, incident)| std::cmp::Reverse(incident.started_at));
+        all
+    }
+}
+
+impl PhaseView {
+    /// The phase in one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Stable => "stable",
+            Self::Switching { .. } => "switching",
+        }
+    }
+}
+
+impl NodeRole {
+    /// The role in one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+impl Outcome {
+    /// The outcome in one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A healthy group with one failover behind it.
+    pub(in crate::admin) fn healthy() -> View {
+        let node = |addr: &str, role| NodeView {
+            addr: addr.to_owned(),
+            role,
+            in_use: true,
+            detail: String::new(),
+        };
+        let incident = Incident {
+            started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
+            outcome: Outcome::Completed,
+            cause: "manual failover".to_owned(),
+            old_master: Some("redis-2:6379".to_owned()),
+            new_master: Some("redis-1:6379".to_owned()),
+            took: Duration::from_millis(1100),
+            held_requests: 42,
+            uncertain_requests: 1,
+            events: vec![Event {
+                at_ms: 7,
+                what: "+try-failover".to_owned(),
+            }],
+        };
+        View {
+            version: "1.2.3".to_owned(),
+            uptime: Duration::from_secs(90_061),
+            draining: false,
+            workers: 2,
+            clients: 5,
+            max_clients: 10_000,
+            groups: vec![GroupView {
+                master_name: "mymaster".to_owned(),
+                listen: vec!["127.0.0.1:6379".to_owned()],
+                phase: PhaseView::Stable,
+                waiting: String::new(),
+                generation: 7,
+                config_epoch: 3,
+                hold: Duration::from_secs(10),
+                nodes: vec![
+                    node("redis-1:6379", NodeRole::Master),
+                    node("redis-2:6379", NodeRole::Replica),
+                ],
+                sentinels: vec![SentinelView {
+                    addr: "redis-1:26379".to_owned(),
+                    up: false,
+                    detail: "<refused>".to_owned(),
+                }],
+                clients: 5,
+                held_clients: 0,
+                incidents: vec![incident],
+            }],
+        }
+    }
+
+    #[test]
+    fn incidents_of_all_groups_come_newest_first() {
+        let mut view = healthy();
+        let mut other = view.groups[0].clone();
+        other.master_name = "other".to_owned();
+        other.incidents[0].started_at += Duration::from_secs(1);
+        view.groups.push(other);
+        let names: Vec<&str> = view.incidents().iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["other", "mymaster"]);
+    }
+}

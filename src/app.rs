@@ -1,1 +1,0 @@
-//! Floor 8. Placeholder header.

@@ -1,0 +1,70 @@
+//! Floor 8. Checked settings → what each module wants to be told.
+
+use crate::config::{Consistency, Discovery, GroupSettings, Hold, NoReplica, Settings};
+use crate::exchange;
+use crate::route;
+use crate::sentinel;
+use crate::topology;
+use crate::upstream;
+
+/// For the control plane of one group.
+pub(super) fn sentinel(settings: &Settings, group: &GroupSettings) -> sentinel::Settings {
+    let source = match &group.discovery {
+        Discovery::Sentinels { addrs, credentials } => sentinel::Source::Sentinels {
+            seeds: addrs.clone(),
+            credentials: credentials.clone(),
+        },
+        Discovery::Static { master, replicas } => sentinel::Source::Static {
+            master: master.clone(),
+            replicas: replicas.clone(),
+        },
+    };
+    sentinel::Settings {
+        node_credentials: group.credentials.clone(),
+        hold: match group.hold {
+            Hold::Auto => topology::Hold::Auto,
+            Hold::Fixed(time) => topology::Hold::Fixed(time),
+        },
+        drain: group.drain_timeout,
+        workers: settings.workers.get(),
+        ..sentinel::Settings::new(group.master_name.clone(), source)
+    }
+}
+
+/// For a worker's exchange.
+pub(super) fn exchange(settings: &Settings) -> exchange::Settings {
+    exchange::Settings {
+        output_high: settings.limits.client_output_limit,
+        write_timeout: settings.limits.client_write_timeout,
+        leases_max: settings.upstream.max_leased.get(),
+        idle: settings.upstream.idle_timeout,
+        reply_timeout: settings.upstream.reply_timeout,
+        suspect_after: settings.upstream.suspect_after,
+        ..exchange::Settings::default()
+    }
+}
+
+/// For connections to nodes.
+pub(super) fn upstream(settings: &Settings) -> upstream::Settings {
+    let timeout = settings.upstream.connect_timeout;
+    upstream::Settings {
+        connect_timeout: timeout,
+        handshake_timeout: timeout,
+    }
+}
+
+/// For a worker's part of one group.
+pub(super) fn group(group: &GroupSettings) -> exchange::GroupSettings {
+    exchange::GroupSettings {
+        name: group.master_name.clone(),
+        reads: match group.consistency {
+            Consistency::Eventual => route::Reads::Replicas,
+            Consistency::Master => route::Reads::Master,
+        },
+        no_replica: match group.no_replica {
+            NoReplica::Master => route::NoReplica::Master,
+            NoReplica::Error => route::NoReplica::Error,
+        },
+        anonymous: None,
+    }
+}

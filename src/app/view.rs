@@ -1,0 +1,209 @@
+//! Floor 8. What the control plane and the workers know, as the admin pages show it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use super::monitor::{Tallies, Tally};
+use super::{Group, VERSION};
+use crate::admin::{
+    Event, GroupView, Incident, NodeRole, NodeView, Outcome, PhaseView, SentinelView, View,
+};
+use crate::config::Settings;
+use crate::downstream::Door;
+use crate::net::ListenAddr;
+use crate::topology::{self, Phase, ReplicaStatus, SentinelStatus, Status};
+use crate::types::{ConfigEpoch, Time};
+use crate::worker::GroupGauges;
+
+/// Where a view is taken from.
+pub(super) struct Source {
+    pub(super) started: Instant,
+    pub(super) groups: Vec<GroupSource>,
+    pub(super) doors: Vec<Door>,
+    pub(super) max_clients: usize,
+    pub(super) draining: Arc<AtomicBool>,
+}
+
+/// Where a group's part of it is taken from.
+pub(super) struct GroupSource {
+    listen: Vec<String>,
+    status: watch::Receiver<Arc<Status>>,
+    gauges: Arc<GroupGauges>,
+    tallies: Tallies,
+}
+
+/// The sources of all groups, in their order.
+pub(super) fn sources(
+    settings: &Settings,
+    groups: &[Group],
+    bound: &[Vec<ListenAddr>],
+    tallies: Vec<Tallies>,
+) -> Vec<GroupSource> {
+    let parts = settings.groups.iter().zip(groups).zip(bound).zip(tallies);
+    parts
+        .map(|(((_settings, group), bound), tallies)| GroupSource {
+            listen: bound.iter().map(ToString::to_string).collect(),
+            status: group.handle.status.clone(),
+            gauges: Arc::clone(&group.gauges),
+            tallies,
+        })
+        .collect()
+}
+
+impl Source {
+    /// The process now.
+    pub(super) fn view(&self) -> View {
+        let clients: usize = self
+            .doors
+            .iter()
+            .map(|door| door.count.load(Ordering::Relaxed))
+            .sum();
+        View {
+            version: VERSION.to_owned(),
+            uptime: self.started.elapsed(),
+            draining: self.draining.load(Ordering::Relaxed),
+            workers: self.doors.len(),
+            clients: u64::try_from(clients).unwrap_or(u64::MAX),
+            max_clients: u64::try_from(self.max_clients).unwrap_or(u64::MAX),
+            groups: self.groups.iter().map(|group| self.group(group)).collect(),
+        }
+    }
+
+    fn group(&self, source: &GroupSource) -> GroupView {
+        let status = Arc::clone(&source.status.borrow());
+        let now = Time::from_start(self.started.elapsed());
+        let snapshot = &status.snapshot;
+        let tallies = source
+            .tallies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        GroupView {
+            master_name: status.master_name.to_string(),
+            listen: source.listen.clone(),
+            phase: match snapshot.phase {
+                Phase::Unknown => PhaseView::Unknown,
+                Phase::Stable => PhaseView::Stable,
+                Phase::Switching { since } => PhaseView::Switching {
+                    elapsed: now.since(since),
+                },
+            },
+            waiting: match snapshot.phase {
+                Phase::Stable => String::new(),
+                Phase::Unknown | Phase::Switching { .. } => status
+                    .waiting
+                    .as_ref()
+                    .map_or_else(String::new, ToString::to_string),
+            },
+            generation: snapshot.generation.get(),
+            config_epoch: snapshot.epoch.get(),
+            hold: snapshot.hold,
+            nodes: nodes(&status),
+            sentinels: status.sentinels.iter().map(sentinel).collect(),
+            clients: source.gauges.clients(),
+            held_clients: source.gauges.held_clients(),
+            incidents: status
+                .incidents
+                .iter()
+                .rev()
+                .map(|incident| {
+                    let tally = tallies
+                        .iter()
+                        .find(|tally| tally.incident == incident.number);
+                    incident_view(incident, tally.copied(), now)
+                })
+                .collect(),
+        }
+    }
+}
+
+fn incident_view(incident: &topology::Incident, tally: Option<Tally>, now: Time) -> Incident {
+    let since = now.since(incident.started);
+    let started_at = SystemTime::now()
+        .checked_sub(since)
+        .unwrap_or(SystemTime::UNIX_EPOCH);
+    Incident {
+        started_at,
+        outcome: match &incident.outcome {
+            None => Outcome::Running,
+            Some(outcome) if outcome.switched => Outcome::Completed,
+            Some(_) => Outcome::Abandoned,
+        },
+        cause: incident.cause.to_string(),
+        old_master: Some(incident.from.to_string()),
+        new_master: incident
+            .outcome
+            .as_ref()
+            .map(|outcome| outcome.to.to_string()),
+        took: incident
+            .outcome
+            .as_ref()
+            .map_or(since, |outcome| outcome.took),
+        held_requests: tally.map_or(0, |tally| tally.held),
+        uncertain_requests: tally.map_or(0, |tally| tally.uncertain),
+        events: incident
+            .marks
+            .iter()
+            .map(|mark| Event {
+                at_ms: incident.offset_ms(mark),
+                what: format!("{}: {}", mark.who, mark.what),
+            })
+            .collect(),
+    }
+}
+
+/// The master first, then the replicas, the serving ones before the others.
+fn nodes(status: &Status) -> Vec<NodeView> {
+    let snapshot = &status.snapshot;
+    let waiting = status
+        .waiting
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let master = snapshot.master.as_ref().map(|addr| NodeView {
+        addr: addr.to_string(),
+        role: NodeRole::Master,
+        in_use: snapshot.phase == Phase::Stable,
+        detail: waiting,
+    });
+    let serving = |replica: &&ReplicaStatus| replica.ejected.is_none();
+    let (mut replicas, mut others): (Vec<_>, Vec<_>) = status.replicas.iter().partition(serving);
+    replicas.append(&mut others);
+    master
+        .into_iter()
+        .chain(replicas.into_iter().map(replica))
+        .collect()
+}
+
+fn replica(replica: &ReplicaStatus) -> NodeView {
+    let lag = replica.lag.map(|lag| format!("{lag} bytes behind"));
+    let detail = match &replica.ejected {
+        Some(why) => why.to_string(),
+        None => lag.unwrap_or_default(),
+    };
+    NodeView {
+        addr: replica.node.node.to_string(),
+        role: NodeRole::Replica,
+        in_use: replica.ejected.is_none(),
+        detail,
+    }
+}
+
+fn sentinel(sentinel: &SentinelStatus) -> SentinelView {
+    let detail = match (&sentinel.error, &sentinel.master) {
+        (Some(error), _) if !sentinel.up => error.clone(),
+        (_, Some(master)) => {
+            let epoch = sentinel.epoch.map_or(0, ConfigEpoch::get);
+            let tilt = if sentinel.tilt { ", in tilt mode" } else { "" };
+            format!("says {master}, epoch {epoch}{tilt}")
+        }
+        _ => String::new(),
+    };
+    SentinelView {
+        addr: sentinel.addr.to_string(),
+        up: sentinel.up,
+        detail,
+    }
+}

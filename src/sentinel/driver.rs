@@ -1,0 +1,173 @@
+//! Floor 2. The task that owns the machine: performs its actions, hands it what comes back.
+//! Decides nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::debug;
+
+use crate::command::Table;
+use crate::sentinel::commands::CommandsReader;
+use crate::sentinel::notes;
+use crate::sentinel::staff::{Input, Peer, Staff};
+use crate::tasks::Tasks;
+use crate::topology::{Action, Machine, Report, Snapshot, Status};
+use crate::types::{NodeAddr, Time};
+
+/// The machine and everything it moves.
+#[derive(Debug)]
+pub(super) struct Driver {
+    machine: Machine,
+    staff: Staff,
+    start: Instant,
+    ends: Ends,
+    sentinels: HashMap<NodeAddr, Peer>,
+    nodes: HashMap<NodeAddr, Peer>,
+    /// The master whose commands were last asked for.
+    described: Option<NodeAddr>,
+}
+
+/// The driver's ends of its channels.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(super) status: watch::Sender<Arc<Status>>,
+    pub(super) commands: watch::Sender<Arc<Table>>,
+}
+
+impl Driver {
+    /// A driver that has performed nothing yet.
+    pub(super) fn new(machine: Machine, staff: Staff, start: Instant, ends: Ends) -> Self {
+        Self {
+            machine,
+            staff,
+            start,
+            ends,
+            sentinels: HashMap::new(),
+            nodes: HashMap::new(),
+            described: None,
+        }
+    }
+
+    /// Runs until `tasks` are asked to stop.
+    pub(super) async fn run(mut self, tasks: Tasks) {
+        loop {
+            while let Some(action) = self.machine.poll_action() {
+                self.perform(action);
+            }
+            self.ends
+                .status
+                .send_replace(Arc::new(self.machine.status()));
+            let due = self.machine.poll_timeout();
+            let wait = due.map_or(Duration::MAX, |due| due.since(self.now()));
+            // The stop first. Then news, all of which make the machine look at the time as well, so
+            // that timers cannot starve.
+            tokio::select! {
+                biased;
+                () = tasks.stopping() => return,
+                Some(input) = self.ends.inputs.recv() => self.take(input),
+                Some(report) = self.ends.reports.recv() => {
+                    self.machine.handle_report(self.now(), report);
+                }
+                () = sleep(wait) => self.machine.handle_timeout(self.now()),
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_start(self.start.elapsed())
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = self.now();
+        let machine = &mut self.machine;
+        match input {
+            Input::Event {
+                from,
+                channel,
+                payload,
+            } => {
+                debug!(sentinel = %from, channel, payload, "sentinel event");
+                machine.handle_event(now, &from, &channel, &payload);
+            }
+            Input::Subscription { from, state } => {
+                debug!(sentinel = %from, ?state, "subscription");
+                machine.handle_subscription(now, &from, state);
+            }
+            Input::View {
+                from,
+                result: Ok(view),
+            } => machine.handle_view(now, &from, view),
+            Input::View {
+                from,
+                result: Err(failure),
+            } => {
+                machine.handle_view_failed(now, &from, failure, fastrand::u32(..));
+            }
+            Input::Node {
+                from,
+                result: Ok(answer),
+            } => machine.handle_node(now, &from, answer),
+            Input::Node {
+                from,
+                result: Err(failure),
+            } => {
+                machine.handle_node_failed(now, &from, failure, fastrand::u32(..));
+            }
+            Input::NodeLost { from } => machine.handle_node_lost(now, &from),
+            Input::Resolved { host, ips } => machine.handle_resolved(now, &host, ips),
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::AddSentinel(sentinel) => {
+                let peer = self.staff.sentinel(&sentinel);
+                self.sentinels.insert(sentinel, peer);
+            }
+            Action::DropSentinel(sentinel) => {
+                self.sentinels.remove(&sentinel);
+            }
+            Action::AskSentinel(sentinel) => {
+                if let Some(peer) = self.sentinels.get(&sentinel) {
+                    peer.ask();
+                }
+            }
+            Action::AskNode(node) => {
+                let staff = &self.staff;
+                self.nodes
+                    .entry(node)
+                    .or_insert_with_key(|node| staff.node(node))
+                    .ask();
+            }
+            Action::DropNode(node) => {
+                self.nodes.remove(&node);
+            }
+            Action::Resolve(host) => self.staff.resolve(host),
+            Action::Publish(snapshot) => self.publish(snapshot),
+            Action::Note(note) => notes::log(&note),
+        }
+    }
+
+    fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        let master = snapshot.writable_master().cloned();
+        self.ends.snapshots.send_replace(snapshot);
+        if let Some(master) = master
+            && self.described.as_ref() != Some(&master)
+        {
+            let reader = CommandsReader {
+                snapshots: self.ends.snapshots.subscribe(),
+                commands: self.ends.commands.clone(),
+            };
+            self.staff.read_commands(&master, reader);
+            self.described = Some(master);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Floor 1. The machine against an invented world.
+//! Knows only inputs and outputs.
+
+mod discovery;
+mod failover;
+mod property;
+mod readers;
+mod stale;
+mod world;

@@ -1,0 +1,314 @@
+//! Floor 5. A worker's thread: its runtime, what it listens to, and its end.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::LocalRuntime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::core::{Core, Shared};
+use super::publish::{GroupGauges, Publisher};
+use crate::command::Table;
+use crate::downstream::{Door, NewClient};
+use crate::exchange::{self, Exchange, GroupSettings};
+use crate::telemetry::{WorkerBusy, WorkerMetrics};
+use crate::topology::{Report, Snapshot};
+use crate::types::Time;
+use crate::upstream;
+
+/// Clients on their way from the acceptor.
+const DOOR: usize = 128;
+
+/// How often a worker that has nothing else to do publishes its counts and shows that it lives.
+const PUBLISH: Duration = Duration::from_millis(200);
+
+/// What a worker is told once.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its number, from 0.
+    pub worker: usize,
+    /// Bounds of its exchange.
+    pub exchange: exchange::Settings,
+    /// Times of its connections.
+    pub upstream: upstream::Settings,
+    /// Its groups, in the order of their indices.
+    pub groups: Vec<GroupFeed>,
+    /// The start of the process, from which [`Time`] counts.
+    pub started: Instant,
+    /// Source of client ids, shared by all workers.
+    pub next_client: Arc<AtomicU64>,
+    /// Chance.
+    pub seed: u64,
+    /// Where its busy time is published.
+    pub busy: WorkerBusy,
+    /// What the operator refuses and allows.
+    pub policy: CommandPolicy,
+}
+
+/// Which commands the operator refuses, and which of those refused by default he allows.
+#[derive(Clone, Debug, Default)]
+pub struct CommandPolicy {
+    /// Names as in `flushall` or `client|kill`.
+    pub refuse: Vec<String>,
+    /// Names as above.
+    pub allow: Vec<String>,
+}
+
+impl CommandPolicy {
+    fn apply(&self, table: Arc<Table>) -> Arc<Table> {
+        if self.refuse.is_empty() && self.allow.is_empty() {
+            return table;
+        }
+        Arc::new(table.with_policy(&self.refuse, &self.allow))
+    }
+}
+
+/// What a worker hears of one group.
+#[derive(Debug)]
+pub struct GroupFeed {
+    /// Its policy.
+    pub settings: GroupSettings,
+    /// Its pictures.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What commands are.
+    pub commands: watch::Receiver<Arc<Table>>,
+    /// The way back.
+    pub reports: mpsc::Sender<Report>,
+    /// Where its counts are published.
+    pub metrics: WorkerMetrics,
+    /// And shown.
+    pub gauges: Arc<GroupGauges>,
+}
+
+/// What the rest of the process holds of a worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// The way in for clients.
+    pub door: Door,
+    /// For asking it to stop, and for the admin page.
+    pub handle: WorkerHandle,
+    thread: JoinHandle<usize>,
+}
+
+/// A view of a worker that can be shared.
+#[derive(Clone, Debug)]
+pub struct WorkerHandle {
+    /// When the worker last went round its loop, in milliseconds since the start of the process.
+    pub beat: Arc<AtomicU64>,
+    stop: CancellationToken,
+}
+
+impl WorkerHandle {
+    /// Asks the worker to finish what is in flight and to end.
+    pub fn ask_to_stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Worker {
+    /// Waits for the thread to end. Returns how many clients were still there at the deadline.
+    pub fn join(self) -> usize {
+        self.thread.join().unwrap_or(0)
+    }
+}
+
+/// Starts a worker on a thread of its own. `drain` is how long it may take to stop.
+pub fn start(setup: Setup, drain: Duration) -> io::Result<Worker> {
+    let (sender, clients) = mpsc::channel(DOOR);
+    let count = Arc::new(AtomicUsize::new(0));
+    let handle = WorkerHandle {
+        beat: Arc::default(),
+        stop: CancellationToken::new(),
+    };
+    let door = Door {
+        clients: sender,
+        count: Arc::clone(&count),
+    };
+    let (life, name) = (handle.clone(), format!("worker-{}", setup.worker));
+    let (ready, started) = std::sync::mpsc::sync_channel(1);
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        let runtime = match LocalRuntime::new() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return 0;
+            }
+        };
+        let _ = ready.send(Ok(()));
+        let late = runtime.block_on(serve(setup, clients, (life, count), drain));
+        // A name that is being resolved must not hold up the end.
+        runtime.shutdown_timeout(Duration::ZERO);
+        late
+    })?;
+    match started.recv() {
+        Ok(Ok(())) => Ok(Worker {
+            door,
+            handle,
+            thread,
+        }),
+        Ok(Err(error)) => Err(error),
+        Err(_gone) => Err(io::Error::other("the worker's thread ended at its start")),
+    }
+}
+
+/// The life of a worker.
+async fn serve(
+    setup: Setup,
+    clients: mpsc::Receiver<NewClient>,
+    (life, count): (WorkerHandle, Arc<AtomicUsize>),
+    drain: Duration,
+) -> usize {
+    let Setup {
+        worker,
+        exchange,
+        upstream,
+        groups,
+        started,
+        next_client,
+        seed,
+        busy,
+        policy,
+    } = setup;
+    let policies = groups.iter().map(|feed| feed.settings.clone()).collect();
+    let reports = groups.iter().map(|feed| feed.reports.clone()).collect();
+    let exchange = Exchange::new(exchange, policies, seed);
+    let core = Core::new(exchange, worker, upstream, (started, count), reports);
+    let mut publisher = Publisher::new(busy);
+    for (index, feed) in groups.into_iter().enumerate() {
+        publisher.add(feed.metrics, feed.gauges);
+        spawn_local(follow_snapshots(Rc::clone(&core), index, feed.snapshots));
+        spawn_local(follow_commands(
+            Rc::clone(&core),
+            index,
+            feed.commands,
+            policy.clone(),
+        ));
+    }
+    let accepting = spawn_local(accept(Rc::clone(&core), clients, next_client));
+    let publisher = Rc::new(RefCell::new(publisher));
+    spawn_local(keep_time(
+        Rc::clone(&core),
+        Rc::clone(&publisher),
+        Arc::clone(&life.beat),
+    ));
+
+    life.stop.cancelled().await;
+    accepting.abort();
+    with(&core, Exchange::stop);
+    let empty = async {
+        while core.borrow().exchange.client_count() > 0 {
+            sleep(DRAIN_LOOK).await;
+        }
+    };
+    let _ = timeout(drain, empty).await;
+    let late = core.borrow().exchange.client_count();
+    publisher
+        .borrow_mut()
+        .publish(&mut core.borrow_mut().exchange);
+    if late > 0 {
+        warn!(
+            worker,
+            clients.late = late,
+            "clients were cut off at the end of shutdown.drain-timeout"
+        );
+    }
+    core.borrow_mut().close();
+    debug!(worker, "worker ended");
+    late
+}
+
+/// How often a stopping worker looks whether its last client is gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+async fn follow_snapshots(
+    core: Shared,
+    group: usize,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+) {
+    loop {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        with(&core, |exchange, now| {
+            exchange.topology(group, snapshot, now);
+        });
+        if snapshots.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn follow_commands(
+    core: Shared,
+    group: usize,
+    mut tables: watch::Receiver<Arc<Table>>,
+    policy: CommandPolicy,
+) {
+    loop {
+        let table = policy.apply(Arc::clone(&tables.borrow_and_update()));
+        with(&core, |exchange, _now| exchange.commands(group, table));
+        if tables.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes clients from the acceptor.
+async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>, ids: Arc<AtomicU64>) {
+    while let Some(NewClient { stream, group }) = clients.recv().await {
+        let stream = match stream.attach() {
+            Ok(stream) => stream,
+            Err(error) => {
+                debug!(%error, "client gone before it was served");
+                core.borrow().count.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            }
+        };
+        let id = ids.fetch_add(1, Ordering::Relaxed);
+        let key = core.borrow_mut().join(stream, group, id);
+        let core = Rc::clone(&core);
+        spawn_local(async move { poll_fn(|cx| core.borrow_mut().poll_client(key, cx)).await });
+    }
+}
+
+/// Times, counts and signs of life.
+async fn keep_time(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU64>) {
+    let mut last = Time::ZERO;
+    loop {
+        let pause = {
+            let mut open = core.borrow_mut();
+            let now = open.now();
+            open.exchange.tick(now);
+            open.perform(now);
+            open.send_reports();
+            let alive = u64::try_from(now.since_start().as_millis()).unwrap_or(u64::MAX);
+            beat.store(alive, Ordering::Relaxed);
+            let wanted = open.exchange.poll_timeout(now).map(|at| at.since(now));
+            wanted.map_or(PUBLISH, |wanted| wanted.min(PUBLISH))
+        };
+        let now = core.borrow().now();
+        if now.since(last) >= PUBLISH {
+            last = now;
+            publisher
+                .borrow_mut()
+                .publish(&mut core.borrow_mut().exchange);
+        }
+        sleep(pause).await;
+    }
+}
+
+/// Lets the exchange have an event and performs what follows from it.
+fn with(core: &Shared, event: impl FnOnce(&mut Exchange, Time)) {
+    let mut core = core.borrow_mut();
+    let now = core.now();
+    event(&mut core.exchange, now);
+    core.perform(now);
+}
