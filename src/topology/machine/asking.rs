@@ -71,7 +71,9 @@ impl Machine {
             State::Stable => None,
             State::Switching(hold) => Some(hold.since + timings.drain),
         };
-        lost.chain(wait.filter(|end| *end > self.now)).min()
+        lost.chain(wait.filter(|end| *end > self.now))
+            .chain(self.commanded)
+            .min()
     }
 
     /// Longest pause before the next question to a Sentinel that does not answer.
@@ -87,6 +89,7 @@ impl Machine {
         self.expire_answers();
         self.expire_failovers();
         self.examine_claims();
+        self.expire_command();
         self.forget();
     }
 

@@ -91,7 +91,9 @@ impl Machine {
 
     /// Why writes must be held now, if they must.
     pub(super) fn cause(&self) -> Option<Cause> {
-        self.failover_cause()
+        self.commanded
+            .map(|_| Cause::Switchover)
+            .or_else(|| self.failover_cause())
             .or_else(|| self.master_cause())
             .or_else(|| self.newer_is_named().then_some(Cause::NewerView))
             .or_else(|| self.replica_is_promoted().then_some(Cause::ReplicaPromoted))
@@ -376,6 +378,7 @@ impl Machine {
         self.master = Some(node);
         self.epoch = epoch;
         self.demoted_heard = None;
+        self.commanded = None;
         self.doubt = None;
         self.regressed_since = None;
         self.noted = NotedGroup::default();
