@@ -1,8 +1,10 @@
 //! Floor 4. The views as JSON. Scripts rely on the names: fields are added, never renamed.
 //!
-//! `/api/v1/status`: `version`, `uptime_seconds`, `draining`, `workers`, `clients`, `max_clients`,
+//! `/api/v1/status`: `version`, `ready` (as `/readyz`), `uptime_seconds`, `draining`, `workers`,
+//! `clients`, `max_clients`,
 //! `groups[]` with `master_name`, `listen[]`, `phase` (`unknown`, `stable`, `switching`),
-//! `phase_seconds` (how long it has been switching, else null), `generation`, `config_epoch`,
+//! `phase_seconds` (how long it has been switching, else null), `waiting` (for what, or empty),
+//! `generation`, `config_epoch`,
 //! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `detail`),
 //! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`, `last_failover` (or null).
 //!
@@ -15,12 +17,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::admin::health::Readiness;
 use crate::admin::{GroupView, Incident, NodeRole, NodeView, PhaseView, SentinelView, View};
 
 /// The body of `/api/v1/status`.
 pub(super) fn status(view: &View) -> Value {
     json!({
         "version": view.version,
+        "ready": Readiness::of(view).is_ready(),
         "uptime_seconds": seconds(view.uptime),
         "draining": view.draining,
         "workers": view.workers,
@@ -54,6 +58,7 @@ fn group(group: &GroupView) -> Value {
         "listen": group.listen,
         "phase": group.phase.word(),
         "phase_seconds": switching,
+        "waiting": group.waiting,
         "generation": group.generation,
         "config_epoch": group.config_epoch,
         "hold_seconds": seconds(group.hold),
@@ -114,11 +119,12 @@ mod tests {
         assert_eq!(
             status,
             json!({
-                "version": "1.2.3", "uptime_seconds": 90061.0, "draining": false, "workers": 2,
+                "version": "1.2.3", "ready": true, "uptime_seconds": 90061.0,
+                "draining": false, "workers": 2,
                 "clients": 5, "max_clients": 10000,
                 "groups": [{
                     "master_name": "mymaster", "listen": ["127.0.0.1:6379"], "phase": "stable",
-                    "phase_seconds": null, "generation": 7, "config_epoch": 3,
+                    "phase_seconds": null, "waiting": "", "generation": 7, "config_epoch": 3,
                     "hold_seconds": 10.0, "master": "redis-1:6379",
                     "nodes": [
                         { "addr": "redis-1:6379", "role": "master", "in_use": true, "detail": "" },

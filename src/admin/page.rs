@@ -97,6 +97,9 @@ impl Page {
         self.fact("hold at most", span(group.hold));
         self.fact("epoch", group.config_epoch);
         self.fact("generation", group.generation);
+        if !group.waiting.is_empty() {
+            self.fact("waits", &group.waiting);
+        }
         self.raw("</dl><h3>Nodes</h3><table><tr><th>address<th>role<th>in use<th></tr>");
         for node in &group.nodes {
             self.node(node);

@@ -30,6 +30,8 @@ pub struct GroupView {
     pub listen: Vec<String>,
     /// Whether writes flow.
     pub phase: PhaseView,
+    /// In a few words, what a group without a writable master waits for; else empty.
+    pub waiting: String,
     /// Number of the topology in use.
     pub generation: u64,
     /// Sentinel's configuration epoch in use; 0 in a static group.
@@ -225,6 +227,7 @@ pub(super) mod tests {
                 master_name: "mymaster".to_owned(),
                 listen: vec!["127.0.0.1:6379".to_owned()],
                 phase: PhaseView::Stable,
+                waiting: String::new(),
                 generation: 7,
                 config_epoch: 3,
                 hold: Duration::from_secs(10),

@@ -90,6 +90,13 @@ impl Source {
                     elapsed: now.since(since),
                 },
             },
+            waiting: match snapshot.phase {
+                Phase::Stable => String::new(),
+                Phase::Unknown | Phase::Switching { .. } => status
+                    .waiting
+                    .as_ref()
+                    .map_or_else(String::new, ToString::to_string),
+            },
             generation: snapshot.generation.get(),
             config_epoch: snapshot.epoch.get(),
             hold: snapshot.hold,

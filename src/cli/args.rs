@@ -37,6 +37,17 @@ pub struct StatusArgs {
     pub admin: NodeAddr,
     /// How to print.
     pub print: Print,
+    /// When to succeed.
+    pub demand: Demand,
+}
+
+/// When `status` succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// When Switchman answers.
+    Answer,
+    /// When besides it is ready, as `/readyz` says: for health checks without an HTTP client.
+    Ready,
 }
 
 /// Arguments of `switchover`.
@@ -91,6 +102,11 @@ pub fn parse(
                 Print::Json
             } else {
                 Print::Table
+            },
+            demand: if status.ready {
+                Demand::Ready
+            } else {
+                Demand::Answer
             },
         }),
         Subcommands::Switchover(switchover) => Command::Switchover(SwitchoverArgs {
@@ -192,8 +208,11 @@ impl Demo {
 
 #[derive(Debug, Args)]
 struct Flags {
-    /// File with the configuration [env: `SWITCHMAN_CONFIG`]
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "File with the configuration. [env: SWITCHMAN_CONFIG]"
+    )]
     config: Option<PathBuf>,
     #[arg(long, value_name = "ADDR", help = help(&keys::LISTEN))]
     listen: Vec<String>,
@@ -213,12 +232,15 @@ struct Flags {
 
 #[derive(Debug, Args)]
 struct Status {
-    /// Its admin address [env: `SWITCHMAN_ADMIN_LISTEN`] [default: 127.0.0.1:9379]
-    #[arg(long, value_name = "ADDR", value_parser = clap::value_parser!(NodeAddr))]
+    #[arg(long, value_name = "ADDR", value_parser = clap::value_parser!(NodeAddr),
+          help = admin_help())]
     admin: Option<NodeAddr>,
-    /// Print JSON as the admin server sends it.
+    /// Print JSON as the admin server sends it
     #[arg(long)]
     json: bool,
+    /// Exit with 1 unless it is ready, as /readyz says; for health checks
+    #[arg(long)]
+    ready: bool,
 }
 
 #[derive(Debug, Args)]
@@ -264,6 +286,12 @@ fn help(key: &Key) -> String {
         default => format!(" [default: {default}]"),
     };
     format!("{} [env: {}]{default}", key.meaning, key.env())
+}
+
+fn admin_help() -> String {
+    let Key { default, .. } = keys::ADMIN_LISTEN;
+    let env = keys::ADMIN_LISTEN.env();
+    format!("Its admin address. [env: {env}] [default: {default}]")
 }
 
 fn all_settings() -> String {

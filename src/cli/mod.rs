@@ -8,7 +8,7 @@ mod out;
 mod status;
 mod switchover;
 
-pub use args::{Command, Misuse, StatusArgs, SwitchoverArgs, Token, environment, parse};
+pub use args::{Command, Demand, Misuse, StatusArgs, SwitchoverArgs, Token, environment, parse};
 pub use check::{check, load};
 pub use out::Out;
 pub use status::status;

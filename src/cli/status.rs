@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::args::Print;
+use crate::cli::args::{Demand, Print};
 use crate::cli::http::{HttpError, get};
 use crate::cli::{Out, StatusArgs};
 
@@ -41,6 +41,8 @@ enum StatusError {
     Http(#[from] HttpError),
     #[error("the answer is not the JSON of a Switchman's status")]
     Json(#[from] serde_json::Error),
+    #[error("Switchman is not ready\n{text}")]
+    NotReady { text: String },
 }
 
 impl StatusError {
@@ -52,7 +54,7 @@ impl StatusError {
             Self::Http(HttpError::Status { .. } | HttpError::Protocol { .. }) | Self::Json(_) => {
                 Some("Is that Switchman's admin address, not the one for Redis clients?")
             }
-            Self::Runtime(_) => None,
+            Self::Runtime(_) | Self::NotReady { .. } => None,
         }
     }
 }
@@ -63,10 +65,14 @@ fn ask(args: &StatusArgs) -> Result<String, StatusError> {
         .build()?;
     let body = runtime.block_on(get(&args.admin, "/api/v1/status"))?;
     let status: Value = serde_json::from_str(&body)?;
-    Ok(match args.print {
+    let text = match args.print {
         Print::Json => body,
         Print::Table => table(&status),
-    })
+    };
+    if args.demand == Demand::Ready && status["ready"] != Value::Bool(true) {
+        return Err(StatusError::NotReady { text });
+    }
+    Ok(text)
 }
 
 /// The status for people.
@@ -119,6 +125,10 @@ fn group_lines(group: &Value) -> Vec<(String, String)> {
             ),
         ),
     ];
+    let waiting = word(&group["waiting"]);
+    if group["waiting"].is_string() && !waiting.is_empty() {
+        lines.push(("waits".to_owned(), waiting));
+    }
     for node in list(&group["nodes"]) {
         let state = if node["in_use"] == Value::Bool(true) {
             "in use"
@@ -242,6 +252,7 @@ mod tests {
         let args = StatusArgs {
             admin: free.to_string().parse().unwrap(),
             print: Print::Table,
+            demand: Demand::Answer,
         };
         let error = ask(&args).unwrap_err();
         assert!(

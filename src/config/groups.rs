@@ -24,7 +24,10 @@ pub(super) fn groups(
     let sections = layers.file.as_ref().map_or(&[][..], |file| &file.groups);
     let mut taken = Taken {
         names: Vec::new(),
-        listeners: admin.cloned().into_iter().collect(),
+        listeners: admin
+            .map(|addr| (addr.clone(), keys::ADMIN_LISTEN.path))
+            .into_iter()
+            .collect(),
     };
     if let [] | [_] = sections {
         let section = sections.first().map(|(line, layer)| (*line, layer));
@@ -44,7 +47,8 @@ pub(super) fn groups(
 /// What earlier groups have taken.
 struct Taken {
     names: Vec<MasterName>,
-    listeners: Vec<ListenAddr>,
+    /// Each with the key that has taken it.
+    listeners: Vec<(ListenAddr, &'static str)>,
 }
 
 /// Which of a group's two logins.
@@ -242,11 +246,12 @@ impl Taken {
             lookup.wrong(&keys::LISTEN, "at least one address is needed".to_owned());
         }
         for addr in listen {
-            if let Some(other) = self.listeners.iter().find(|other| collide(addr, other)) {
-                let taken = format!("{addr} is taken by the listener {other}; choose another");
+            let mut listeners = self.listeners.iter();
+            if let Some((other, by)) = listeners.find(|(other, _)| collide(addr, other)) {
+                let taken = format!("{addr} is taken by {by} {other}; choose another");
                 lookup.wrong(&keys::LISTEN, taken);
             }
-            self.listeners.push(addr.clone());
+            self.listeners.push((addr.clone(), keys::LISTEN.path));
         }
     }
 }

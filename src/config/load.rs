@@ -69,10 +69,15 @@ pub fn load(inputs: &Inputs) -> Result<Loaded, ConfigErrors> {
             },
             Err(error) => {
                 let problem = format!("cannot read {}: {error}", path.display());
-                findings.problems.push(Problem {
+                let problem = Problem {
                     source,
                     key: "config".to_owned(),
                     problem,
+                };
+                // What it might have said is not missed on top of that.
+                return Err(ConfigErrors {
+                    problems: vec![problem],
+                    warnings: findings.warnings,
                 });
             }
         }

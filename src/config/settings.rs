@@ -46,14 +46,14 @@ pub struct Limits {
     pub max_clients: Option<NonZeroUsize>,
     /// Bytes of output that a client leaves unread before what feeds it is throttled.
     pub client_output_limit: usize,
-    /// A client that takes nothing of its pending output for so long is closed.
+    /// A client above that limit that takes nothing for so long is closed.
     pub client_write_timeout: Duration,
 }
 
 /// Connections to nodes.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// Resolving, connecting and the handshake together.
+    /// For resolving and connecting, and again for the handshake.
     pub connect_timeout: Duration,
     /// Longest wait for the reply to a request that does not block by itself.
     pub reply_timeout: Duration,

@@ -156,9 +156,8 @@ fn groups_must_not_share_what_is_unique() {
         "3: master-name of group \"mymaster\": \
          another group is called mymaster too; names must differ",
     );
-    for port in [6379, 9379] {
-        let taken =
-            format!("0.0.0.0:{port} is taken by the listener 127.0.0.1:{port}; choose another");
+    for (port, by) in [(6379, "listen"), (9379, "admin.listen")] {
+        let taken = format!("0.0.0.0:{port} is taken by {by} 127.0.0.1:{port}; choose another");
         refused(text, &format!("5: listen of group \"mymaster\": {taken}"));
     }
 }
@@ -319,7 +318,7 @@ fn a_misspelt_variable_is_told_beside_what_it_causes() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_file_that_is_not_there_is_named_and_nothing_else() {
     let inputs = Inputs {
         config: Some("/no/such/file".into()),
         ..Inputs::default()
@@ -329,6 +328,7 @@ fn a_file_that_is_not_there_is_named() {
         said.starts_with("--config: cannot read /no/such/file"),
         "{said}"
     );
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 /// Lines of the documented file that hold a key or a section, without their `# `.

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::exchange::client::{Again, Ending, Numbered};
+use crate::exchange::client::Ending;
 use crate::exchange::intake::offset;
-use crate::exchange::link::{Link, NodeId, State, Usage};
-use crate::exchange::ticket::{Purpose, Ticket};
+use crate::exchange::link::{NodeId, Usage};
+use crate::exchange::ticket::{Purpose, Ticket, Undo};
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role};
-use crate::resp::{ReplyError, ReplyKind, Scan, encode};
-use crate::session::Piece;
+use crate::resp::{ReplyError, ReplyKind, Scan};
+use crate::session::{Piece, Replies};
 use crate::telemetry::Target;
-use crate::topology::{Phase, ReportKind};
+use crate::topology::ReportKind;
 use crate::types::Time;
 
 /// Bytes of a reply that is not whole above which they are passed on without waiting for the rest.
@@ -64,7 +64,7 @@ impl Exchange {
             })
         };
         self.settle(now);
-        self.after_answers(key, now);
+        self.after_answers(key, group, now);
         result
     }
 
@@ -119,7 +119,7 @@ impl Exchange {
         };
         if let Usage::Leased(Some(owner)) = link.usage
             && self.may_announce(key, owner, kind)
-            && self.announce(key, owner, frame)
+            && self.announce(key, owner, frame, now)
         {
             return Ok(());
         }
@@ -197,48 +197,61 @@ impl Exchange {
             .counts
             .upstream_duration(target)
             .record(now.since(done.written_at));
-        if client.replies.is_bare()
-            && let Some(buffer) = self.spare.pop()
-        {
-            client.replies.lend(buffer);
+        if ticket.spoken {
+            lend(&mut client.replies, &mut self.spare);
         }
         if ticket.purpose == Purpose::Plain && ticket.spoken {
             client.replies.deliver(ticket.seq, frame, Piece::Last);
         } else {
-            self.deliver_special(ticket, frame, kind);
+            self.deliver_special(key, ticket, frame, kind);
         }
         self.touch(ticket.client);
         true
     }
 
     /// A reply that means something to the session, or is not spoken.
-    fn deliver_special(&mut self, ticket: Ticket, frame: &[u8], kind: ReplyKind) {
-        let Some(client) = self.clients.get_mut(ticket.client) else {
-            return;
-        };
-        let mut null = Vec::new();
-        let bytes = match ticket.purpose {
-            Purpose::Exec => {
-                if let Some(lease) = client.lease.as_deref_mut()
-                    && let Some(index) = lease.selected.take()
-                    && kind == ReplyKind::Array
-                {
-                    // The link has another database than its lane says: it must not be pooled.
-                    lease.sticky = true;
-                    client.session.database = index;
-                    client.forget_lanes();
-                }
-                frame
+    fn deliver_special(&mut self, key: LinkKey, ticket: Ticket, frame: &[u8], kind: ReplyKind) {
+        let failed = kind == ReplyKind::Error;
+        match ticket.purpose {
+            Purpose::Exec if kind == ReplyKind::Array => self.selected_by_exec(key, ticket.client),
+            // A transaction that the server did not end must not be the next client's.
+            Purpose::Exec if failed && !frame.starts_with(b"-EXECABORT ") => self.retire(key),
+            Purpose::Undo(_) if failed => self.retire(key),
+            // It has subscriptions no more, without a word of the server that it could be told.
+            Purpose::Subscription(subscription) if failed && !subscription.asked => {
+                self.end(ticket.client, Ending::Now);
             }
-            Purpose::ExecNever => {
-                encode::null_array(&mut null, client.session.protocol);
-                &null
+            _ => {}
+        }
+        let bytes: &[u8] = match ticket.purpose {
+            Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => {
+                self.compose_undone(ticket.client, undo);
+                &self.scratch
             }
             Purpose::Internal => &[],
-            Purpose::Plain | Purpose::Queued | Purpose::Subscription(_) => frame,
+            _ => frame,
         };
         let bytes = if ticket.spoken { bytes } else { &[] };
-        client.replies.deliver(ticket.seq, bytes, Piece::Last);
+        if let Some(client) = self.clients.get_mut(ticket.client) {
+            client.replies.deliver(ticket.seq, bytes, Piece::Last);
+        }
+    }
+
+    /// EXEC was executed: a SELECT in the transaction holds from now on.
+    fn selected_by_exec(&mut self, key: LinkKey, owner: ClientKey) {
+        let Some(client) = self.clients.get_mut(owner) else {
+            return;
+        };
+        let selected = client
+            .lease
+            .as_deref_mut()
+            .and_then(|lease| lease.selected.take());
+        if let Some(index) = selected {
+            client.session.database = index;
+            client.forget_lanes();
+            // The link has another database than its lane says.
+            self.retire(key);
+        }
     }
 
     /// A piece of a large reply goes to its client at once.
@@ -251,6 +264,7 @@ impl Exchange {
             return Ok(());
         };
         if ticket.spoken {
+            lend(&mut client.replies, &mut self.spare);
             client.replies.deliver(ticket.seq, piece, Piece::More);
             self.touch(ticket.client);
         }
@@ -270,7 +284,7 @@ impl Exchange {
             && link
                 .pipeline
                 .oldest_written()
-                .is_some_and(|t| t.purpose == Purpose::Plain)
+                .is_some_and(|t| matches!(t.purpose, Purpose::Plain | Purpose::Slow))
             && !link.scanner.is_push()
     }
 
@@ -296,9 +310,12 @@ impl Exchange {
         let Some((ticket, raw)) = link.pipeline.oldest() else {
             return false;
         };
-        let raw = Box::from(raw);
+        let raw: Box<[u8]> = Box::from(raw);
         if !no_script {
-            self.distrust(index, lane.node, master, now);
+            self.distrust(index, lane.node, now);
+        }
+        if demoted && master {
+            self.report_demoted(index, lane.node);
         }
         let Some(client) = self.clients.get(ticket.client) else {
             return false;
@@ -311,24 +328,8 @@ impl Exchange {
             link.pipeline.complete();
         }
         self.uncount(ticket, key);
-        let Ticket {
-            seq,
-            arrived,
-            spoken,
-            bounces,
-            ..
-        } = ticket;
-        let number = Numbered {
-            seq,
-            spoken,
-            bounces: bounces + 1,
-        };
         if let Some(client) = self.clients.get_mut(ticket.client) {
-            client.try_again(Again {
-                number,
-                arrived,
-                raw,
-            });
+            client.try_again(ticket.again(shared, ticket.bounces + 1, &raw));
         }
         if let Some(group) = self.groups.get_mut(index) {
             group.counts.resent += 1;
@@ -337,26 +338,32 @@ impl Exchange {
         true
     }
 
-    /// A node says that it cannot do what it was chosen for: it is left alone for a moment, and if
-    /// it is the master, the control plane hears of it.
-    fn distrust(&mut self, index: GroupIndex, id: NodeId, master: bool, now: Time) {
+    /// A node says that it cannot do what it was chosen for: it is left alone for a moment.
+    fn distrust(&mut self, index: GroupIndex, id: NodeId, now: Time) {
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
-        let Some(node) = group.nodes.get_mut(id.0) else {
+        if let Some(node) = group.nodes.get_mut(id.0)
+            && node.retry_at.is_none_or(|at| at <= now)
+        {
+            node.retry_at = Some(now + NOT_READY_PAUSE);
+            group.refresh(now);
+        }
+    }
+
+    /// The control plane hears, once for each moment of distrust, that the master is none.
+    fn report_demoted(&mut self, index: GroupIndex, id: NodeId) {
+        let node = self
+            .groups
+            .get(index)
+            .and_then(|group| group.nodes.get(id.0));
+        let Some(node) = node else {
             return;
         };
-        if node.retry_at.is_some_and(|at| at > now) {
-            return;
-        }
-        node.retry_at = Some(now + NOT_READY_PAUSE);
-        if master {
-            let report = ReportKind::Demoted {
-                node: node.addr.clone(),
-            };
-            self.actions.push_back(Action::Report(index, report));
-        }
-        group.refresh(now);
+        let kind = ReportKind::Demoted {
+            node: node.addr.clone(),
+        };
+        self.actions.push_back(Action::Report(index, kind));
     }
 
     /// Takes a request that is answered or lost out of the counts of what is in flight.
@@ -374,9 +381,14 @@ impl Exchange {
         }
     }
 
-    /// After the replies of one input: clients whose wait is over go on, and output is written.
+    /// The end of every input: clients whose wait is over go on, in the order in which it ended,
+    /// and output is written. Nothing else resumes a client, and nothing that a client does when it
+    /// goes on comes back here.
     pub(super) fn settle(&mut self, now: Time) {
-        while let Some(key) = self.touched.pop() {
+        let (max, high) = (self.settings.pipeline_max, self.settings.output_high);
+        let mut at = 0;
+        while let Some(key) = self.touched.get(at).copied() {
+            at += 1;
             let Some(client) = self.clients.get_mut(key) else {
                 continue;
             };
@@ -385,20 +397,17 @@ impl Exchange {
                 client.dirty = true;
                 self.dirty_clients.push(key);
             }
-            let (max, high) = (self.settings.pipeline_max, self.settings.output_high);
-            let Some(client) = self.clients.get_mut(key) else {
-                continue;
-            };
             if client.lease.is_some() {
                 self.release_lease(key, now);
             }
             let Some(client) = self.clients.get(key) else {
                 continue;
             };
-            if client.may_go_on(max, high) && client.ending == Ending::No {
+            if client.may_go_on(max, high) && client.ending != Ending::Now {
                 self.resume(key, now);
             }
         }
+        self.touched.clear();
     }
 
     pub(super) fn touch(&mut self, key: ClientKey) {
@@ -411,31 +420,19 @@ impl Exchange {
     }
 
     /// What a link's progress means for those that wait for it, and for a switch.
-    fn after_answers(&mut self, key: LinkKey, now: Time) {
-        let Some(link) = self.links.get_mut(key) else {
-            return;
-        };
-        let index = link.group;
-        if !link.waiters.is_empty() && link.pipeline.pending_bytes() <= self.settings.link_bytes / 2
-        {
-            for waiter in std::mem::take(&mut link.waiters) {
-                self.resume(waiter, now);
+    fn after_answers(&mut self, key: LinkKey, index: GroupIndex, now: Time) {
+        if let Some(link) = self.links.get_mut(key) {
+            if !link.waiters.is_empty()
+                && link.pipeline.pending_bytes() <= self.settings.link_bytes / 2
+            {
+                let waiters = std::mem::take(&mut link.waiters);
+                self.end_waits(key, &waiters);
+                self.settle(now);
+            } else if link.is_done() {
+                self.discard(key);
             }
-            self.settle(now);
         }
-        let Some(link) = self.links.get(key) else {
-            return;
-        };
-        if link.state == State::Draining && link.pipeline.is_empty() && !link.is_owned() {
-            self.discard(key);
-        }
-        let switching = self
-            .groups
-            .get(index)
-            .is_some_and(|group| matches!(group.snapshot.phase, Phase::Switching { .. }));
-        if switching {
-            self.check_quiet(index);
-        }
+        self.check_quiet(index);
     }
 }
 
@@ -453,9 +450,12 @@ pub(super) const fn target(role: Role) -> Target {
     }
 }
 
-impl Link {
-    /// Whether a client has it for itself.
-    pub(super) const fn is_owned(&self) -> bool {
-        matches!(self.usage, Usage::Leased(Some(_)) | Usage::Proof(_))
+/// Lends a client's output a buffer if it has none.
+#[inline]
+fn lend(replies: &mut Replies, spare: &mut Vec<Vec<u8>>) {
+    if replies.is_bare()
+        && let Some(buffer) = spare.pop()
+    {
+        replies.lend(buffer);
     }
 }

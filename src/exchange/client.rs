@@ -1,6 +1,7 @@
 //! Floor 4. One client as the switchboard sees it: its session, and where it stands.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::exchange::lease::Lease;
 use crate::exchange::ticket::Effect;
@@ -33,19 +34,29 @@ impl ClientKey {
 }
 
 /// Why the next request of a client is not placed yet.
+///
+/// A wait ends in one place only: an input that brings what was waited for makes it `Over`, and
+/// `Exchange::settle`, at the end of that input, lets the client go on. So nothing is placed while
+/// something else is being placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Wait {
     /// It does not wait.
     #[default]
     No,
+    /// It need not wait any longer; it goes on at the end of the present input.
+    Over,
     /// For the replies of its requests on another link to the master.
     Order,
     /// For all its replies.
     Answers,
     /// For fewer requests in flight, or less output.
     Room,
-    /// For a link: to open, or to have room.
-    Link,
+    /// For this link to have room.
+    Link(LinkKey),
+    /// For this link to open, or to be refused: the answer to a question to the master.
+    Proof(LinkKey),
+    /// For fewer logins being proven at once.
+    Turn,
     /// For a writable master. Released by a snapshot, or by the end of the hold time.
     Master,
 }
@@ -70,6 +81,8 @@ pub(super) struct Numbered {
     pub(super) spoken: bool,
     /// How often a node has refused it as not the one to ask.
     pub(super) bounces: u8,
+    /// Whether it travelled on a shared link; it does again, whatever its client began since.
+    pub(super) shared: bool,
 }
 
 /// A request that has its number and has to be placed anew.
@@ -91,12 +104,14 @@ pub(super) struct Client {
     /// When the first byte of `input` was read.
     pub(super) arrived: Time,
     /// What came while the client waited: from which offset of `input`, and when.
-    pub(super) later: Option<(usize, Time)>,
+    pub(super) later: Vec<(usize, Time)>,
     pub(super) group: GroupIndex,
     pub(super) wait: Wait,
     pub(super) ending: Ending,
     /// Since when its next request is held, for the metric.
     pub(super) held_since: Option<Time>,
+    /// Whether it is in its group's list of held clients.
+    pub(super) listed: bool,
     /// Requests in flight to the master.
     pub(super) master_out: u32,
     /// Those among them that may write.
@@ -133,11 +148,12 @@ impl Client {
             decoder: RequestDecoder::default(),
             input: Vec::new(),
             arrived: now,
-            later: None,
+            later: Vec::new(),
             group,
             wait: Wait::No,
             ending: Ending::No,
             held_since: None,
+            listed: false,
             master_out: 0,
             writes_out: 0,
             replica_out: 0,
@@ -161,12 +177,13 @@ impl Client {
         self.replica_lane = None;
     }
 
-    /// Puts a lost request in line by its number.
+    /// Puts a lost request in line by its number. Whatever the client waits for, this comes first.
     pub(super) fn try_again(&mut self, again: Again) {
         let seq = again.number.seq;
         let before = |other: &Again| other.number.seq.wrapping_sub(seq) > u32::MAX / 2;
         let at = self.again.iter().take_while(|other| before(other)).count();
         self.again.insert(at, again);
+        self.wait = Wait::Over;
     }
 
     /// Counts off a request that was answered or lost.
@@ -183,25 +200,55 @@ impl Client {
         }
     }
 
-    /// When the request at `offset` of the input was read.
-    pub(super) fn arrived_at(&self, offset: usize) -> Time {
-        match self.later {
-            Some((from, at)) if offset >= from => at,
-            Some(_) | None => self.arrived,
+    /// Keeps in mind that the bytes of `input` from `offset` on came at `now`.
+    pub(super) fn mark_arrival(&mut self, offset: usize, now: Time) {
+        let last = self.later.last().map_or(self.arrived, |(_, at)| *at);
+        if now.since(last) >= ARRIVAL_STEP {
+            self.later.push((offset, now));
         }
+    }
+
+    /// When the request at `offset` of the input was read.
+    #[inline]
+    pub(super) fn arrived_at(&self, offset: usize) -> Time {
+        let before = self.later.iter().take_while(|(from, _)| *from <= offset);
+        before.last().map_or(self.arrived, |(_, at)| *at)
+    }
+
+    /// Moves the marks of arrival along with an input of which the first `used` bytes are gone.
+    pub(super) fn forget_arrivals(&mut self, used: usize) {
+        self.arrived = self.arrived_at(used);
+        self.later.retain_mut(|(from, _)| {
+            let stays = *from > used;
+            *from = from.saturating_sub(used);
+            stays
+        });
+        if self.later.is_empty() {
+            self.later = Vec::new();
+        }
+    }
+
+    /// When its next request was read.
+    pub(super) fn next_arrived(&self) -> Time {
+        let again = self.again.front();
+        again.map_or(self.arrived, |again| again.arrived)
     }
 
     /// Whether what it waits for has come, as far as its own replies tell.
     pub(super) fn may_go_on(&self, pipeline_max: u32, output_high: usize) -> bool {
         match self.wait {
-            Wait::No => !self.again.is_empty(),
+            Wait::Over => true,
             Wait::Order => self.master_out == 0,
             Wait::Answers => self.replies.outstanding() == 0,
             Wait::Room => {
                 self.replies.outstanding() <= pipeline_max / 2
                     && self.replies.held_bytes() <= output_high / 2
             }
-            Wait::Link | Wait::Master => !self.again.is_empty(),
+            Wait::No | Wait::Link(_) | Wait::Proof(_) | Wait::Turn | Wait::Master => false,
         }
     }
 }
+
+/// Times of arrival that differ by less are not told apart. With the hold time it bounds how many
+/// there are.
+const ARRIVAL_STEP: Duration = Duration::from_millis(10);

@@ -1,7 +1,7 @@
 //! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a wait.
 
-use crate::command::{Class, Problem};
-use crate::exchange::client::{Client, Numbered, Wait};
+use crate::command::{Class, Command, Problem};
+use crate::exchange::client::{Client, Ending, Numbered, Wait};
 use crate::exchange::link::{NodeId, State};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
@@ -18,6 +18,7 @@ impl Client {
             seq: self.replies.begin(),
             spoken: self.session.speaks(),
             bounces: 0,
+            shared: false,
         })
     }
 }
@@ -36,8 +37,10 @@ pub(super) struct Job {
 /// Whether a request found its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placed {
-    /// It is sent or answered.
-    Done,
+    /// It is on its way to a node.
+    Sent,
+    /// It is answered, or its client is gone.
+    Answered,
     /// It stays where it is; the client's `wait` says for what.
     Waits,
 }
@@ -79,7 +82,7 @@ impl Exchange {
     /// Places a request, or leaves it with the reason in the client's `wait`.
     pub(super) fn dispatch(&mut self, job: Job, request: &Request<'_>) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         if job.again.is_none()
             && (client.replies.outstanding() >= self.settings.pipeline_max
@@ -89,46 +92,37 @@ impl Exchange {
             return Placed::Waits;
         }
         let Some(group) = self.groups.get(client.group) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let command = group.table.classify(request);
-        let class = command.class;
-        if group.login_required == Some(true)
-            && !client.session.is_logged_in()
-            && group.settings.anonymous.is_none()
-            && !command.allowed_before_login()
-        {
-            let reject = match command.problem {
-                Some(Problem::UnknownCommand) => Reject::UnknownCommand {
-                    command: request.name(),
-                },
-                Some(Problem::WrongArity) => Reject::WrongArity {
-                    name: command.spec.map_or("", |spec| &spec.name),
-                },
-                Some(Problem::UnknownSubcommand) | None => Reject::Unauthenticated,
-            };
-            let reason = write_reject(&mut self.scratch, reject, request);
-            return self.answer(job, RequestClass::Refused, reason);
+        if command.problem == Some(Problem::UnknownCommand) && request.is_cross_protocol() {
+            self.end(job.key, Ending::Now);
+            return Placed::Answered;
         }
-        if client.lease.is_none() && class.is_shared() {
+        let class = command.class;
+        let locked_out = !client.session.is_logged_in() && group.wants_login();
+        let plain = client.lease.is_none() || job.again.is_some_and(|number| number.shared);
+        if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);
         }
-        if command.problem == Some(Problem::WrongArity) && !class.is_shared() {
-            let name = command.spec.map_or("", |spec| &spec.name);
-            let reason = write_reject(&mut self.scratch, Reject::WrongArity { name }, request);
-            return self.answer(job, RequestClass::Session, reason);
+        if !plain && client.is_changing_subscriptions() && !changes_subscriptions(class) {
+            // Whether it is allowed, and in which form it is answered, is not decided yet.
+            client.wait = Wait::Answers;
+            return Placed::Waits;
         }
-        if client.lease.is_some() {
-            let allowed = command.allowed_while_subscribed();
-            let restricted = !allowed && client.is_restricted_subscriber();
-            if restricted {
-                let name = command.spec.map_or("", |spec| &spec.name);
-                let reason = write_reject(&mut self.scratch, Reject::Subscribed { name }, request);
-                return self.answer(job, RequestClass::Session, reason);
-            }
-            return self.dispatch_with_lease(job, request, class);
+        if let Some((reject, class)) = objection(client, locked_out, &command, request) {
+            client.verdict = None;
+            let reason = write_reject(&mut self.scratch, reject, request);
+            return self.answer(job, class, reason);
         }
-        self.dispatch_unshared(job, request, class)
+        if plain {
+            self.dispatch_unshared(job, request, class)
+        } else if command.problem == Some(Problem::WrongArity) && client.is_in_multi() {
+            // The server words the error, and remembers it until EXEC.
+            self.place_in_multi(job, request, Class::Write)
+        } else {
+            self.dispatch_with_lease(job, request, class)
+        }
     }
 
     /// Classes that do not travel on shared links, for a client without a lease, or one whose lease
@@ -159,10 +153,10 @@ impl Exchange {
     #[inline]
     pub(super) fn place_shared(&mut self, job: Job, request: &Request<'_>, class: Class) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let Some(group) = self.groups.get(client.group) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let bounced = job.again.is_some_and(|number| number.bounces > 0);
         let facts = Facts {
@@ -192,7 +186,7 @@ impl Exchange {
         kind: Kind,
     ) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let writable = self
             .groups
@@ -209,7 +203,7 @@ impl Exchange {
             },
         };
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         client.master_lane = Some(link);
         if client.master_out > 0 && client.master_link != Some(link) {
@@ -223,10 +217,10 @@ impl Exchange {
     /// in order; else the less loaded of two.
     fn place_on_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let Some(group) = self.groups.get(client.group) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let (cached, busy) = (client.replica_lane, client.replica_out > 0);
         let cached_node = cached
@@ -252,11 +246,11 @@ impl Exchange {
 
     fn find_lane(&mut self, job: Job, node: NodeId, role: Role) -> Result<LinkKey, Placed> {
         let Some(client) = self.clients.get(job.key) else {
-            return Err(Placed::Done);
+            return Err(Placed::Answered);
         };
         let group = client.group;
         let Some(lane) = self.lane_of(job.key, node, role) else {
-            return Err(Placed::Done);
+            return Err(Placed::Answered);
         };
         self.shared_link(group, lane, job.now).map_err(|_too_many| {
             let max = self.settings.lanes_max;
@@ -267,18 +261,18 @@ impl Exchange {
     /// Puts a request on a link; waits if the link has too much in flight already.
     pub(super) fn send(&mut self, key: LinkKey, job: Job, raw: &[u8], kind: Kind) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let Some(link) = self.links.get_mut(key) else {
-            return Placed::Waits;
+            return self.hold(job);
         };
         if link.pipeline.pending_bytes() >= self.settings.link_bytes && job.again.is_none() {
             link.waiters.push(job.key);
-            client.wait = Wait::Link;
+            client.wait = Wait::Link(key);
             return Placed::Waits;
         }
         let Some(group) = self.groups.get_mut(client.group) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         if let Some(since) = client.held_since.take() {
             group.counts.held_released += 1;
@@ -288,6 +282,7 @@ impl Exchange {
             seq,
             spoken,
             bounces,
+            shared: _,
         } = client.number(job.again);
         if link.pipeline.is_empty() {
             link.heard_at = job.now;
@@ -324,7 +319,7 @@ impl Exchange {
             link.dirty = true;
             self.dirty_links.push(key);
         }
-        Placed::Done
+        Placed::Sent
     }
 
     /// Answers with an error of our own.
@@ -342,16 +337,17 @@ impl Exchange {
         reason: Option<telemetry::Reason>,
     ) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let Numbered { seq, spoken, .. } = client.number(job.again);
         client.held_since = None;
-        if client.replies.is_bare()
+        let bytes: &[u8] = if spoken { &self.scratch } else { &[] };
+        if !bytes.is_empty()
+            && client.replies.is_bare()
             && let Some(buffer) = self.spare.pop()
         {
             client.replies.lend(buffer);
         }
-        let bytes: &[u8] = if spoken { &self.scratch } else { &[] };
         client.replies.deliver(seq, bytes, Piece::Last);
         if !client.dirty {
             client.dirty = true;
@@ -368,8 +364,44 @@ impl Exchange {
                 group.counts.reject(reason);
             }
         }
-        Placed::Done
+        Placed::Answered
     }
+}
+
+/// What Redis says against a request before it looks at what it asks: no such command, wrong
+/// arity, not logged in, not while subscribed, in this order.
+fn objection<'r>(
+    client: &Client,
+    locked_out: bool,
+    command: &Command<'r>,
+    request: &Request<'r>,
+) -> Option<(Reject<'r>, RequestClass)> {
+    let wrong = command.problem == Some(Problem::WrongArity);
+    let locked_out = locked_out && !command.allowed_before_login();
+    let outside = client.is_restricted_subscriber() && !command.allowed_while_subscribed();
+    let by_node = command.class.is_shared() || client.is_in_multi();
+    if !locked_out && !outside && (by_node || !wrong) {
+        return None;
+    }
+    let name: &'r str = command.spec.map_or("", |spec| &spec.name);
+    let reject = match command.problem {
+        Some(Problem::UnknownCommand) => Reject::UnknownCommand {
+            command: request.name(),
+        },
+        Some(Problem::WrongArity) => Reject::WrongArity { name },
+        _ if locked_out => Reject::Unauthenticated,
+        _ => Reject::Subscribed { name },
+    };
+    let class = if locked_out {
+        RequestClass::Refused
+    } else {
+        RequestClass::Session
+    };
+    Some((reject, class))
+}
+
+const fn changes_subscriptions(class: Class) -> bool {
+    matches!(class, Class::Leased(leased) if leased.is_subscription())
 }
 
 /// Composes an error line that may repeat the request's first words.

@@ -2,7 +2,7 @@
 
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Placed};
-use crate::exchange::{Exchange, GroupIndex};
+use crate::exchange::{ClientKey, Exchange, GroupIndex};
 use crate::session::Reject;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -12,58 +12,76 @@ impl Exchange {
     /// waited long enough.
     pub(super) fn hold(&mut self, job: Job) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let Some(group) = self.groups.get_mut(client.group) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let held = job.now.since(job.arrived);
-        if held >= group.snapshot.hold || self.stopping {
-            group.counts.held_expired += 1;
-            group.counts.hold_duration.record(held);
-            let name = group.settings.name.clone();
-            let reject = match self.stopping {
-                true => Reject::Stopping,
-                false => Reject::NoMaster { name: &name, held },
-            };
-            return self.reject(job, RequestClass::Refused, reject);
+        if held < group.snapshot.hold && !self.stopping {
+            client.wait = Wait::Master;
+            client.held_since.get_or_insert(job.now);
+            if !client.listed {
+                client.listed = true;
+                group.held.push(job.key);
+            }
+            return Placed::Waits;
         }
-        client.wait = Wait::Master;
-        client.held_since.get_or_insert(job.now);
-        group.held.push(job.key);
-        Placed::Waits
+        group.counts.held_expired += 1;
+        group.counts.hold_duration.record(held);
+        if self.stopping {
+            return self.reject(job, RequestClass::Refused, Reject::Stopping);
+        }
+        let name = group.settings.name.clone();
+        let reject = Reject::NoMaster { name: &name, held };
+        self.reject(job, RequestClass::Refused, reject)
     }
 
     /// Lets every held client of a group try again, in the order in which they were held.
-    pub(super) fn resume_held(&mut self, group: GroupIndex, now: Time) {
-        let Some(group) = self.groups.get_mut(group) else {
-            return;
-        };
-        for key in std::mem::take(&mut group.held) {
-            self.resume(key, now);
-        }
+    pub(super) fn resume_held(&mut self, index: GroupIndex) {
+        self.sift_held(index, |_, _| true);
     }
 
-    /// Lets those try again whose oldest request has waited long enough: they are refused.
+    /// Lets those try again whose next request has waited long enough: they are refused.
     pub(super) fn expire_held(&mut self, index: GroupIndex, now: Time) {
+        let Some(group) = self.groups.get(index) else {
+            return;
+        };
+        let (limit, stopping) = (group.snapshot.hold, self.stopping);
+        self.sift_held(index, |exchange, key| {
+            let client = exchange.clients.get(key);
+            stopping || client.is_some_and(|client| now.since(client.next_arrived()) >= limit)
+        });
+    }
+
+    /// Ends the wait of those held clients for which `is_over` holds, and forgets those that are
+    /// gone or wait no more.
+    fn sift_held(&mut self, index: GroupIndex, is_over: impl Fn(&Self, ClientKey) -> bool) {
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
-        let hold = group.snapshot.hold;
-        let held = std::mem::take(&mut group.held);
-        for key in held {
-            let Some(client) = self.clients.get(key) else {
-                continue;
-            };
-            let oldest = client
-                .again
-                .front()
-                .map_or(client.arrived, |again| again.arrived);
-            if now.since(oldest) >= hold || self.stopping {
-                self.resume(key, now);
-            } else if let Some(group) = self.groups.get_mut(index) {
-                group.held.push(key);
+        let mut list = std::mem::take(&mut group.held);
+        list.retain(|key| {
+            let waits = self.clients.get(*key).map(|client| client.wait) == Some(Wait::Master);
+            let stays = waits && !is_over(self, *key);
+            if !stays && let Some(client) = self.clients.get_mut(*key) {
+                client.listed = false;
+                self.end_wait(*key, Wait::Master);
             }
+            stays
+        });
+        if let Some(group) = self.groups.get_mut(index) {
+            group.held = list;
         }
+    }
+
+    /// Clients of a group that are held now.
+    pub(super) fn held_count(&self, index: GroupIndex) -> usize {
+        let list = self.groups.get(index).map_or(&[][..], |group| &group.held);
+        let waits = |key: &&ClientKey| {
+            let client = self.clients.get(**key);
+            client.is_some_and(|client| client.wait == Wait::Master)
+        };
+        list.iter().filter(waits).count()
     }
 }

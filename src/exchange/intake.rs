@@ -1,7 +1,10 @@
 //! Floor 4. Bytes of clients: decoded while there is a place for what they ask, kept otherwise.
 
+use std::collections::VecDeque;
+
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Placed};
+use crate::exchange::node::Group;
 use crate::exchange::{ClientKey, Exchange, GroupIndex};
 use crate::resp::{Decoded, Request, RequestError, RequestLimits};
 use crate::session::{Piece, Session};
@@ -48,8 +51,8 @@ impl Exchange {
                 // What a request in pieces has waited for its rest is its client's time, not ours.
                 client.arrived = now;
                 self.pump(key, now);
-            } else if client.later.is_none() {
-                client.later = Some((client.input.len() - data.len(), now));
+            } else {
+                client.mark_arrival(client.input.len() - data.len(), now);
             }
         }
         self.settle(now);
@@ -63,7 +66,17 @@ impl Exchange {
         })
     }
 
-    /// A waiting client tries again.
+    /// Ends a client's wait if it is still this one.
+    pub(super) fn end_wait(&mut self, key: ClientKey, wait: Wait) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.wait == wait
+        {
+            client.wait = Wait::Over;
+            self.touch(key);
+        }
+    }
+
+    /// A client whose wait is over goes on.
     pub(super) fn resume(&mut self, key: ClientKey, now: Time) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
@@ -98,6 +111,7 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        client.again = VecDeque::new();
         if client.input.is_empty() {
             return;
         }
@@ -107,19 +121,12 @@ impl Exchange {
             return;
         };
         if used == input.len() || client.ending != Ending::No {
-            client.later = None;
+            client.later = Vec::new();
             self.recycle(input);
             return;
         }
         input.drain(..used);
-        client.later = match client.later {
-            Some((from, at)) if from > used => Some((from - used, at)),
-            Some((_, at)) => {
-                client.arrived = at;
-                None
-            }
-            None => None,
-        };
+        client.forget_arrivals(used);
         client.input = input;
     }
 
@@ -130,7 +137,6 @@ impl Exchange {
         while let Some(rest) = bytes.get(at..)
             && !rest.is_empty()
         {
-            let limits = self.limits(key);
             let Some(client) = self.clients.get_mut(key) else {
                 break;
             };
@@ -138,17 +144,18 @@ impl Exchange {
                 at = bytes.len();
                 break;
             }
+            if client.wait != Wait::No {
+                break;
+            }
+            let limits = limits(client, self.groups.get(client.group));
             match client.decoder.decode(rest, &limits, &mut inline) {
-                Ok(Decoded::Request { request, consumed }) => {
-                    if request.is_cross_protocol() {
-                        self.end(key, Ending::Now);
-                        break;
-                    }
-                    let arrived = client.arrived_at(at);
+                Ok(Decoded::Request { request, consumed })
+                    if consumed <= self.settings.request_max =>
+                {
                     let job = Job {
                         key,
                         again: None,
-                        arrived,
+                        arrived: client.arrived_at(at),
                         now,
                     };
                     if self.dispatch(job, &request) == Placed::Waits {
@@ -157,11 +164,14 @@ impl Exchange {
                     at += consumed;
                 }
                 Ok(Decoded::Nothing { consumed }) => at += consumed,
-                Ok(Decoded::Incomplete { .. }) => {
-                    if rest.len() > self.settings.request_max {
-                        self.count_reject(key, Reason::TooLarge);
-                        self.end(key, Ending::Now);
-                    }
+                Ok(Decoded::Incomplete { missing })
+                    if rest.len().saturating_add(missing) <= self.settings.request_max =>
+                {
+                    break;
+                }
+                Ok(Decoded::Request { .. } | Decoded::Incomplete { .. }) => {
+                    self.count_reject(key, Reason::TooLarge);
+                    self.end(key, Ending::Now);
                     break;
                 }
                 Err(error) => {
@@ -174,31 +184,18 @@ impl Exchange {
         at
     }
 
-    fn limits(&self, key: ClientKey) -> RequestLimits {
-        let Some(client) = self.clients.get(key) else {
-            return RequestLimits::AUTHENTICATED;
-        };
-        let group = self.groups.get(client.group);
-        let missing = group.is_some_and(|group| {
-            group.login_required == Some(true) && group.settings.anonymous.is_none()
-        });
-        if missing && !client.session.is_logged_in() {
-            RequestLimits::UNAUTHENTICATED
-        } else {
-            RequestLimits::AUTHENTICATED
-        }
-    }
-
     /// Redis answers with the text, behind the replies of what came before, and closes.
     fn protocol_error(&mut self, key: ClientKey, error: RequestError) {
         self.count_reject(key, Reason::Protocol);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        let spoken = client.session.speaks();
         let seq = client.replies.begin();
         self.scratch.clear();
         error.reply(&mut self.scratch);
-        client.replies.deliver(seq, &self.scratch, Piece::Last);
+        let bytes: &[u8] = if spoken { &self.scratch } else { &[] };
+        client.replies.deliver(seq, bytes, Piece::Last);
         self.end(key, Ending::AfterReplies);
     }
 
@@ -236,6 +233,16 @@ impl Exchange {
             buffer.clear();
             self.spare.push(buffer);
         }
+    }
+}
+
+/// What a client may announce: little before it has logged in where it has to.
+#[inline]
+fn limits(client: &Client, group: Option<&Group>) -> RequestLimits {
+    if !client.session.is_logged_in() && group.is_some_and(Group::wants_login) {
+        RequestLimits::UNAUTHENTICATED
+    } else {
+        RequestLimits::AUTHENTICATED
     }
 }
 

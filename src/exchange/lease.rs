@@ -12,10 +12,9 @@
 use crate::command::{Class, Leased, Local};
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::intake::offset;
-use crate::exchange::link::{State, Usage};
+use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::ticket::Purpose;
-use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
+use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::session::{Reject, Subscriptions};
 use crate::telemetry::RequestClass;
@@ -32,20 +31,44 @@ const WAIT_CHANNEL: &[u8] = b"__switchman__:wait";
 pub(super) struct Lease {
     /// The link; `None` after it was lost, until another takes its place.
     pub(super) link: Option<LinkKey>,
-    /// Between MULTI and EXEC.
-    pub(super) in_multi: bool,
-    /// The transaction's link is lost: nothing of it is executed any more.
-    pub(super) broken: bool,
-    /// Keys are watched.
-    pub(super) watching: bool,
-    /// The link that watched is lost: the next EXEC must not succeed.
-    pub(super) stale_watch: bool,
+    pub(super) multi: Multi,
+    pub(super) watch: Watch,
     /// Database selected inside MULTI.
     pub(super) selected: Option<u32>,
     /// Something stays on the link that cannot be undone.
     pub(super) sticky: bool,
+    /// Whether a change of subscriptions may be in flight.
+    pub(super) changing: bool,
     /// What it has subscribed to.
     pub(super) subscriptions: Subscriptions,
+}
+
+/// How a client stands between MULTI and EXEC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Multi {
+    /// It does not.
+    #[default]
+    No,
+    /// Commands are queued.
+    Open,
+    /// One was refused here: EXEC must not execute the others.
+    Aborted,
+    /// The link is lost: nothing of it is executed any more.
+    Broken,
+    /// MULTI itself was refused at this time. What the client had sent by then belongs to it.
+    Refused(Time),
+}
+
+/// Whether keys are watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// None.
+    #[default]
+    No,
+    /// Some, on the link.
+    Kept,
+    /// Some were, on a link that is lost: the next EXEC must not succeed.
+    Stale,
 }
 
 /// Why a client cannot have a link of its own now.
@@ -64,22 +87,39 @@ pub(super) enum NoLease {
 impl Lease {
     /// Whether the link is as it was when it came from the pool, once it has no requests in flight.
     pub(super) fn is_clean(&self) -> bool {
-        !self.in_multi
-            && !self.watching
-            && !self.stale_watch
+        self.multi == Multi::No
+            && self.watch == Watch::No
             && !self.sticky
             && self.subscriptions.is_empty()
+    }
+
+    /// Whether commands of every kind have to travel on the link.
+    pub(super) fn binds_all(&self) -> bool {
+        self.watch == Watch::Kept || self.sticky
     }
 }
 
 impl Client {
     /// Whether it speaks RESP2 and has subscriptions.
     pub(super) fn is_restricted_subscriber(&self) -> bool {
+        let lease = self.lease.as_ref();
         self.session.protocol == Protocol::Resp2
-            && self
-                .lease
-                .as_ref()
-                .is_some_and(|lease| !lease.subscriptions.is_empty())
+            && lease.is_some_and(|lease| !lease.subscriptions.is_empty())
+    }
+
+    /// Whether its subscriptions are not settled, and matter to what comes next.
+    pub(super) fn is_changing_subscriptions(&mut self) -> bool {
+        let Some(lease) = self.lease.as_deref_mut() else {
+            return false;
+        };
+        lease.changing &= self.replies.outstanding() > 0;
+        lease.changing && self.session.protocol == Protocol::Resp2
+    }
+
+    /// Whether it is between MULTI and EXEC.
+    pub(super) fn is_in_multi(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.multi != Multi::No)
     }
 
     /// Whether its lease has a link with requests in flight.
@@ -98,35 +138,42 @@ impl Exchange {
         class: Class,
     ) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let Some(lease) = client.lease.as_deref() else {
-            return Placed::Done;
+            return Placed::Answered;
+        };
+        let kind = Kind {
+            effect: Kind::shared(class).effect,
+            ..Kind::leased(Purpose::Plain)
         };
         match class {
-            Class::Local(Local::Quit | Local::Reset) | Class::Refused => {
-                self.dispatch_unshared(job, request, class)
-            }
-            _ if lease.in_multi => self.place_in_multi(job, request, class),
-            Class::Leased(leased) => self.place_leased(job, request, leased),
+            Class::Local(Local::Quit | Local::Reset) => self.dispatch_unshared(job, request, class),
+            _ if lease.multi != Multi::No => self.place_in_multi(job, request, class),
             Class::Local(Local::Ping) if client.is_restricted_subscriber() => {
-                self.send_on_lease(job, request.raw(), Kind::leased(Purpose::Plain))
+                self.send_on_lease(job, request.raw(), kind)
             }
-            Class::Local(Local::Select) if lease.watching || lease.sticky => {
-                let reject = Reject::Redis(
-                    "ERR switchman: SELECT between WATCH and EXEC, or on a connection with \
-                     CLIENT TRACKING, is not offered",
-                );
-                self.reject(job, RequestClass::Refused, reject)
+            Class::Local(Local::Select | Local::Auth | Local::Hello) if !lease.is_clean() => {
+                self.change_settings_of_lease(job, request)
             }
-            Class::Local(_) => self.dispatch_unshared(job, request, class),
-            Class::Read | Class::MasterRead | Class::Write | Class::Admin
-                if lease.watching || lease.sticky =>
-            {
-                self.send_on_lease(job, request.raw(), Kind::leased(Purpose::Plain))
+            Class::Read | Class::MasterRead | Class::Write if lease.binds_all() => {
+                self.send_on_lease(job, request.raw(), kind)
             }
             _ => self.dispatch_unshared(job, request, class),
         }
+    }
+
+    /// SELECT, AUTH and HELLO hold for the whole session, but what sticks to a link cannot be taken
+    /// along to another one.
+    fn change_settings_of_lease(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        if request.name().eq_ignore_ascii_case(b"hello") && request.argc() == 1 {
+            return self.dispatch_unshared(job, request, Class::Local(Local::Hello));
+        }
+        let reject = Reject::Redis(
+            "ERR switchman: SELECT, AUTH and HELLO are not offered on a connection with WATCH, \
+             subscriptions or CLIENT TRACKING",
+        );
+        self.reject(job, RequestClass::Refused, reject)
     }
 
     /// A command that needs a link of its own.
@@ -137,32 +184,26 @@ impl Exchange {
         leased: Leased,
     ) -> Placed {
         let raw = request.raw();
+        let missing = |text| Reject::Redis(text);
         match leased {
             Leased::Multi => self.begin_multi(job, raw),
-            Leased::Exec => self.reject(
-                job,
-                RequestClass::Leased,
-                Reject::Redis("ERR EXEC without MULTI"),
-            ),
+            Leased::Exec => {
+                self.reject(job, RequestClass::Leased, missing("ERR EXEC without MULTI"))
+            }
             Leased::Discard => self.reject(
                 job,
                 RequestClass::Leased,
-                Reject::Redis("ERR DISCARD without MULTI"),
+                missing("ERR DISCARD without MULTI"),
             ),
             Leased::Watch => self.watch(job, raw),
             Leased::Unwatch => self.unwatch(job, raw),
             Leased::Wait => self.place_wait(job, raw),
             Leased::Tracking | Leased::ConnectionState | Leased::Monitor => {
                 let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
-                if placed == Placed::Done
-                    && let Some(client) = self.clients.get_mut(job.key)
-                    && let Some(lease) = client.lease.as_deref_mut()
-                {
-                    lease.sticky = true;
-                }
+                self.on_lease(job.key, placed, |lease| lease.sticky = true);
                 placed
             }
-            Leased::Blocking => self.send_on_lease(job, raw, Kind::leased(Purpose::Plain)),
+            Leased::Blocking => self.send_on_lease(job, raw, Kind::leased(Purpose::Slow)),
             _ => self.place_subscription(job, request, leased),
         }
     }
@@ -171,13 +212,13 @@ impl Exchange {
     pub(super) fn place_admin(&mut self, job: Job, request: &Request<'_>) -> Placed {
         let kind = Kind {
             class: RequestClass::Admin,
-            ..Kind::leased(Purpose::Plain)
+            ..Kind::leased(Purpose::Slow)
         };
         let leaves_marks = request.name().eq_ignore_ascii_case(b"script")
             || request.name().eq_ignore_ascii_case(b"debug");
         let placed = self.send_on_lease(job, request.raw(), kind);
         if leaves_marks
-            && placed == Placed::Done
+            && placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
             && let Some(link) = client.lease.as_ref().and_then(|lease| lease.link)
         {
@@ -196,8 +237,8 @@ impl Exchange {
         };
         let mut publish = Vec::new();
         encode::request(&mut publish, &[b"PUBLISH", WAIT_CHANNEL, b""]);
-        self.send_internal(link, job.key, Purpose::Internal, &publish, job.now);
-        self.send(link, job, raw, Kind::leased(Purpose::Plain))
+        self.send_internal(link, job, Purpose::Internal, &publish);
+        self.send(link, job, raw, Kind::leased(Purpose::Slow))
     }
 
     /// Sends on the client's own link, which is taken from the pool or opened first.
@@ -211,7 +252,7 @@ impl Exchange {
     /// The client's own link. An `Err` is what became of the request without one.
     pub(super) fn lease_link(&mut self, job: Job) -> Result<LinkKey, Placed> {
         self.take_lease(job).map_err(|why| match why {
-            NoLease::Gone => Placed::Done,
+            NoLease::Gone => Placed::Answered,
             NoLease::NoMaster => self.hold(job),
             NoLease::Full => {
                 let max = self.settings.leases_max;
@@ -234,35 +275,29 @@ impl Exchange {
             return Err(NoLease::Order);
         }
         let index = client.group;
+        let bound = client.lease.as_ref().is_some_and(|lease| !lease.is_clean());
         let group = self.groups.get(index).ok_or(NoLease::Gone)?;
-        if let Some(own) = own {
-            // What was begun before a switch goes on where it is; nothing new begins.
-            let bound = client.lease.as_ref().is_some_and(|lease| !lease.is_clean());
-            let free = bound || group.writable.is_some();
-            return if free {
-                Ok(own)
-            } else {
-                Err(NoLease::NoMaster)
-            };
+        if let Some(own) = own
+            && bound
+        {
+            // What was begun before a switch goes on where it is until the switch is under way.
+            let free = group.writable.is_some() || !group.quiet;
+            return free.then_some(own).ok_or(NoLease::NoMaster);
         }
         let node = group.writable.ok_or(NoLease::NoMaster)?;
-        let lane = self
-            .lane_of(job.key, node, Role::Master)
-            .ok_or(NoLease::Gone)?;
-        let group = self.groups.get_mut(index).ok_or(NoLease::Gone)?;
-        let key = match group.pool.get_mut(&lane).and_then(Vec::pop) {
-            Some(pooled) => pooled,
-            None => {
-                if self.leased_count() >= self.settings.leases_max {
-                    return Err(NoLease::Full);
-                }
-                let login = self
-                    .groups
-                    .get(index)
-                    .and_then(|group| group.login(lane.identity));
-                self.open(index, lane, Usage::Leased(Some(job.key)), login, job.now)
+        let lane = self.lane_of(job.key, node, Role::Master);
+        let lane = lane.ok_or(NoLease::Gone)?;
+        if let Some(own) = own {
+            if self.links.get(own).is_some_and(|link| link.lane == lane) {
+                return Ok(own);
             }
-        };
+            // The session has another database since: the next command needs another link.
+            if self.clients.get(job.key).is_some_and(Client::is_lease_busy) {
+                return Err(NoLease::Order);
+            }
+            self.drop_lease(job.key, job.now);
+        }
+        let key = self.pooled_or_new(index, lane, job)?;
         if let Some(link) = self.links.get_mut(key) {
             link.usage = Usage::Leased(Some(job.key));
         }
@@ -270,6 +305,28 @@ impl Exchange {
             client.lease.get_or_insert_default().link = Some(key);
         }
         Ok(key)
+    }
+
+    /// A link from the pool, or a new one.
+    fn pooled_or_new(
+        &mut self,
+        index: GroupIndex,
+        lane: LaneId,
+        job: Job,
+    ) -> Result<LinkKey, NoLease> {
+        let group = self.groups.get_mut(index).ok_or(NoLease::Gone)?;
+        if let Some(pooled) = group.pool.get_mut(&lane).and_then(Vec::pop) {
+            return Ok(pooled);
+        }
+        let login = group.login(lane.identity);
+        if self.leased_count() >= self.settings.leases_max {
+            // One that nobody uses, but that does not fit, makes room.
+            let pools = self.groups.iter().flat_map(|group| group.pool.values());
+            let spare = pools.flatten().next().copied();
+            self.discard(spare.ok_or(NoLease::Full)?);
+        }
+        let usage = Usage::Leased(Some(job.key));
+        Ok(self.open(Link::new(index, lane, usage, job.now), login))
     }
 
     fn leased_count(&self) -> usize {
@@ -280,33 +337,21 @@ impl Exchange {
     }
 
     /// Sends a command of our own on a client's link; nobody hears its reply.
-    pub(super) fn send_internal(
-        &mut self,
-        link: LinkKey,
-        key: ClientKey,
-        purpose: Purpose,
-        raw: &[u8],
-        now: Time,
-    ) {
-        // It takes a number like any other so that the client's counts stay true, and gives an
-        // empty reply.
-        let Some(client) = self.clients.get_mut(key) else {
+    pub(super) fn send_internal(&mut self, link: LinkKey, job: Job, purpose: Purpose, raw: &[u8]) {
+        let Some(client) = self.clients.get_mut(job.key) else {
             return;
         };
-        let seq = client.replies.begin();
+        // It takes a number like any other so that the client's counts stay true, and gives an
+        // empty reply.
         let number = Numbered {
-            seq,
+            seq: client.replies.begin(),
             spoken: false,
             bounces: 0,
+            shared: false,
         };
-        let job = Job {
-            key,
-            again: Some(number),
-            arrived: now,
-            now,
-        };
+        let again = Some(number);
         // With a number a request is never refused for lack of room.
-        let _ = self.send(link, job, raw, Kind::leased(purpose));
+        let _ = self.send(link, Job { again, ..job }, raw, Kind::leased(purpose));
     }
 
     /// Gives a client's link back when nothing is in flight on it and nothing sticks to it.
@@ -331,7 +376,10 @@ impl Exchange {
         let (lane, index) = (link.lane, link.group);
         link.usage = Usage::Leased(None);
         link.heard_at = now;
-        let fine = link.state == State::Ready && link.pipeline.is_empty() && link.input.is_empty();
+        let fine = link.state == State::Ready
+            && !link.retired
+            && link.pipeline.is_empty()
+            && link.input.is_empty();
         let group = self.groups.get_mut(index);
         if fine
             && let Some(group) = group
@@ -369,17 +417,16 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return;
         };
-        let lost = u32::try_from(offset(link.pipeline.len())).unwrap_or(u32::MAX);
-        if let Some(client) = self.clients.get_mut(client) {
-            client.master_out = client.master_out.saturating_sub(lost);
-            client.writes_out = client.writes_out.saturating_sub(lost);
-        }
-        let node = self
-            .groups
-            .get_mut(link.group)
-            .and_then(|group| group.nodes.get_mut(link.lane.node.0));
-        if let Some(node) = node {
-            node.in_flight = node.in_flight.saturating_sub(lost);
+        let group = self.groups.get_mut(link.group);
+        let mut node = group.and_then(|group| group.nodes.get_mut(link.lane.node.0));
+        let mut client = self.clients.get_mut(client);
+        for ticket in link.pipeline.tickets() {
+            if let Some(client) = &mut client {
+                client.answered(link.lane.role, ticket.effect);
+            }
+            if let Some(node) = &mut node {
+                node.in_flight = node.in_flight.saturating_sub(1);
+            }
         }
     }
 }

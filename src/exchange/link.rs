@@ -72,8 +72,6 @@ pub(super) enum State {
     Opening,
     /// In use.
     Ready,
-    /// Takes no more requests, closes after the last reply.
-    Draining,
 }
 
 /// One connection.
@@ -83,6 +81,9 @@ pub(super) struct Link {
     pub(super) lane: LaneId,
     pub(super) usage: Usage,
     pub(super) state: State,
+    /// In no list any more: takes no new requests, or only those of its owner, and closes after
+    /// the last reply.
+    pub(super) retired: bool,
     pub(super) pipeline: Pipeline<Ticket>,
     pub(super) scanner: ReplyScanner,
     /// Bytes of a reply that is not whole; empty and without memory otherwise.
@@ -131,6 +132,7 @@ impl Link {
             lane,
             usage,
             state: State::Opening,
+            retired: false,
             pipeline: Pipeline::new(),
             scanner: ReplyScanner::default(),
             input: Vec::new(),
@@ -145,13 +147,18 @@ impl Link {
         }
     }
 
-    /// Whether it takes requests.
-    pub(super) fn accepts(&self) -> bool {
-        self.state != State::Draining
+    /// Whether it takes requests of every client that it fits.
+    pub(super) const fn accepts(&self) -> bool {
+        !self.retired
     }
 
-    /// Whether nothing is in flight on it.
-    pub(super) fn is_idle(&self) -> bool {
-        self.state == State::Ready && self.pipeline.is_empty()
+    /// Whether a client has it for itself.
+    pub(super) const fn is_owned(&self) -> bool {
+        matches!(self.usage, Usage::Leased(Some(_)) | Usage::Proof(_))
+    }
+
+    /// Whether it was retired and owes nobody anything.
+    pub(super) fn is_done(&self) -> bool {
+        self.retired && !self.is_owned() && self.pipeline.is_empty()
     }
 }

@@ -43,23 +43,18 @@ impl Exchange {
             return Err(TooMany);
         }
         let login = owner.login(lane.identity);
-        let link = self.open(group, lane, Usage::Shared, login, now);
+        let link = self.open(Link::new(group, lane, Usage::Shared, now), login);
         if let Some(owner) = self.groups.get_mut(group) {
             owner.lanes.insert(lane, link);
         }
         Ok(link)
     }
 
-    /// Begins a new link.
-    pub(super) fn open(
-        &mut self,
-        group: GroupIndex,
-        lane: LaneId,
-        usage: Usage,
-        login: Option<Login>,
-        now: Time,
-    ) -> LinkKey {
-        let key = self.links.insert(Link::new(group, lane, usage, now));
+    /// Begins a new link, to log in with `login`.
+    pub(super) fn open(&mut self, link: Link, login: Option<Login>) -> LinkKey {
+        let (group, lane) = (link.group, link.lane);
+        let key = self.links.insert(link);
+        self.opening += 1;
         let node = self
             .groups
             .get_mut(group)
@@ -92,9 +87,7 @@ impl Exchange {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
-        if link.state == State::Ready {
-            link.state = State::Draining;
-        }
+        link.retired = true;
         let (lane, group) = (link.lane, link.group);
         let Some(group) = self.groups.get_mut(group) else {
             return;
@@ -115,6 +108,12 @@ impl Exchange {
         self.retire(key);
         let link = self.links.remove(key)?;
         self.actions.push_back(Action::Close(key));
+        if link.state == State::Opening {
+            self.opening -= 1;
+        }
+        if let Usage::Proof(_) = link.usage {
+            self.proof_ended(link.group);
+        }
         let group = self.groups.get_mut(link.group);
         if let Some(group) = group
             && let Some(node) = group.nodes.get_mut(link.lane.node.0)

@@ -2,21 +2,27 @@
 //!
 //! | the request | was not wholly written | was written, may write | was written, only reads |
 //! |---|---|---|---|
+//! | on a link that never opened | placed anew, transactions included | – | – |
 //! | on a shared link | placed anew | UNCERTAIN | placed anew |
 //! | blocking, admin | placed anew | UNCERTAIN | – |
 //! | between MULTI and EXEC | not executed | not executed, or UNCERTAIN with its EXEC | – |
 //! | EXEC | EXECABORT | UNCERTAIN | – |
+//! | DISCARD, UNWATCH | done | done | – |
 //! | SUBSCRIBE | placed anew | placed anew | – |
+//!
+//! A link that the node refuses passes the node's words on to every request on it.
 
-use crate::exchange::client::{Again, Ending, Numbered};
+use crate::exchange::client::{Client, Ending, Wait};
+use crate::exchange::lease::Multi;
 use crate::exchange::link::{Link, State, Usage};
-use crate::exchange::ticket::{Effect, Purpose, Ticket};
+use crate::exchange::lookup::UNPROVEN;
+use crate::exchange::ticket::{Effect, Purpose, Ticket, Undo};
 use crate::exchange::{
     Action, ClientKey, Exchange, GroupIndex, LinkKey, OpenFailure, Opened, Role,
 };
-use crate::mux::Sent;
+use crate::mux::{Lost, Sent};
 use crate::session::{IdentityId, Piece, Reject};
-use crate::telemetry::{ConnectStage, RequestClass};
+use crate::telemetry::{self, ConnectStage, RequestClass};
 use crate::topology::ReportKind;
 use crate::types::Time;
 
@@ -31,11 +37,47 @@ pub enum Loss {
     Left,
 }
 
+/// How a link ended, for the requests on it.
+#[derive(Clone, Copy)]
+enum End<'a> {
+    /// It was open.
+    Lost(Loss),
+    /// It never was.
+    Unopened,
+    /// It never was, and these are the node's words.
+    Refused(&'a [u8]),
+}
+
 /// What becomes of a lost request.
 enum Fate {
+    /// It is placed anew.
     Again,
+    /// It is answered with an error of our own.
     Error(Reject<'static>),
+    /// It is as good as done.
+    Undone(Undo),
+    /// It is answered with the node's words.
+    Passed,
+    /// Nobody waits for it.
     Nothing,
+}
+
+/// Where a lost request stood.
+#[derive(Clone, Copy)]
+struct Standing {
+    sent: Sent,
+    close: Close,
+}
+
+/// How the transaction ends, on the same link, of which a lost request is a part.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Close {
+    /// Not at all, or with an EXEC or DISCARD that was not wholly written.
+    Open,
+    /// With an EXEC that was sent.
+    Executed,
+    /// It must not be executed.
+    Undone,
 }
 
 impl Exchange {
@@ -45,9 +87,9 @@ impl Exchange {
             return;
         };
         link.heard_at = now;
-        let draining = link.state == State::Draining;
-        if !draining {
+        if link.state == State::Opening {
             link.state = State::Ready;
+            self.opening -= 1;
         }
         let (lane, index, usage) = (link.lane, link.group, link.usage);
         let waiters = std::mem::take(&mut link.waiters);
@@ -74,9 +116,7 @@ impl Exchange {
                 }
             }
         }
-        for waiter in waiters {
-            self.resume(waiter, now);
-        }
+        self.end_waits(key, &waiters);
         self.settle(now);
     }
 
@@ -85,47 +125,53 @@ impl Exchange {
         let Some(link) = self.discard(key) else {
             return;
         };
-        let index = link.group;
         match failure {
-            OpenFailure::Refused(stage, line) => self.refused(&link, stage, &line),
-            failure => self.unreachable(&link, &failure, now),
+            OpenFailure::Refused(stage, words) if !is_passing(&words) => {
+                self.refused(key, &link, stage, &words);
+            }
+            failure => {
+                self.unreachable(&link, &failure, now);
+                self.dispose(key, &link, End::Unopened);
+            }
         }
-        let waiters = link.waiters.clone();
-        self.dispose(key, link, Loss::Broken);
-        for waiter in waiters {
-            self.resume(waiter, now);
-        }
-        self.settle(now);
-        self.check_quiet(index);
+        self.after_loss(key, &link, now);
     }
 
     /// The node does not want this login, protocol or database: those who asked hear its words.
-    fn refused(&mut self, link: &Link, stage: ConnectStage, line: &[u8]) {
+    fn refused(&mut self, key: LinkKey, link: &Link, stage: ConnectStage, words: &[u8]) {
         let anonymous = link.lane.identity == IdentityId::ANONYMOUS;
-        if let Some(group) = self.groups.get_mut(link.group) {
-            if anonymous && line.starts_with(b"-NOAUTH") {
-                group.login_required = Some(true);
-            } else if let Some(node) = group.nodes.get(link.lane.node.0) {
-                group.counts.at(node.index).connect_failed(stage);
-            }
+        let Some(group) = self.groups.get_mut(link.group) else {
+            return;
+        };
+        if anonymous && group.settings.anonymous.is_none() && words.starts_with(b"-NOAUTH") {
+            // From now on it is us who say so, after what Redis looks at first.
+            group.login_required = Some(true);
+            return self.dispose(key, link, End::Unopened);
+        }
+        if let Some(node) = group.nodes.get(link.lane.node.0) {
+            group.counts.at(node.index).connect_failed(stage);
         }
         for waiter in &link.waiters {
-            if let Some(client) = self.clients.get_mut(*waiter) {
-                client.verdict = Some(Box::from(line));
+            if let Some(client) = self.clients.get_mut(*waiter)
+                && client.wait == Wait::Proof(key)
+            {
+                client.verdict = Some(Box::from(words));
             }
         }
-        let requests: Vec<_> = link.pipeline.tickets().collect();
-        for ticket in requests {
-            let Some(client) = self.clients.get_mut(ticket.client) else {
-                continue;
+        self.dispose(key, link, End::Refused(words));
+        // A login that was proven and is refused now was changed or taken away: Redis closes the
+        // connections of such users (acl.c, `ACLKillPubsubClientsIfNeeded` and DELUSER).
+        if !anonymous && link.lane.identity != UNPROVEN && stage == ConnectStage::Auth {
+            let of_user = |client: &Client| {
+                client.group == link.group && client.session.identity == link.lane.identity
             };
-            client.replies.deliver(ticket.seq, line, Piece::Last);
-            // A login that was proven and is refused now was changed or taken away: Redis closes
-            // the connections of such users (acl.c, `ACLKillPubsubClientsIfNeeded` and DELUSER).
-            if !anonymous && stage == ConnectStage::Auth {
-                self.end(ticket.client, Ending::AfterReplies);
+            let clients = self.clients.iter();
+            let keys: Vec<_> = clients
+                .filter_map(|(key, client)| of_user(client).then_some(key))
+                .collect();
+            for key in keys {
+                self.end(key, Ending::AfterReplies);
             }
-            self.touch(ticket.client);
         }
     }
 
@@ -147,9 +193,10 @@ impl Exchange {
         group.counts.at(node.index).connect_failed(stage);
         let addr = node.addr.clone();
         let wrong_master = *failure == OpenFailure::WrongRole && link.lane.role == Role::Master;
-        let report = match wrong_master {
-            true => ReportKind::Demoted { node: addr },
-            false => ReportKind::ConnectFailed { node: addr },
+        let report = if wrong_master {
+            ReportKind::Demoted { node: addr }
+        } else {
+            ReportKind::ConnectFailed { node: addr }
         };
         self.actions.push_back(Action::Report(link.group, report));
         group.refresh(now);
@@ -157,93 +204,122 @@ impl Exchange {
 
     /// A link that was open is gone.
     pub fn link_lost(&mut self, key: LinkKey, loss: Loss, now: Time) {
-        let Some(link) = self.discard(key) else {
-            return;
-        };
-        let index = link.group;
-        let waiters = link.waiters.clone();
+        if let Some(link) = self.lose(key, loss) {
+            self.after_loss(key, &link, now);
+        }
+    }
+
+    /// Takes a link out and decides for what was on it; those who may go on do so later.
+    pub(super) fn lose(&mut self, key: LinkKey, loss: Loss) -> Option<Link> {
+        let link = self.discard(key)?;
         if loss != Loss::Left
             && link.state != State::Opening
-            && let Some(group) = self.groups.get(index)
+            && let Some(group) = self.groups.get(link.group)
             && let Some(node) = group.nodes.get(link.lane.node.0)
         {
             let report = ReportKind::LinkLost {
                 node: node.addr.clone(),
             };
-            self.actions.push_back(Action::Report(index, report));
+            self.actions.push_back(Action::Report(link.group, report));
         }
-        self.dispose(key, link, loss);
-        for waiter in waiters {
-            self.resume(waiter, now);
-        }
+        let end = match link.state {
+            State::Opening => End::Unopened,
+            State::Ready => End::Lost(loss),
+        };
+        self.dispose(key, &link, end);
+        self.end_waits(key, &link.waiters);
+        Some(link)
+    }
+
+    fn after_loss(&mut self, key: LinkKey, link: &Link, now: Time) {
+        self.end_waits(key, &link.waiters);
+        self.restore_subscriptions(link.group, now);
         self.settle(now);
-        self.check_quiet(index);
+        self.check_quiet(link.group);
+    }
+
+    /// Ends the waits of clients for a link.
+    pub(super) fn end_waits(&mut self, key: LinkKey, waiters: &[ClientKey]) {
+        for waiter in waiters {
+            self.end_wait(*waiter, Wait::Link(key));
+            self.end_wait(*waiter, Wait::Proof(key));
+        }
     }
 
     /// Decides for each request of a link that is gone, and mends what its clients had on it.
-    fn dispose(&mut self, key: LinkKey, link: Link, loss: Loss) {
-        let exec_sent = link
-            .pipeline
-            .lost()
-            .any(|lost| lost.ticket.purpose == Purpose::Exec && lost.sent == Sent::Yes);
-        for lost in link.pipeline.lost() {
-            self.count_lost(&link, lost.sent);
-            let ticket = lost.ticket;
-            let Some(client) = self.clients.get_mut(ticket.client) else {
-                continue;
-            };
-            client.answered(link.lane.role, ticket.effect);
-            self.touch(ticket.client);
-            let Some(client) = self.clients.get_mut(ticket.client) else {
-                continue;
-            };
-            if client.replies.is_started(ticket.seq) {
-                // Half a reply cannot be taken back, and nothing may follow it.
-                self.end(ticket.client, Ending::Now);
-                continue;
-            }
-            match fate(ticket, lost.sent, exec_sent, loss) {
-                Fate::Again => {
-                    let Ticket {
-                        seq,
-                        arrived,
-                        spoken,
-                        bounces,
-                        ..
-                    } = ticket;
-                    let number = Numbered {
-                        seq,
-                        spoken,
-                        bounces,
-                    };
-                    client.try_again(Again {
-                        number,
-                        arrived,
-                        raw: Box::from(lost.bytes),
-                    });
-                    if let Some(group) = self.groups.get_mut(link.group)
-                        && lost.sent == Sent::Yes
-                    {
-                        group.counts.resent += 1;
-                    }
-                }
-                Fate::Error(reject) => self.tell(ticket, reject),
-                Fate::Nothing => client.replies.deliver(ticket.seq, &[], Piece::Last),
-            }
+    fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>) {
+        let aborted = match link.usage {
+            Usage::Leased(Some(owner)) => self.lease_lost(owner, link.group, end),
+            Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => false,
+        };
+        let standings = standings(link, aborted);
+        for (lost, standing) in link.pipeline.lost().zip(standings) {
+            self.count_lost(link, lost.sent);
+            self.dispose_of(link, lost, end, standing);
         }
         for client in &link.throttled_by {
             if let Some(client) = self.clients.get_mut(*client) {
                 client.throttled.retain(|other| *other != key);
             }
         }
-        match link.usage {
-            Usage::Leased(Some(owner)) => self.lease_lost(owner, link.group),
-            Usage::Proof(owner) => {
-                if let Some(client) = self.clients.get_mut(owner) {
-                    client.proof = None;
+        if let Usage::Proof(owner) = link.usage
+            && let Some(client) = self.clients.get_mut(owner)
+        {
+            client.proof = None;
+        }
+    }
+
+    /// Decides for one request.
+    fn dispose_of(
+        &mut self,
+        link: &Link,
+        lost: Lost<'_, Ticket>,
+        end: End<'_>,
+        standing: Standing,
+    ) {
+        let ticket = lost.ticket;
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        client.answered(link.lane.role, ticket.effect);
+        if !client.replies.retract(ticket.seq) {
+            // Half a reply cannot be taken back, and nothing may follow it.
+            return self.end(ticket.client, Ending::Now);
+        }
+        match fate(ticket, end, standing) {
+            Fate::Again => {
+                let shared = link.usage == Usage::Shared;
+                let asked = matches!(end, End::Lost(Loss::Silent));
+                let bounces = ticket.bounces.saturating_add(u8::from(asked));
+                client.try_again(ticket.again(shared, bounces, lost.bytes));
+                if let Some(group) = self.groups.get_mut(link.group)
+                    && lost.sent == Sent::Yes
+                {
+                    group.counts.resent += 1;
                 }
             }
-            Usage::Leased(None) | Usage::Shared => {}
+            Fate::Error(reject) => self.tell(ticket, reject),
+            Fate::Undone(undo) => {
+                self.compose_undone(ticket.client, undo);
+                self.deliver_scratch(ticket);
+            }
+            Fate::Passed => {
+                self.scratch.clear();
+                if let End::Refused(line) = end {
+                    self.scratch.extend_from_slice(line);
+                }
+                self.deliver_scratch(ticket);
+            }
+            Fate::Nothing => client.replies.deliver(ticket.seq, &[], Piece::Last),
+        }
+        self.touch(ticket.client);
+    }
+
+    /// Answers a lost request with what `scratch` holds.
+    fn deliver_scratch(&mut self, ticket: Ticket) {
+        if let Some(client) = self.clients.get_mut(ticket.client) {
+            let bytes: &[u8] = if ticket.spoken { &self.scratch } else { &[] };
+            client.replies.deliver(ticket.seq, bytes, Piece::Last);
         }
     }
 
@@ -264,17 +340,16 @@ impl Exchange {
 
     /// Answers a lost request with an error of our own.
     fn tell(&mut self, ticket: Ticket, reject: Reject<'_>) {
-        let Some(client) = self.clients.get_mut(ticket.client) else {
-            return;
-        };
         self.scratch.clear();
         reject.write(&mut self.scratch);
-        let line: &[u8] = if ticket.spoken { &self.scratch } else { &[] };
-        client.replies.deliver(ticket.seq, line, Piece::Last);
+        self.deliver_scratch(ticket);
+        let Some(client) = self.clients.get(ticket.client) else {
+            return;
+        };
         if let Some(group) = self.groups.get_mut(client.group) {
             group
                 .counts
-                .request(RequestClass::Refused, crate::telemetry::Target::Local, 1);
+                .request(RequestClass::Refused, telemetry::Target::Local, 1);
             group.counts.uncertain += u64::from(reject.is_uncertain());
             if let Some(reason) = reject.reason() {
                 group.counts.reject(reason);
@@ -282,21 +357,24 @@ impl Exchange {
         }
     }
 
-    /// What a client had on the link that was its own.
-    fn lease_lost(&mut self, owner: ClientKey, group: GroupIndex) {
+    /// What a client had on the link that was its own. Returns whether it was in a transaction that
+    /// must not be executed.
+    fn lease_lost(&mut self, owner: ClientKey, group: GroupIndex, end: End<'_>) -> bool {
         let Some(client) = self.clients.get_mut(owner) else {
-            return;
+            return false;
         };
         let Some(lease) = client.lease.as_deref_mut() else {
-            return;
+            return false;
         };
-        lease.link = None;
-        lease.stale_watch |= lease.watching;
-        lease.watching = false;
-        lease.broken = lease.in_multi;
+        let aborted = lease.multi == Multi::Aborted;
+        if matches!(end, End::Unopened) {
+            // Everything that was begun on it is placed anew, so that it is as if it had not begun.
+            lease.never_had_link();
+        } else {
+            lease.lose_link();
+        }
         let (sticky, subscribed) = (lease.sticky, !lease.subscriptions.is_empty());
-        let empty = lease.is_clean();
-        if empty {
+        if lease.is_clean() {
             client.lease = None;
         }
         if sticky {
@@ -306,29 +384,75 @@ impl Exchange {
             group.unsubscribed.push(owner);
         }
         self.touch(owner);
+        aborted
     }
 }
 
-fn fate(ticket: Ticket, sent: Sent, exec_sent: bool, loss: Loss) -> Fate {
+/// Whether an error line to a new connection speaks of the node's present state, and not of what was
+/// asked of it.
+fn is_passing(words: &[u8]) -> bool {
+    const PASSING: [&[u8]; 4] = [
+        b"-ERR max number of clients reached",
+        b"-DENIED ",
+        b"-BUSY ",
+        b"-LOADING ",
+    ];
+    PASSING.iter().any(|text| words.starts_with(text))
+}
+
+/// Where each request of a link stands. `aborted`: the last transaction, which is not closed yet,
+/// must not be executed.
+fn standings(link: &Link, aborted: bool) -> Vec<Standing> {
+    let lost: Vec<_> = link.pipeline.lost().collect();
+    let mut close = if aborted { Close::Undone } else { Close::Open };
+    let from_behind = lost.iter().rev().map(|lost| {
+        match (lost.ticket.purpose, lost.sent) {
+            (Purpose::Exec, Sent::Yes) => close = Close::Executed,
+            (Purpose::Exec, Sent::No) | (Purpose::Undo(Undo::Asked), _) => close = Close::Open,
+            (Purpose::Undo(_), _) => close = Close::Undone,
+            _ => {}
+        }
+        Standing {
+            sent: lost.sent,
+            close,
+        }
+    });
+    let mut standings: Vec<_> = from_behind.collect();
+    standings.reverse();
+    standings
+}
+
+fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
+    let again = match ticket.purpose {
+        Purpose::Internal => return Fate::Nothing,
+        Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
+        // An EXEC that is not to happen does not become one that may.
+        Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => return Fate::Undone(undo),
+        Purpose::Subscription(_) => true,
+        _ => false,
+    };
+    let queued = ticket.purpose == Purpose::Queued;
+    let loss = match end {
+        End::Unopened if queued && standing.close == Close::Undone => {
+            return Fate::Error(Reject::TransactionLost);
+        }
+        End::Unopened => return Fate::Again,
+        End::Refused(_) => return Fate::Passed,
+        End::Lost(_) if again => return Fate::Again,
+        End::Lost(loss) => loss,
+    };
     let uncertain = match loss {
         Loss::Silent => Reject::UncertainSilent,
         Loss::Broken | Loss::Left => Reject::Uncertain,
     };
-    match (ticket.purpose, ticket.effect, sent) {
-        (Purpose::Internal, ..) => Fate::Nothing,
-        (Purpose::Subscription(subscription), ..) => {
-            if subscription.asked {
-                Fate::Again
-            } else {
-                Fate::Nothing
-            }
-        }
-        (Purpose::ExecNever, ..) => Fate::Error(Reject::ExecAborted),
-        (Purpose::Exec, _, Sent::Yes) => Fate::Error(uncertain),
+    match (ticket.purpose, ticket.effect, standing.sent) {
+        (Purpose::Undo(undo), ..) => Fate::Undone(undo),
         (Purpose::Exec, _, Sent::No) => Fate::Error(Reject::ExecAborted),
-        (Purpose::Queued, ..) if exec_sent => Fate::Error(uncertain),
-        (Purpose::Queued, ..) => Fate::Error(Reject::TransactionLost),
-        (Purpose::Plain, Effect::Writes, Sent::Yes) => Fate::Error(uncertain),
-        (Purpose::Plain, Effect::Reads, _) | (Purpose::Plain, _, Sent::No) => Fate::Again,
+        (Purpose::Queued, ..) if standing.close != Close::Executed => {
+            Fate::Error(Reject::TransactionLost)
+        }
+        (Purpose::Exec | Purpose::Queued, ..)
+        | (Purpose::Plain | Purpose::Slow, Effect::Writes, Sent::Yes) => Fate::Error(uncertain),
+        _ => Fate::Again,
     }
 }

@@ -32,6 +32,8 @@ mod session_commands;
 mod settings;
 mod slab;
 mod switching;
+#[cfg(test)]
+mod tests;
 mod ticket;
 mod transaction;
 
@@ -77,7 +79,11 @@ pub struct Exchange {
     inline: Vec<u8>,
     /// Where replies of our own are composed.
     scratch: Vec<u8>,
+    /// Links that are not open yet.
+    opening: usize,
     dice: Dice,
+    /// When time was last looked at.
+    ticked_at: Time,
     stopping: bool,
 }
 
@@ -127,18 +133,19 @@ impl Exchange {
             spare: Vec::new(),
             inline: Vec::new(),
             scratch: Vec::new(),
+            opening: 0,
             dice: Dice::new(seed),
+            ticked_at: Time::ZERO,
             stopping: false,
         }
     }
 
-    /// What is counted for a group, for the worker to publish; its gauges are brought up to date.
+    /// What is counted for a group, for the worker to publish; the gauges are those of this moment.
     pub fn counts(&mut self, group: GroupIndex) -> Option<&mut Counts> {
+        let held = i64::try_from(self.held_count(group)).unwrap_or(i64::MAX);
         let group = self.groups.get_mut(group)?;
-        group.counts.held_clients = i64::try_from(group.held.len()).unwrap_or(i64::MAX);
-        for node in &group.nodes {
-            group.counts.at(node.index).in_flight = i64::from(node.in_flight);
-        }
+        group.counts.held_clients = held;
+        group.count_in_flight();
         Some(&mut group.counts)
     }
 
@@ -180,13 +187,21 @@ impl Exchange {
         }
     }
 
-    /// When [`Exchange::tick`] has something to do, at the latest.
+    /// When [`Exchange::tick`] has something to do, at the latest. `None`: nothing before the next
+    /// input.
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
-        let busy = self
-            .groups
-            .iter()
-            .any(|group| !group.held.is_empty() || group.is_backing_off(now))
-            || self.links.iter().any(|(_, link)| !link.is_idle());
-        busy.then(|| now + self.settings.tick)
+        let waits = |group: &Group| {
+            !group.held.is_empty()
+                || !group.unsubscribed.is_empty()
+                || group.is_backing_off()
+                || group.is_busy()
+        };
+        if self.opening > 0 || self.groups.iter().any(waits) {
+            Some(now + self.settings.tick)
+        } else if self.links.len() > 0 {
+            Some(now + self.settings.idle)
+        } else {
+            None
+        }
     }
 }

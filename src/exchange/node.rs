@@ -1,6 +1,6 @@
 //! Floor 4. A master group and its nodes as one worker sees them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +28,13 @@ pub(super) struct Group {
     pub(super) lanes: HashMap<LaneId, LinkKey>,
     /// Leased links that nobody uses.
     pub(super) pool: HashMap<LaneId, Vec<LinkKey>>,
-    /// Clients that wait for a master, in the order in which they began to.
+    /// Clients that wait for a master, in the order in which they began to. Some may be gone, or
+    /// not wait any more.
     pub(super) held: Vec<ClientKey>,
+    /// Links that prove a login.
+    pub(super) proofs: usize,
+    /// Clients whose login is proven when others are done.
+    pub(super) provers: VecDeque<ClientKey>,
     /// Clients whose subscriptions have to be made again.
     pub(super) unsubscribed: Vec<ClientKey>,
     /// Whether a connection without AUTH is refused; unknown before the first one.
@@ -70,6 +75,8 @@ impl Group {
             lanes: HashMap::new(),
             pool: HashMap::new(),
             held: Vec::new(),
+            proofs: 0,
+            provers: VecDeque::new(),
             unsubscribed: Vec::new(),
             login_required: None,
             hello: [None, None],
@@ -94,18 +101,15 @@ impl Group {
         };
         let snapshot = &self.snapshot;
         let needless = |node: &Node| node.links == 0 && !snapshot_names(snapshot, &node.addr);
-        match self.nodes.iter().position(needless) {
-            Some(at) => {
-                if let Some(node) = self.nodes.get_mut(at) {
-                    *node = fresh;
-                }
-                NodeId(at)
-            }
-            None => {
-                self.nodes.push(fresh);
-                NodeId(self.nodes.len() - 1)
-            }
+        if let Some(at) = self.nodes.iter().position(needless)
+            && let Some(node) = self.nodes.get_mut(at)
+        {
+            let former = std::mem::replace(node, fresh);
+            self.counts.at(former.index).in_flight = 0;
+            return NodeId(at);
         }
+        self.nodes.push(fresh);
+        NodeId(self.nodes.len() - 1)
     }
 
     /// Works out anew where requests may go.
@@ -125,11 +129,13 @@ impl Group {
     }
 
     /// Whether a node that failed is left alone for a moment.
-    pub(super) fn is_backing_off(&self, now: Time) -> bool {
-        self.nodes
-            .iter()
-            .any(|node| node.retry_at.is_some_and(|at| at > now))
-            || self.nodes.iter().any(|node| node.retry_at.is_some())
+    pub(super) fn is_backing_off(&self) -> bool {
+        self.nodes.iter().any(|node| node.retry_at.is_some())
+    }
+
+    /// Whether a client has to log in before anything else.
+    pub(super) fn wants_login(&self) -> bool {
+        self.login_required == Some(true) && self.settings.anonymous.is_none()
     }
 
     fn is_reachable(&self, id: NodeId, now: Time) -> bool {
@@ -184,6 +190,21 @@ impl Group {
         };
         *sessions = sessions.saturating_sub(1);
         *sessions == 0
+    }
+
+    /// Sets the counts of what is in flight to each node.
+    pub(super) fn count_in_flight(&mut self) {
+        for node in &self.nodes {
+            self.counts.at(node.index).in_flight = 0;
+        }
+        for node in &self.nodes {
+            self.counts.at(node.index).in_flight += i64::from(node.in_flight);
+        }
+    }
+
+    /// Whether anything is in flight to any node.
+    pub(super) fn is_busy(&self) -> bool {
+        self.nodes.iter().any(|node| node.in_flight > 0)
     }
 
     /// Forgets a login that nobody has and no link uses.

@@ -1,7 +1,11 @@
 //! Floor 4. What leaves: bytes to clients and nodes, and clients themselves.
 
-use crate::exchange::client::Ending;
+use std::collections::VecDeque;
+
+use crate::exchange::client::{Ending, Wait};
 use crate::exchange::intake::offset;
+use crate::exchange::link::Usage;
+use crate::exchange::ticket::Purpose;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::types::Time;
 
@@ -26,7 +30,7 @@ impl Exchange {
             group.counts.client_sent_bytes += offset(count);
         }
         if relieved && !client.throttled.is_empty() {
-            self.relieve(key);
+            self.relieve(key, now);
         }
         if let Some(buffer) = buffer {
             self.recycle(buffer);
@@ -34,10 +38,8 @@ impl Exchange {
         let Some(client) = self.clients.get(key) else {
             return;
         };
-        if client.wait == super::client::Wait::Room
-            && client.may_go_on(self.settings.pipeline_max, high)
-        {
-            self.resume(key, now);
+        if client.wait == Wait::Room && client.may_go_on(self.settings.pipeline_max, high) {
+            self.touch(key);
             self.settle(now);
         }
     }
@@ -54,23 +56,34 @@ impl Exchange {
         let links = [
             client.master_link.filter(|_| client.master_out > 0),
             client.replica_lane.filter(|_| client.replica_out > 0),
+            // Messages come without a request.
+            client.lease.as_ref().and_then(|lease| lease.link),
         ];
         if client.throttled.is_empty() {
             client.took_at = now;
         }
         for link in links.into_iter().flatten() {
-            let Some(throttled) = self.links.get_mut(link) else {
-                continue;
-            };
-            if !client.throttled.contains(&link) {
-                client.throttled.push(link);
-                throttled.throttled_by.push(key);
-            }
+            self.throttle(link, key);
+        }
+    }
+
+    fn throttle(&mut self, key: LinkKey, by: ClientKey) {
+        let (Some(link), Some(client)) = (self.links.get_mut(key), self.clients.get_mut(by)) else {
+            return;
+        };
+        if client.throttled.contains(&key) {
+            return;
+        }
+        client.throttled.push(key);
+        link.throttled_by.push(by);
+        if link.usage == Usage::Shared {
+            // Others take another link from now on; what is behind this client's replies waits.
+            self.retire(key);
         }
     }
 
     /// Lets the links go on that were throttled for a client.
-    fn relieve(&mut self, key: ClientKey) {
+    fn relieve(&mut self, key: ClientKey, now: Time) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -79,6 +92,8 @@ impl Exchange {
                 continue;
             };
             throttled.throttled_by.retain(|other| *other != key);
+            // Its silence was our doing.
+            throttled.heard_at = now;
             if throttled.throttled_by.is_empty() && !throttled.dirty {
                 throttled.dirty = true;
                 self.dirty_links.push(link);
@@ -107,24 +122,31 @@ impl Exchange {
     }
 
     /// A client has sent its last byte: what was placed is answered, what was not is dropped.
+    ///
+    /// A command that blocks is not waited for: what it pops would be lost with nobody to hear it.
     pub fn client_ended(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get(key) else {
-            return;
+        let lease = self
+            .clients
+            .get(key)
+            .and_then(|client| client.lease.as_ref());
+        let link = lease
+            .and_then(|lease| lease.link)
+            .and_then(|link| self.links.get(link));
+        let blocks = link.is_some_and(|link| {
+            let mut tickets = link.pipeline.tickets();
+            tickets.any(|ticket| ticket.purpose == Purpose::Slow)
+        });
+        let ending = if blocks {
+            Ending::Now
+        } else {
+            Ending::AfterReplies
         };
-        let waits = client.is_lease_busy() || !client.again.is_empty();
-        self.end(
-            key,
-            if waits {
-                Ending::Now
-            } else {
-                Ending::AfterReplies
-            },
-        );
+        self.end(key, ending);
     }
 
     /// A client's socket is closed: its place is freed, replies still to come are nobody's.
     pub fn client_gone(&mut self, key: ClientKey, now: Time) {
-        self.relieve(key);
+        self.relieve(key, now);
         self.drop_lease(key, now);
         self.change_identity(key, crate::session::IdentityId::ANONYMOUS);
         let Some(client) = self.clients.remove(key) else {
@@ -135,13 +157,14 @@ impl Exchange {
         };
         group.counts.client_connections_closed += 1;
         group.counts.clients -= 1;
-        group.held.retain(|other| *other != key);
-        group.unsubscribed.retain(|other| *other != key);
+        let index = client.group;
         if let Some(proof) = client.proof {
             self.discard(proof);
         }
         self.recycle(client.input);
+        self.recycle(client.replies.into_buffer());
         self.settle(now);
+        self.check_quiet(index);
     }
 
     /// Begins the end of a client.
@@ -153,8 +176,12 @@ impl Exchange {
             client.ending = ending;
         }
         client.input = Vec::new();
+        client.later = Vec::new();
         if ending == Ending::Now {
-            client.again.clear();
+            client.again = VecDeque::new();
+        }
+        if client.again.is_empty() {
+            client.wait = Wait::No;
         }
         self.mark_dirty(key);
     }

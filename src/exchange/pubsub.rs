@@ -20,7 +20,7 @@ impl Exchange {
         command: Leased,
     ) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let own = client.lease.as_ref().and_then(|lease| lease.link);
         let all_on_own = client.master_out == client.replies.outstanding()
@@ -37,12 +37,20 @@ impl Exchange {
             names,
             asked: true,
         });
-        self.send_on_lease(job, request.raw(), Kind::leased(purpose))
+        let placed = self.send_on_lease(job, request.raw(), Kind::leased(purpose));
+        self.on_lease(job.key, placed, |lease| lease.changing = true);
+        placed
     }
 
     /// An array or push on a link whose client may have subscriptions. True if it was dealt with;
     /// otherwise it is the reply to the oldest request.
-    pub(super) fn announce(&mut self, key: LinkKey, owner: ClientKey, frame: &[u8]) -> bool {
+    pub(super) fn announce(
+        &mut self,
+        key: LinkKey,
+        owner: ClientKey,
+        frame: &[u8],
+        now: Time,
+    ) -> bool {
         let announcement = Announcement::read(frame);
         match announcement {
             Announcement::Other => return false,
@@ -82,10 +90,10 @@ impl Exchange {
         lease.subscriptions.note(announcement);
         link.confirmed += 1;
         let last = link.confirmed >= link.expected;
-        let bytes: &[u8] = if subscription.asked { frame } else { &[] };
+        let bytes: &[u8] = if ticket.spoken { frame } else { &[] };
         if last {
             link.confirmed = 0;
-            self.complete(key, bytes, ReplyKind::Simple, Time::ZERO);
+            self.complete(key, bytes, ReplyKind::Simple, now);
         } else {
             client.replies.deliver(ticket.seq, bytes, Piece::More);
             self.touch(owner);
@@ -115,6 +123,11 @@ impl Exchange {
     }
 
     fn subscribe_again(&mut self, key: ClientKey, now: Time) {
+        let client = self.clients.get(key);
+        let lease = client.and_then(|client| client.lease.as_deref());
+        if lease.is_none_or(|lease| lease.subscriptions.is_empty()) {
+            return;
+        }
         let job = Job {
             key,
             again: None,
@@ -161,7 +174,7 @@ impl Exchange {
                 names: count,
                 asked: false,
             };
-            self.send_internal(link, key, Purpose::Subscription(again), &raw, now);
+            self.send_internal(link, job, Purpose::Subscription(again), &raw);
         }
     }
 

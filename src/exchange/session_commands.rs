@@ -4,12 +4,15 @@
 //! A login is proven on the present master by a connection of its own, each time; no verdict is
 //! kept. While that connection opens, the request stays where it is and is looked at again.
 
+use std::collections::hash_map::Entry;
+
 use crate::command::{Class, Local};
 use crate::exchange::client::{Ending, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::link::{LaneId, State, Usage};
+use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
-use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
+use crate::exchange::node::Group;
+use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::session::{HelloRequest, IdentityId, Login, Outcome, Reject};
 use crate::telemetry::RequestClass;
@@ -23,6 +26,9 @@ enum Proof {
     Settled(Placed),
 }
 
+/// Logins of one group that are proven at once; each is a connection to the master.
+const PROOFS_MAX: usize = 32;
+
 /// Redis acl.c and networking.c, `helloCommand`.
 const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
     otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
@@ -33,7 +39,7 @@ impl Exchange {
     pub(super) fn place_local(&mut self, job: Job, request: &Request<'_>, local: Local) -> Placed {
         self.scratch.clear();
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         match client.session.local(local, request, &mut self.scratch) {
             Outcome::Replied => self.answer(job, RequestClass::Session, None),
@@ -59,13 +65,14 @@ impl Exchange {
     /// CLIENT REPLY OFF and SKIP have no reply, and do not use up a SKIP themselves.
     fn answer_unspoken(&mut self, job: Job) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let seq = client.replies.begin();
         let again = Some(Numbered {
             seq,
             spoken: false,
             bounces: 0,
+            shared: false,
         });
         self.answer(Job { again, ..job }, RequestClass::Session, None)
     }
@@ -87,7 +94,7 @@ impl Exchange {
 
     fn auth(&mut self, job: Job, login: &Login) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let protocol = client.session.protocol;
         match self.prove(job, login, protocol) {
@@ -103,10 +110,13 @@ impl Exchange {
 
     fn select(&mut self, job: Job, index: u32) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let (identity, protocol) = (client.session.identity, client.session.protocol);
         if client.session.database != index {
+            if let Some(waits) = self.wait_for_answers(job) {
+                return waits;
+            }
             match self.ask(job, identity, (index, protocol)) {
                 Proof::Settled(placed) => return placed,
                 Proof::Given(_link) => {}
@@ -123,18 +133,23 @@ impl Exchange {
 
     fn hello(&mut self, job: Job, hello: &HelloRequest) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         let protocol = hello.protocol.unwrap_or(client.session.protocol);
         let (identity, database) = (client.session.identity, client.session.database);
-        let logged_in = client.session.is_logged_in();
-        let group = self.groups.get(client.group);
-        let missing = group.is_some_and(|group| {
-            group.login_required == Some(true) && group.settings.anonymous.is_none()
-        });
+        let changes = protocol != client.session.protocol;
+        let locked_out = !client.session.is_logged_in()
+            && self
+                .groups
+                .get(client.group)
+                .is_some_and(Group::wants_login);
+        if changes && let Some(waits) = self.wait_for_answers(job) {
+            return waits;
+        }
         let proof = match &hello.login {
             Some(login) => self.prove(job, login, protocol),
-            None if missing && !logged_in => {
+            None if locked_out => {
+                self.forget_verdict(job.key);
                 return self.reject(job, RequestClass::Session, Reject::Redis(HELLO_NOAUTH));
             }
             None => self.ask(job, identity, (database, protocol)),
@@ -152,7 +167,7 @@ impl Exchange {
     /// The master agrees: takes over what was asked and answers.
     fn say_hello(&mut self, job: Job, hello: &HelloRequest, protocol: Protocol) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+            return Placed::Answered;
         };
         if let Some(name) = &hello.name
             && !client.session.set_name(name)
@@ -160,15 +175,17 @@ impl Exchange {
             let text = "ERR Client names cannot contain spaces, newlines or special characters.";
             return self.reject(job, RequestClass::Session, Reject::Redis(text));
         }
-        client.session.protocol = protocol;
-        client.forget_lanes();
         self.scratch.clear();
         let facts = self
             .groups
             .get(client.group)
             .and_then(|group| group.hello(protocol));
         match facts {
-            Some(facts) => facts.write(&mut self.scratch, protocol, client.session.id),
+            Some(facts) => {
+                client.session.protocol = protocol;
+                client.forget_lanes();
+                facts.write(&mut self.scratch, protocol, client.session.id);
+            }
             // A server before Redis 6.0, which speaks RESP2 and does not know the command.
             None => encode::error(&mut self.scratch, "ERR unknown command 'HELLO'"),
         }
@@ -184,15 +201,26 @@ impl Exchange {
             return settled;
         }
         let Some(client) = self.clients.get(job.key) else {
-            return Proof::Settled(Placed::Done);
+            return Proof::Settled(Placed::Answered);
         };
         let (index, database) = (client.group, client.session.database);
-        if let Some(link) = client.proof {
+        if let Some(link) = client.proof.filter(|link| self.links.get(*link).is_some()) {
             return self.when_ready(job, link);
         }
-        let Some(node) = self.groups.get(index).and_then(|group| group.writable) else {
+        let Some(group) = self.groups.get_mut(index) else {
+            return Proof::Settled(Placed::Answered);
+        };
+        let Some(node) = group.writable else {
             return Proof::Settled(self.hold(job));
         };
+        if group.proofs >= PROOFS_MAX {
+            group.provers.push_back(job.key);
+            if let Some(client) = self.clients.get_mut(job.key) {
+                client.wait = Wait::Turn;
+            }
+            return Proof::Settled(Placed::Waits);
+        }
+        group.proofs += 1;
         let lane = LaneId {
             node,
             role: Role::Master,
@@ -200,17 +228,26 @@ impl Exchange {
             database,
             protocol,
         };
-        let link = self.open(
-            index,
-            lane,
-            Usage::Proof(job.key),
-            Some(login.clone()),
-            job.now,
-        );
+        let usage = Usage::Proof(job.key);
+        let link = Link::new(index, lane, usage, job.now);
+        let link = self.open(link, Some(login.clone()));
         if let Some(client) = self.clients.get_mut(job.key) {
             client.proof = Some(link);
         }
         self.when_ready(job, link)
+    }
+
+    /// A link proves nobody's login any more: the next client has its turn.
+    pub(super) fn proof_ended(&mut self, index: GroupIndex) {
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        group.proofs = group.proofs.saturating_sub(1);
+        while let Some(key) = group.provers.pop_front() {
+            if self.clients.get(key).map(|client| client.wait) == Some(Wait::Turn) {
+                return self.end_wait(key, Wait::Turn);
+            }
+        }
     }
 
     /// Asks the master whether it has a database, or speaks a protocol, by the lane for it.
@@ -219,7 +256,7 @@ impl Exchange {
             return settled;
         }
         let Some(client) = self.clients.get(job.key) else {
-            return Proof::Settled(Placed::Done);
+            return Proof::Settled(Placed::Answered);
         };
         let index = client.group;
         let Some(node) = self.groups.get(index).and_then(|group| group.writable) else {
@@ -244,27 +281,23 @@ impl Exchange {
 
     fn when_ready(&mut self, job: Job, key: LinkKey) -> Proof {
         let Some(client) = self.clients.get_mut(job.key) else {
-            return Proof::Settled(Placed::Done);
+            return Proof::Settled(Placed::Answered);
         };
-        match self.links.get_mut(key) {
-            Some(link) if link.state == State::Ready => Proof::Given(key),
-            Some(link) => {
-                link.waiters.push(job.key);
-                client.wait = Wait::Link;
-                Proof::Settled(Placed::Waits)
-            }
-            None => {
-                client.proof = None;
-                Proof::Settled(self.hold(job))
-            }
+        let Some(link) = self.links.get_mut(key) else {
+            return Proof::Settled(self.hold(job));
+        };
+        if link.state == State::Ready {
+            return Proof::Given(key);
         }
+        link.waiters.push(job.key);
+        client.wait = Wait::Proof(key);
+        Proof::Settled(Placed::Waits)
     }
 
     /// The node's own words against what was asked, if it has spoken.
     fn verdict(&mut self, job: Job) -> Option<Proof> {
         let client = self.clients.get_mut(job.key)?;
         let line = client.verdict.take()?;
-        client.proof = None;
         self.scratch.clear();
         self.scratch.extend_from_slice(&line);
         Some(Proof::Settled(self.answer(
@@ -272,6 +305,12 @@ impl Exchange {
             RequestClass::Session,
             None,
         )))
+    }
+
+    fn forget_verdict(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.verdict = None;
+        }
     }
 
     /// Gives a session its proven login; the link that proved it serves as the first with it.
@@ -283,6 +322,7 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(client.group) else {
             return;
         };
+        let index = client.group;
         let identity = group.join_identity(login);
         self.change_identity(job.key, identity);
         let Some(link) = self.links.get_mut(key) else {
@@ -290,20 +330,22 @@ impl Exchange {
         };
         link.lane.identity = identity;
         let lane = link.lane;
-        let Some(group) = self.groups.get_mut(link.group) else {
+        let Some(group) = self.groups.get_mut(index) else {
             return;
         };
-        if group.lanes.contains_key(&lane) {
+        if let Entry::Vacant(place) = group.lanes.entry(lane) {
+            place.insert(key);
+            link.usage = Usage::Shared;
+            link.heard_at = job.now;
+            if let Some(node) = group.nodes.get(lane.node.0) {
+                let counts = group.counts.at(node.index);
+                counts.leased -= 1;
+                counts.shared += 1;
+            }
+        } else {
             self.pool_or_close(key, job.now);
-            return;
         }
-        link.usage = Usage::Shared;
-        group.lanes.insert(lane, key);
-        if let Some(node) = group.nodes.get(lane.node.0) {
-            let counts = group.counts.at(node.index);
-            counts.leased -= 1;
-            counts.shared += 1;
-        }
+        self.proof_ended(index);
     }
 
     /// Sets a session's login and lets go of the former one.
@@ -332,6 +374,7 @@ impl Exchange {
             .iter()
             .filter(|(lane, _)| lane.identity == former);
         orphans.extend(pooled.flat_map(|(_, keys)| keys.iter().copied()));
+        group.pool.retain(|lane, _| lane.identity != former);
         for link in orphans {
             self.close_when_idle(link);
         }

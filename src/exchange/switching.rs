@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::exchange::client::Ending;
 use crate::exchange::link::{LaneId, State, Usage};
 use crate::exchange::losses::Loss;
+use crate::exchange::ticket::Purpose;
 use crate::exchange::{Action, Exchange, GroupIndex, LinkKey, Role};
 use crate::session::IdentityId;
 use crate::telemetry::Reason;
@@ -31,56 +32,59 @@ impl Exchange {
             }
         }
         group.refresh(now);
-        self.leave_nodes(index, now);
+        self.leave_nodes(index);
         self.open_first_lanes(index, now);
         self.restore_subscriptions(index, now);
-        self.resume_held(index, now);
+        self.resume_held(index);
         self.settle(now);
         self.check_quiet(index);
     }
 
     /// Closes the links to a master that was left, and lets those to other nodes that are not what
     /// they were finish.
-    fn leave_nodes(&mut self, index: GroupIndex, now: Time) {
+    ///
+    /// During a switch a link to the master that is not open yet is closed too: what waits for it
+    /// would be sent behind the last request that the old master is to get.
+    fn leave_nodes(&mut self, index: GroupIndex) {
         let Some(group) = self.groups.get(index) else {
             return;
         };
         let snapshot = &group.snapshot;
+        let switching = matches!(snapshot.phase, Phase::Switching { .. });
         let (mut left, mut idle) = (Vec::new(), Vec::new());
         for (key, link) in self.links.iter().filter(|(_, link)| link.group == index) {
             let Some(node) = group.nodes.get(link.lane.node.0) else {
                 continue;
             };
-            let fits = match link.lane.role {
-                Role::Master => snapshot.master.as_ref() == Some(&node.addr),
-                Role::Replica => snapshot.replicas.contains(&node.addr),
-            };
-            match (fits, link.lane.role) {
-                (true, _) => {}
-                (false, Role::Master) => left.push(key),
-                (false, Role::Replica) => idle.push(key),
+            match link.lane.role {
+                Role::Master => {
+                    let stays = snapshot.master.as_ref() == Some(&node.addr);
+                    if !stays || (switching && link.state == State::Opening) {
+                        left.push(key);
+                    }
+                }
+                Role::Replica if !snapshot.replicas.contains(&node.addr) => idle.push(key),
+                Role::Replica => {}
             }
         }
         for key in left {
-            self.link_lost(key, Loss::Left, now);
+            self.lose(key, Loss::Left);
         }
         for key in idle {
             self.close_when_idle(key);
         }
     }
 
-    /// Closes a link after the last reply that it owes.
+    /// Closes a link after the last reply that it owes. One that is not open owes none: what waits
+    /// for it is placed anew.
     pub(super) fn close_when_idle(&mut self, key: LinkKey) {
         self.retire(key);
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(link) = self.links.get(key) else {
             return;
         };
-        link.state = match link.state {
-            // Its requests are placed anew at once; waiting for it to open helps nobody.
-            State::Opening => State::Opening,
-            State::Ready | State::Draining => State::Draining,
-        };
-        if link.state == State::Draining && link.pipeline.is_empty() && !link.is_owned() {
+        if link.state == State::Opening {
+            self.lose(key, Loss::Left);
+        } else if link.is_done() {
             self.discard(key);
         }
     }
@@ -90,9 +94,6 @@ impl Exchange {
         let Some(group) = self.groups.get(index) else {
             return;
         };
-        if group.login_required == Some(true) {
-            return;
-        }
         let lane = |node, role| LaneId {
             node,
             role,
@@ -130,10 +131,14 @@ impl Exchange {
 
     /// Time has passed: waits end, silent links are suspected and given up, idle ones closed.
     pub fn tick(&mut self, now: Time) {
+        let since_last = now.since(std::mem::replace(&mut self.ticked_at, now));
         for index in 0..self.groups.len() {
             self.tick_group(index, now);
         }
-        self.tick_links(now);
+        // A worker that was itself stopped for a while has not read yet what came meanwhile.
+        if since_last < self.settings.suspect_after / 2 {
+            self.tick_links(now);
+        }
         self.tick_clients(now);
         self.settle(now);
     }
@@ -152,55 +157,70 @@ impl Exchange {
         if recovered {
             group.refresh(now);
             self.open_first_lanes(index, now);
-            self.restore_subscriptions(index, now);
-            self.resume_held(index, now);
+            self.resume_held(index);
         }
+        self.restore_subscriptions(index, now);
         self.expire_held(index, now);
     }
 
     fn tick_links(&mut self, now: Time) {
-        let (mut overdue, mut idle) = (Vec::new(), Vec::new());
+        let (mut overdue, mut suspects, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         let settings = &self.settings;
-        let mut suspects = Vec::new();
         for (key, link) in self.links.iter() {
             let silence = now.since(link.heard_at);
-            if link.pipeline.is_empty() {
-                if link.state == State::Ready && silence >= settings.idle && !link.is_owned() {
-                    idle.push(key);
-                }
-            } else if link.state == State::Opening || !link.throttled_by.is_empty() {
+            if link.state == State::Opening || !link.throttled_by.is_empty() {
                 // The connection has its own deadline; a throttled link is silent by our doing.
-            } else if silence >= settings.reply_timeout && link.usage == Usage::Shared {
-                overdue.push(key);
-            } else if silence >= settings.suspect_after
-                && !link.suspected
-                && link.usage == Usage::Shared
-            {
-                suspects.push(key);
+                continue;
+            }
+            match link.pipeline.oldest_ticket() {
+                None if silence >= settings.idle && !link.is_owned() => idle.push(key),
+                Some(ticket) if ticket.purpose == Purpose::Slow => {}
+                Some(_) if silence >= settings.reply_timeout => overdue.push(key),
+                Some(_) if silence >= settings.suspect_after && !link.suspected => {
+                    suspects.push(key);
+                }
+                None | Some(_) => {}
             }
         }
         for key in suspects {
-            let Some(link) = self.links.get_mut(key) else {
-                continue;
-            };
-            link.suspected = true;
-            let group = self.groups.get(link.group);
-            if let Some(node) = group.and_then(|group| group.nodes.get(link.lane.node.0)) {
-                let report = ReportKind::Silent {
-                    node: node.addr.clone(),
-                };
-                self.actions.push_back(Action::Report(link.group, report));
-            }
+            self.suspect(key, now);
         }
         for key in overdue {
             self.link_lost(key, Loss::Silent, now);
         }
-        for key in idle
-            .into_iter()
-            .filter(|key| !self.is_first_lane(*key))
-            .collect::<Vec<_>>()
-        {
-            self.close_when_idle(key);
+        for key in idle {
+            if !self.is_first_lane(key) {
+                self.close_when_idle(key);
+            }
+        }
+    }
+
+    /// A node that owes replies is silent. The control plane hears of it. Of a master nothing else
+    /// follows here: what was sent stays pending, for suspicion is not loss. The reads of a replica
+    /// are asked elsewhere, each once: a node that is slow, not dead, must not have them all twice.
+    fn suspect(&mut self, key: LinkKey, now: Time) {
+        let dice = self.dice.roll();
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        link.suspected = true;
+        let (index, lane) = (link.group, link.lane);
+        let asked_before = link.pipeline.oldest_ticket().is_some_and(|t| t.bounces > 0);
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        let Some(node) = group.nodes.get_mut(lane.node.0) else {
+            return;
+        };
+        let report = ReportKind::Silent {
+            node: node.addr.clone(),
+        };
+        self.actions.push_back(Action::Report(index, report));
+        if lane.role == Role::Replica && !asked_before {
+            node.failures = node.failures.saturating_add(1);
+            node.retry_at = Some(now + self.settings.backoff.delay(node.failures, dice));
+            group.refresh(now);
+            self.link_lost(key, Loss::Silent, now);
         }
     }
 
@@ -227,6 +247,9 @@ impl Exchange {
             })
             .collect();
         for key in stuck {
+            if self.is_finished(key) {
+                continue;
+            }
             self.count_reject(key, Reason::WriteTimeout);
             self.end(key, Ending::Now);
         }
@@ -238,6 +261,7 @@ impl Exchange {
         for index in 0..self.groups.len() {
             self.expire_held(index, now);
         }
+        self.settle(now);
         let keys: Vec<_> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.end(key, Ending::AfterReplies);

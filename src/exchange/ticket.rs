@@ -1,6 +1,7 @@
 //! Floor 4. What is remembered of a request in flight, and given back with its reply or loss.
 
 use crate::exchange::ClientKey;
+use crate::exchange::client::{Again, Numbered};
 use crate::session::Seq;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -21,6 +22,23 @@ pub(super) struct Ticket {
     pub(super) bounces: u8,
 }
 
+impl Ticket {
+    /// The request with these bytes, to be placed anew.
+    pub(super) fn again(&self, shared: bool, bounces: u8, raw: &[u8]) -> Again {
+        let number = Numbered {
+            seq: self.seq,
+            spoken: self.spoken,
+            bounces,
+            shared,
+        };
+        Again {
+            number,
+            arrived: self.arrived,
+            raw: Box::from(raw),
+        }
+    }
+}
+
 /// Whether a lost request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -39,19 +57,32 @@ pub(super) enum Purpose {
     Queued,
     /// EXEC.
     Exec,
-    /// DISCARD in place of an EXEC that must not happen: the client hears a null.
-    ExecNever,
-    /// A change of subscriptions; ends after so many confirmations, 0: known when it is the oldest.
+    /// DISCARD or UNWATCH: whether they arrive or the link is lost, the end is the same.
+    Undo(Undo),
+    /// A command that may take its time, as it blocks or administers a node.
+    Slow,
+    /// A change of subscriptions.
     Subscription(Subscription),
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
+}
+
+/// What the client hears when something is undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undo {
+    /// It asked for that: the node's words, `OK` if there are none.
+    Asked,
+    /// It sent EXEC, but a key that it watched may have changed: a null.
+    StaleWatch,
+    /// It sent EXEC, but one of the commands before it was refused here: EXECABORT.
+    Aborted,
 }
 
 /// A change of subscriptions in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subscription {
     pub(super) command: crate::command::Leased,
-    /// Channels or patterns named.
+    /// Channels or patterns named, each confirmed once; 0: all there are when it is its turn.
     pub(super) names: u32,
     /// Whether the client asked; otherwise Switchman restores what it had.
     pub(super) asked: bool,

@@ -2,9 +2,11 @@
 //! transaction whose link is lost.
 
 use crate::command::{Class, Leased, Local};
+use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::lease::Lease;
-use crate::exchange::ticket::Purpose;
+use crate::exchange::lease::{Lease, Multi, Watch};
+use crate::exchange::losses::Loss;
+use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::{ClientKey, Exchange};
 use crate::resp::{Request, encode};
 use crate::session::Reject;
@@ -14,34 +16,44 @@ impl Exchange {
     pub(super) fn begin_multi(&mut self, job: Job, raw: &[u8]) -> Placed {
         let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Queued));
         self.on_lease(job.key, placed, |lease| {
-            lease.in_multi = true;
-            lease.broken = false;
+            lease.multi = Multi::Open;
             lease.selected = None;
         });
+        if placed == Placed::Answered {
+            self.abandon(job.key);
+            if let Some(client) = self.clients.get_mut(job.key) {
+                // What follows in the same breath must not be executed one by one.
+                client.lease.get_or_insert_default().multi = Multi::Refused(job.now);
+            }
+        }
         placed
     }
 
     pub(super) fn watch(&mut self, job: Job, raw: &[u8]) -> Placed {
         let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
-        self.on_lease(job.key, placed, |lease| lease.watching = true);
+        self.on_lease(job.key, placed, |lease| {
+            if lease.watch == Watch::No {
+                lease.watch = Watch::Kept;
+            }
+        });
         placed
     }
 
     /// Without a link that watches, there is nothing to end.
     pub(super) fn unwatch(&mut self, job: Job, raw: &[u8]) -> Placed {
-        let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
-        };
-        let lease = client.lease.as_deref_mut();
-        if let Some(lease) = lease {
-            lease.stale_watch = false;
-            if lease.watching && lease.link.is_some() {
-                let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
-                self.on_lease(job.key, placed, |lease| lease.watching = false);
-                return placed;
-            }
-            lease.watching = false;
+        let watch = self.lease_of(job.key).map(|lease| lease.watch);
+        if watch == Some(Watch::Kept) {
+            let kind = Kind::leased(Purpose::Undo(Undo::Asked));
+            let placed = self.send_on_lease(job, raw, kind);
+            self.on_lease(job.key, placed, |lease| lease.watch = Watch::No);
+            return placed;
         }
+        if let Some(client) = self.clients.get_mut(job.key)
+            && let Some(lease) = client.lease.as_deref_mut()
+        {
+            lease.watch = Watch::No;
+        }
+        self.touch(job.key);
         self.scratch.clear();
         encode::simple(&mut self.scratch, "OK");
         self.answer(job, RequestClass::Leased, None)
@@ -54,116 +66,185 @@ impl Exchange {
         request: &Request<'_>,
         class: Class,
     ) -> Placed {
-        let broken = self.lease_of(job.key).is_some_and(|lease| lease.broken);
-        match class {
-            Class::Leased(Leased::Exec | Leased::Discard) if broken => {
-                self.end_broken_multi(job, class)
+        let multi = self.lease_of(job.key).map(|lease| lease.multi);
+        match multi {
+            Some(Multi::Refused(at)) if job.arrived > at => {
+                // The client knew that there is no transaction.
+                self.end_multi(job.key);
+                return self.dispatch(job, request);
             }
-            _ if broken => self.reject(job, RequestClass::Leased, Reject::TransactionLost),
+            Some(Multi::Refused(_) | Multi::Broken) => {
+                return match class {
+                    Class::Leased(Leased::Exec | Leased::Discard) => {
+                        self.end_broken_multi(job, class)
+                    }
+                    _ => self.reject(job, RequestClass::Leased, Reject::TransactionLost),
+                };
+            }
+            Some(Multi::No | Multi::Open | Multi::Aborted) | None => {}
+        }
+        let placed = match class {
             Class::Leased(Leased::Exec) => self.exec(job, request.raw()),
             Class::Leased(Leased::Discard) => {
-                let placed = self.send_on_lease(job, request.raw(), Kind::leased(Purpose::Plain));
-                self.on_lease(job.key, placed, end_multi);
+                let kind = Kind::leased(Purpose::Undo(Undo::Asked));
+                let placed = self.send_on_lease(job, request.raw(), kind);
+                self.on_lease(job.key, placed, Lease::end_multi);
                 placed
             }
-            Class::Local(Local::Auth | Local::Hello | Local::ClientReply) => {
-                self.not_inside_multi(job, request)
+            Class::Local(Local::Select) => return self.select_in_multi(job, request),
+            Class::Refused => {
+                let reject = Reject::Refused {
+                    command: request.name(),
+                };
+                return self.abort_multi(job, reject);
             }
-            Class::Leased(leased) if leased.is_subscription() || is_sticky(leased) => {
-                self.not_inside_multi(job, request)
+            class if is_queued(class) => self.queue(job, request.raw()),
+            _ => {
+                let reject = Reject::NotOffered {
+                    command: request.name(),
+                    sub: b"between MULTI and EXEC",
+                };
+                return self.abort_multi(job, reject);
             }
-            Class::Local(Local::Select) => {
-                let index = request
-                    .arg1()
-                    .and_then(|index| std::str::from_utf8(index).ok());
-                let index = index.and_then(|index| index.parse().ok());
-                let placed = self.queue(job, request.raw());
-                self.on_lease(job.key, placed, |lease| {
-                    lease.selected = index.or(lease.selected)
-                });
-                placed
+        };
+        if placed == Placed::Answered {
+            // It was refused for want of a master. The server must not keep the rest for later.
+            self.abandon(job.key);
+            if class == Class::Leased(Leased::Exec) || class == Class::Leased(Leased::Discard) {
+                self.end_multi(job.key);
             }
-            Class::Local(
-                Local::ClientList
-                | Local::ClientKill
-                | Local::ClientUnblock
-                | Local::ClientId
-                | Local::ClientInfo
-                | Local::ClientSetname
-                | Local::ClientSetinfo
-                | Local::ClientGetname
-                | Local::ClientNoEvict
-                | Local::ClientCapa,
-            ) => self.not_inside_multi(job, request),
-            _ => self.queue(job, request.raw()),
         }
+        placed
     }
 
     fn queue(&mut self, job: Job, raw: &[u8]) -> Placed {
         self.send_on_lease(job, raw, Kind::leased(Purpose::Queued))
     }
 
-    /// What would change the link under the transaction's feet is refused; the transaction goes on.
-    fn not_inside_multi(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        let reject = Reject::NotOffered {
-            command: request.name(),
-            sub: b"between MULTI and EXEC",
-        };
+    /// SELECT between MULTI and EXEC takes effect with EXEC. Reads that may have to be sent again
+    /// must be answered by then, as they belong to the database before it.
+    fn select_in_multi(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        if let Some(client) = self.clients.get_mut(job.key)
+            && client.replica_out > 0
+        {
+            client.wait = Wait::Answers;
+            return Placed::Waits;
+        }
+        let index = request
+            .arg1()
+            .and_then(|index| std::str::from_utf8(index).ok())
+            .and_then(|index| index.parse().ok());
+        let placed = self.queue(job, request.raw());
+        self.on_lease(job.key, placed, |lease| {
+            lease.selected = index.or(lease.selected);
+        });
+        if placed == Placed::Answered {
+            self.abandon(job.key);
+        }
+        placed
+    }
+
+    /// Refuses a command as the server would: EXEC will not execute the others either.
+    fn abort_multi(&mut self, job: Job, reject: Reject<'_>) -> Placed {
+        if let Some(client) = self.clients.get_mut(job.key)
+            && let Some(lease) = client.lease.as_deref_mut()
+        {
+            lease.multi = Multi::Aborted;
+        }
         self.reject(job, RequestClass::Refused, reject)
     }
 
     fn exec(&mut self, job: Job, raw: &[u8]) -> Placed {
-        let stale = self
-            .lease_of(job.key)
-            .is_some_and(|lease| lease.stale_watch);
-        // What was watched is out of sight, so the transaction must not happen: it is discarded,
-        // and the client hears what Redis says when a watched key was touched.
-        let (raw, purpose) = if stale {
-            self.scratch.clear();
-            encode::request(&mut self.scratch, &[b"DISCARD"]);
-            (None, Purpose::ExecNever)
-        } else {
-            (Some(raw), Purpose::Exec)
+        let lease = self.lease_of(job.key);
+        let undo = match lease.map(|lease| (lease.multi, lease.watch)) {
+            Some((Multi::Aborted, _)) => Some(Undo::Aborted),
+            // What was watched is out of sight, so the transaction must not happen: it is
+            // discarded, and the client hears what Redis says when a watched key was touched.
+            Some((_, Watch::Stale)) => Some(Undo::StaleWatch),
+            _ => None,
         };
-        let discard = std::mem::take(&mut self.scratch);
-        let placed = self.send_on_lease(job, raw.unwrap_or(&discard), Kind::leased(purpose));
-        self.scratch = discard;
-        self.on_lease(job.key, placed, end_multi);
+        let placed = match undo {
+            None => self.send_on_lease(job, raw, Kind::leased(Purpose::Exec)),
+            Some(undo) => {
+                let mut discard = Vec::new();
+                encode::request(&mut discard, &[b"DISCARD"]);
+                self.send_on_lease(job, &discard, Kind::leased(Purpose::Undo(undo)))
+            }
+        };
+        self.on_lease(job.key, placed, Lease::end_multi);
         placed
     }
 
     /// EXEC or DISCARD of a transaction whose link was lost.
     fn end_broken_multi(&mut self, job: Job, class: Class) -> Placed {
-        let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Done;
+        let stale = self
+            .lease_of(job.key)
+            .is_some_and(|lease| lease.watch == Watch::Stale);
+        self.end_multi(job.key);
+        let undo = match (class, stale) {
+            (Class::Leased(Leased::Exec), false) => {
+                return self.reject(job, RequestClass::Leased, Reject::ExecAborted);
+            }
+            (Class::Leased(Leased::Exec), true) => Undo::StaleWatch,
+            _ => Undo::Asked,
         };
-        let protocol = client.session.protocol;
-        let lease = client.lease.take();
-        let stale = lease.is_some_and(|lease| lease.stale_watch);
-        if class != Class::Leased(Leased::Exec) {
-            self.scratch.clear();
-            encode::simple(&mut self.scratch, "OK");
-            return self.answer(job, RequestClass::Leased, None);
+        self.compose_undone(job.key, undo);
+        self.answer(job, RequestClass::Leased, None)
+    }
+
+    /// Composes what a client hears whose transaction or watch is undone.
+    pub(super) fn compose_undone(&mut self, key: ClientKey, undo: Undo) {
+        self.scratch.clear();
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        match undo {
+            Undo::Asked => encode::simple(&mut self.scratch, "OK"),
+            Undo::StaleWatch => encode::null_array(&mut self.scratch, client.session.protocol),
+            Undo::Aborted => encode::error(
+                &mut self.scratch,
+                "EXECABORT Transaction discarded because of previous errors.",
+            ),
         }
-        if stale {
-            self.scratch.clear();
-            encode::null_array(&mut self.scratch, protocol);
-            return self.answer(job, RequestClass::Leased, None);
+    }
+
+    /// Closes a client's own link in the middle of a transaction or a watch.
+    fn abandon(&mut self, key: ClientKey) {
+        if let Some(link) = self.lease_of(key).and_then(|lease| lease.link) {
+            self.lose(link, Loss::Left);
         }
-        self.reject(job, RequestClass::Leased, Reject::ExecAborted)
+    }
+
+    /// Forgets a client's transaction, and what it watched with it.
+    fn end_multi(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && let Some(lease) = client.lease.as_deref_mut()
+        {
+            lease.end_multi();
+            let empty = lease.link.is_none() && lease.is_clean();
+            if empty {
+                client.lease = None;
+            }
+        }
+        self.touch(key);
     }
 
     fn lease_of(&self, key: ClientKey) -> Option<&Lease> {
         self.clients.get(key)?.lease.as_deref()
     }
 
-    /// Notes something on the lease of a client whose request was placed.
-    fn on_lease(&mut self, key: ClientKey, placed: Placed, note: impl FnOnce(&mut Lease)) {
+    /// Notes something on the lease of a client whose request is on its way.
+    pub(super) fn on_lease(
+        &mut self,
+        key: ClientKey,
+        placed: Placed,
+        note: impl FnOnce(&mut Lease),
+    ) {
         let lease = self
             .clients
             .get_mut(key)
             .and_then(|client| client.lease.as_deref_mut());
-        if placed == Placed::Done
+        if placed == Placed::Sent
             && let Some(lease) = lease
         {
             note(lease);
@@ -171,15 +252,63 @@ impl Exchange {
     }
 }
 
-fn end_multi(lease: &mut Lease) {
-    lease.in_multi = false;
-    lease.watching = false;
-    lease.stale_watch = false;
+impl Lease {
+    fn end_multi(&mut self) {
+        self.multi = Multi::No;
+        self.watch = Watch::No;
+    }
+
+    /// Notes that the link, on which everything but the subscriptions was begun, never was.
+    pub(super) fn never_had_link(&mut self) {
+        self.link = None;
+        self.selected = None;
+        self.changing = false;
+        self.sticky = false;
+        self.multi = match self.multi {
+            // Begun anew, it would no longer be known that it must not be executed.
+            Multi::Aborted => Multi::Broken,
+            _ => Multi::No,
+        };
+        if self.watch == Watch::Kept {
+            self.watch = Watch::No;
+        }
+    }
+
+    /// Notes that the link is gone with all that the server knew of it.
+    pub(super) fn lose_link(&mut self) {
+        self.link = None;
+        self.selected = None;
+        self.changing = false;
+        if self.watch == Watch::Kept {
+            self.watch = Watch::Stale;
+        }
+        if self.multi != Multi::No {
+            self.multi = Multi::Broken;
+        }
+    }
 }
 
-const fn is_sticky(leased: Leased) -> bool {
-    matches!(
-        leased,
-        Leased::Tracking | Leased::ConnectionState | Leased::Monitor
-    )
+/// Whether a command may be queued: the rest would change the link under the transaction's feet, or
+/// speak of the link where the client means itself.
+const fn is_queued(class: Class) -> bool {
+    match class {
+        Class::Local(local) => matches!(
+            local,
+            Local::Ping
+                | Local::Echo
+                | Local::AclWhoami
+                | Local::ClientHelp
+                | Local::Readonly
+                | Local::Readwrite
+        ),
+        Class::Leased(leased) => {
+            !leased.is_subscription()
+                && !matches!(
+                    leased,
+                    Leased::Tracking | Leased::ConnectionState | Leased::Monitor
+                )
+        }
+        Class::Read | Class::MasterRead | Class::Write | Class::Admin => true,
+        Class::Refused => false,
+    }
 }

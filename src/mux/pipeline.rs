@@ -6,8 +6,8 @@
 //!  tickets                    [t0][ t1 ][t2]...         [ tn ]
 //! ```
 //!
-//! A command's bytes stay until its reply has come, so that on a loss the caller can say of each one
-//! whether it was written, and send it again elsewhere where that is allowed.
+//! A command's bytes stay until its reply has come, so that on a loss the caller can say of each
+//! one whether it was written, and send it again elsewhere where that is allowed.
 //!
 //! Invariants: `start <= written <= bytes.len()`; the lengths of `tickets` sum to
 //! `bytes.len() - start`; `flushes` rise in `upto`, and the last one is at the offset of `written`.
@@ -109,6 +109,11 @@ impl<T: Copy> Pipeline<T> {
     pub fn oldest_written(&self) -> Option<T> {
         let entry = self.tickets.front()?;
         (self.start + entry.len <= self.written).then_some(entry.ticket)
+    }
+
+    /// The oldest command without a reply, written or not.
+    pub fn oldest_ticket(&self) -> Option<T> {
+        self.tickets.front().map(|entry| entry.ticket)
     }
 
     /// The oldest command without a reply and its bytes, if all of it was written.
@@ -286,7 +291,9 @@ mod tests {
     proptest! {
         /// Any order of pushes, partial writes and completions: what comes out is what went in.
         #[test]
-        fn what_comes_out_is_what_went_in(ops in prop::collection::vec((0_u8..3, 1_usize..9_000), 1..200)) {
+        fn what_comes_out_is_what_went_in(
+            ops in prop::collection::vec((0_u8..3, 1_usize..9_000), 1..200),
+        ) {
             let mut pipeline = Pipeline::new();
             let mut model: VecDeque<(u32, Vec<u8>)> = VecDeque::new();
             let (mut next, mut wire, mut replied) = (0_u32, Vec::new(), 0_usize);
@@ -304,7 +311,8 @@ mod tests {
                         pipeline.advance_written(count, Time::ZERO);
                     }
                     _ => {
-                        let whole = model.front().is_some_and(|(_, body)| replied + body.len() <= wire.len());
+                        let sent = |body: &[u8]| replied + body.len() <= wire.len();
+                        let whole = model.front().is_some_and(|(_, body)| sent(body));
                         let done = pipeline.complete();
                         prop_assert_eq!(done.is_some(), whole);
                         if let Some(done) = done {
@@ -315,9 +323,11 @@ mod tests {
                         }
                     }
                 }
-                let left: Vec<_> = pipeline.lost().map(|lost| (lost.ticket, lost.bytes.to_vec())).collect();
+                let left = pipeline.lost().map(|lost| (lost.ticket, lost.bytes.to_vec()));
+                let left: Vec<_> = left.collect();
                 prop_assert_eq!(left, model.iter().cloned().collect::<Vec<_>>());
-                prop_assert_eq!(pipeline.pending_bytes(), model.iter().map(|(_, b)| b.len()).sum::<usize>());
+                let pending: usize = model.iter().map(|(_, body)| body.len()).sum();
+                prop_assert_eq!(pipeline.pending_bytes(), pending);
             }
         }
     }

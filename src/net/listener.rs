@@ -24,7 +24,7 @@ pub enum Listener {
 
 /// A listener that could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {source}; is another process using it?")]
+#[error("cannot listen on {addr}; is another process using it?")]
 pub struct BindError {
     /// The address asked for.
     pub addr: ListenAddr,

@@ -1,5 +1,5 @@
-//! Floor 2. Where a command goes: a pure function of the command, the session's facts and the policy.
-//! Has no state and knows no connections.
+//! Floor 2. Where a command goes: a pure function of the command, the session's facts and the
+//! policy. Has no state and knows no connections.
 
 mod balance;
 mod decide;

@@ -103,7 +103,7 @@ fn log_doubt(note: &Note) {
         }
         Note::CandidateDoubted { node, epoch } => {
             let epoch = epoch.get();
-            error!(candidate = %node, epoch, "announced master never proved itself; ignored for now");
+            error!(candidate = %node, epoch, "announced master is not proven; ignored for now");
         }
         Note::ViewsDiffer {
             current,

@@ -5,7 +5,7 @@ use redis::Pipeline;
 use redis::Value;
 
 use crate::sentinel::link::{Link, LinkError};
-use crate::sentinel::words::{info, items, number, refusal, text, wording};
+use crate::sentinel::words::{chain, info, items, number, refusal, text, wording};
 use crate::topology::{Fields, NodeAnswer, NodeFailure, NodeRole};
 use crate::types::NodeAddr;
 
@@ -77,14 +77,6 @@ fn failed(error: LinkError) -> Result<NodeAnswer, NodeFailure> {
             };
             Ok(NodeAnswer { role, run_id: None })
         }
-    }
-}
-
-/// An error with its source, which says what the system said.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
     }
 }
 

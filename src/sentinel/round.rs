@@ -5,7 +5,9 @@ use redis::Pipeline;
 use redis::Value;
 
 use crate::sentinel::link::{Link, LinkError};
-use crate::sentinel::words::{fields, info, is_unknown, items, number, refusal, text, wording};
+use crate::sentinel::words::{
+    chain, fields, info, is_unknown, items, number, refusal, text, wording,
+};
 use crate::topology::{MasterEntry, ReplicaEntry, SentinelEntry, SentinelFailure, View};
 use crate::types::{MasterName, NodeAddr};
 
@@ -69,9 +71,7 @@ fn questions(name: &MasterName, replicas: &str) -> Pipeline {
 }
 
 fn unreachable(error: &LinkError) -> SentinelFailure {
-    SentinelFailure::Unreachable {
-        why: error.to_string(),
-    }
+    SentinelFailure::Unreachable { why: chain(error) }
 }
 
 fn read(answers: &[Value]) -> Result<View, SentinelFailure> {

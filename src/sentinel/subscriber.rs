@@ -23,6 +23,7 @@ use crate::net;
 use crate::sentinel::link::login;
 use crate::sentinel::settings::Timings;
 use crate::sentinel::staff::Input;
+use crate::sentinel::words::chain;
 use crate::topology::{Event, Subscription};
 use crate::types::{Credentials, NodeAddr};
 
@@ -64,9 +65,7 @@ impl Subscriber {
             let state = if forbidden {
                 Subscription::Forbidden
             } else {
-                Subscription::Lost {
-                    why: ended.to_string(),
-                }
+                Subscription::Lost { why: chain(&ended) }
             };
             if matches!(ended, Ended::Unheard) || self.tell(state).await.is_err() {
                 return;

@@ -1,10 +1,27 @@
 //! Floor 2. Replies of the `redis` crate taken apart into plain words.
 //! Knows RESP2 and RESP3 shapes of the same thing.
 
+use std::error::Error;
+
 use redis::ServerError;
 use redis::Value;
 
 use crate::topology::Fields;
+
+/// An error with its causes, the last of which is what the system said.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        // A transparent wrapper says the same as what it wraps.
+        if !words.ends_with(&said) {
+            words = format!("{words}: {said}");
+        }
+        cause = error.source();
+    }
+    words
+}
 
 /// The text of a string of any kind.
 pub(super) fn text(value: &Value) -> Option<String> {

@@ -58,7 +58,14 @@ fn read_version(text: &[u8]) -> Result<Protocol, String> {
 /// What the master said to a `HELLO` in one protocol: names, and values as they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HelloFacts {
-    fields: Vec<(Box<[u8]>, Box<[u8]>)>,
+    fields: Vec<Field>,
+}
+
+/// A name, and its value as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Field {
+    name: Box<[u8]>,
+    value: Box<[u8]>,
 }
 
 impl HelloFacts {
@@ -77,7 +84,10 @@ impl HelloFacts {
             let (name, behind) = split_value(rest)?;
             let (value, behind) = split_value(behind)?;
             let (_, text) = split_line(name)?;
-            fields.push((Box::from(text.strip_suffix(b"\r\n")?), Box::from(value)));
+            fields.push(Field {
+                name: Box::from(text.strip_suffix(b"\r\n")?),
+                value: Box::from(value),
+            });
             rest = behind;
         }
         Some(Self { fields })
@@ -87,7 +97,7 @@ impl HelloFacts {
     /// the client's address has, which is always `master`.
     pub fn write(&self, out: &mut Vec<u8>, protocol: Protocol, id: u64) {
         encode::map_header(out, protocol, self.fields.len());
-        for (name, value) in &self.fields {
+        for Field { name, value } in &self.fields {
             encode::bulk(out, name);
             match &**name {
                 b"id" => encode::integer(out, i64::try_from(id).unwrap_or(i64::MAX)),

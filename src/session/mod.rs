@@ -5,7 +5,7 @@
 //!             bytes                 frames                      commands
 //!  client ───────────► RequestDecoder ───────► Session::local ───────────► (placed by `exchange`)
 //!                                                  │ answered here             │
-//!  client ◄─────────── Replies ◄───────────────────┴───────────────────────────┘ answered by a node
+//!  client ◄─────────── Replies ◄───────────────────┴───────────────────────────┘ by a node
 //! ```
 
 mod hello;

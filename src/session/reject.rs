@@ -2,7 +2,8 @@
 //!
 //! The first word is one that clients know: `MASTERDOWN` says "not executed, retry is safe" and is
 //! retried by several client libraries; `UNCERTAIN` says "may have been executed" and is retried by
-//! none. Lines that begin with `ERR`, `NOAUTH` and `EXECABORT` are Redis's own where Redis has them.
+//! none. Lines that begin with `ERR`, `NOAUTH` and `EXECABORT` are Redis's own where Redis has
+//! them.
 
 use std::time::Duration;
 

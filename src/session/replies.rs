@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  out      [ bytes the client took | bytes on their way ]        replies below `head`
-//!  parked   [ head: waiting | head+1: done | head+2: waiting ]    only while an answer overtook another
+//!  parked   [ head: waiting | head+1: done | head+2: waiting ]    while an answer overtook one
 //! ```
 //!
-//! Requests are numbered; `head` is the oldest whose reply is not wholly in `out`. Answers that come
-//! in order, which is nearly all of them, are copied once, into `out`. An idle client owns nothing here.
+//! Requests are numbered; `head` is the oldest whose reply is not wholly in `out`. Answers that
+//! come in order, which is nearly all of them, are copied once, into `out`. An idle client owns
+//! nothing here.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -81,9 +82,21 @@ impl Replies {
         self.partial
     }
 
-    /// Whether part of the reply to `seq` has been passed on already.
-    pub const fn is_started(&self, seq: Seq) -> bool {
-        self.partial && self.head == seq
+    /// Takes back what has come of a reply to `seq`, because its connection is lost. False if a
+    /// part of it is in the output already: nothing else may follow it then.
+    #[must_use = "half a reply cannot be followed by anything"]
+    pub fn retract(&mut self, seq: Seq) -> bool {
+        if self.partial && self.head == seq {
+            return false;
+        }
+        let index = usize::try_from(seq.wrapping_sub(self.head)).ok();
+        if let (Some(parked), Some(index)) = (&mut self.parked, index)
+            && let Some(slot @ Slot::Pieces { .. }) = parked.slots.get_mut(index)
+            && let Slot::Pieces { bytes, .. } = std::mem::take(slot)
+        {
+            parked.pieces -= bytes.len();
+        }
+        true
     }
 
     /// Takes a reply, or a piece of it, of request `seq`.
@@ -137,9 +150,20 @@ impl Replies {
         self.out.capacity() == 0
     }
 
+    /// Whether nothing is kept but an output buffer.
+    #[cfg(test)]
+    pub fn owns_nothing(&self) -> bool {
+        self.parked.is_none() && self.pushes.capacity() == 0
+    }
+
     /// Lends the output an empty buffer.
     pub fn lend(&mut self, buffer: Vec<u8>) {
         self.out = buffer;
+    }
+
+    /// The output's buffer, with whatever is in it.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.out
     }
 
     /// Bytes held for the client: output it has not taken, and answers that wait for earlier ones.
@@ -151,6 +175,10 @@ impl Replies {
 
     #[cold]
     fn park(&mut self, seq: Seq, bytes: &[u8], piece: Piece) {
+        debug_assert!(
+            seq.wrapping_sub(self.head) < self.outstanding(),
+            "each request is answered once"
+        );
         let parked = self.parked.get_or_insert_default();
         // A sequence number is at most `outstanding` ahead of the head; on a target where that does
         // not fit an index, nothing fits anyway.
@@ -188,9 +216,8 @@ impl Replies {
 
     /// Moves what may leave now from `parked` to `out`, after `head` advanced by one.
     fn unpark(&mut self) {
-        if !self.pushes.is_empty() {
-            self.out.append(&mut self.pushes);
-        }
+        let pushes = std::mem::take(&mut self.pushes);
+        self.out.extend_from_slice(&pushes);
         let Some(parked) = &mut self.parked else {
             return;
         };
@@ -280,17 +307,30 @@ mod tests {
         replies.deliver(a, b"a1", Piece::More);
         assert_eq!(taken(&mut replies), "a1");
         replies.push(b"!");
-        assert!(replies.is_started(a));
+        assert!(!replies.retract(a));
         replies.deliver(a, b"a2", Piece::Last);
         assert_eq!(taken(&mut replies), "a2!b1");
-        assert!(replies.is_started(b));
+        assert!(!replies.retract(b));
         replies.deliver(b, b"b2", Piece::Last);
         assert_eq!(taken(&mut replies), "b2");
         assert_eq!(replies.outstanding(), 0);
     }
 
+    #[test]
+    fn half_a_reply_that_nobody_has_seen_is_taken_back() {
+        let mut replies = Replies::default();
+        let (a, b) = (replies.begin(), replies.begin());
+        replies.deliver(b, b"half", Piece::More);
+        assert!(replies.retract(a) && replies.retract(b));
+        assert_eq!(replies.held_bytes(), 0);
+        replies.deliver(b, b"b", Piece::Last);
+        replies.deliver(a, b"a", Piece::Last);
+        assert_eq!(taken(&mut replies), "ab");
+    }
+
     proptest! {
-        /// Any interleaving of connections and pieces gives the replies in the order of the requests.
+        /// Any interleaving of connections and pieces gives the replies in the order of the
+        /// requests.
         #[test]
         fn any_interleaving_leaves_in_order(
             lanes in prop::collection::vec(0_usize..3, 1..60),

@@ -89,8 +89,6 @@ label_values! {
         NoLease = "no_lease",
         /// The request is larger than allowed.
         TooLarge = "too_large",
-        /// The client left more output unread than allowed.
-        OutputLimit = "output_limit",
         /// The client took nothing of its output for too long.
         WriteTimeout = "write_timeout",
         /// The node did not answer in time.
@@ -205,6 +203,12 @@ impl Counts {
     /// Counts one error of our own, or one client closed, for `reason`.
     pub fn reject(&mut self, reason: Reason) {
         self.rejected[reason.index()] += 1;
+    }
+
+    /// Counts `times` clients turned away because there were too many.
+    pub fn turned_away(&mut self, times: u64) {
+        self.client_connections_refused += times;
+        self.rejected[Reason::MaxClients.index()] += times;
     }
 
     /// The index of `node`, for [`Counts::at`]; look it up once per connection.

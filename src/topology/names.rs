@@ -64,7 +64,7 @@ impl Names {
         one.port() == other.port() && self.ips_of(one.host()).iter().any(|ip| others.contains(ip))
     }
 
-    /// Whether both addresses can only be the same place: equal, or resolved to one and the same IP.
+    /// Whether both addresses can only be one place: equal, or resolved to one and the same IP.
     ///
     /// A name that stands for several Sentinels (a headless Kubernetes service) is none of them.
     pub fn same_place(&self, one: &NodeAddr, other: &NodeAddr) -> bool {

@@ -29,10 +29,10 @@ pub enum Phase {
     Unknown,
     /// Writes flow to the master.
     Stable,
-    /// Writes are held. Replicas may come and go meanwhile, with a snapshot for each change; `since`
-    /// stays, and a worker that was quiet once stays so. When nothing of a worker's clients is in flight to the master any more, the
+    /// Writes are held. When nothing of a worker's clients is in flight to the master any more, the
     /// worker reports [`ReportKind::Quiet`](super::ReportKind::Quiet) with this snapshot's
-    /// generation.
+    /// generation. Replicas may come and go during a hold, with a snapshot for each change: `since`
+    /// stays, and a worker that was quiet for one of them is quiet for all.
     Switching {
         /// When the first sign of the switch was seen.
         since: Time,

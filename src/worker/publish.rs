@@ -86,7 +86,7 @@ impl Publisher {
                 continue;
             };
             let gauges = &group.gauges;
-            counts.client_connections_refused += gauges.refused.swap(0, Ordering::Relaxed);
+            counts.turned_away(gauges.refused.swap(0, Ordering::Relaxed));
             gauges
                 .clients
                 .fetch_add(counts.clients - group.clients, Ordering::Relaxed);

@@ -95,7 +95,7 @@ pub struct GroupFeed {
 pub struct Worker {
     /// The way in for clients.
     pub door: Door,
-    /// For [`Worker::stop`] and for the admin page.
+    /// For asking it to stop, and for the admin page.
     pub handle: WorkerHandle,
     thread: JoinHandle<usize>,
 }
@@ -196,7 +196,7 @@ async fn serve(
     }
     let accepting = spawn_local(accept(Rc::clone(&core), clients, next_client));
     let publisher = Rc::new(RefCell::new(publisher));
-    spawn_local(tick(
+    spawn_local(keep_time(
         Rc::clone(&core),
         Rc::clone(&publisher),
         Arc::clone(&life.beat),
@@ -280,8 +280,8 @@ async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>, ids: Arc<A
 }
 
 /// Times, counts and signs of life.
-async fn tick(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU64>) {
-    let mut published = Time::ZERO;
+async fn keep_time(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU64>) {
+    let mut last = Time::ZERO;
     loop {
         let pause = {
             let mut open = core.borrow_mut();
@@ -295,8 +295,8 @@ async fn tick(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU
             wanted.map_or(PUBLISH, |wanted| wanted.min(PUBLISH))
         };
         let now = core.borrow().now();
-        if now.since(published) >= PUBLISH {
-            published = now;
+        if now.since(last) >= PUBLISH {
+            last = now;
             publisher
                 .borrow_mut()
                 .publish(&mut core.borrow_mut().exchange);

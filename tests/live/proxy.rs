@@ -53,7 +53,8 @@ impl Launch {
             .map(|each| format!("\"{}\"", each.addr()))
             .collect();
         let config = format!(
-            "[[group]]\nmaster-name = \"{}\"\nlisten = [\"127.0.0.1:0\"]\nsentinels = [{}]\n{lines}",
+            "[[group]]\nmaster-name = \"{}\"\nlisten = [\"127.0.0.1:0\"]\n\
+             sentinels = [{}]\n{lines}",
             deployment.master_name(),
             sentinels.join(", ")
         );

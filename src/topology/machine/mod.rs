@@ -2,17 +2,15 @@
 //! time. Outputs: whom to ask, what to publish, what to log. Knows no sockets, no clock, no chance.
 //!
 //! ```text
-//!                       proven first master
-//!   Unknown ───────────────────────────────────────► Stable(A) ◄───────────────────┐
-//!   (asks all Sentinels;                             writes flow to A              │
-//!    commands are held)                                 │                          │
-//!                                                       │ a cause to hold          │ no cause any
-//!                                                       more,
-//!                                                       ▼                          │ A proven
-//!                                                       after the
-//!                  B named at a newer epoch,        Switching(A) ──────────────────┘ last sign, Sentinels
-//!                  B proven, A quiet or overdue     writes are held                  confirm A
-//!   Stable(B) ◄──────────────────────────────────────── asks everybody, fast
+//!                    proven first master
+//!   Unknown ──────────────────────────────► Stable(A) ◄─────────────────┐
+//!   asks all Sentinels,                     writes flow to A            │ no cause any more,
+//!   commands are held                          │                        │ A proven after the
+//!                                              │ a cause to hold        │ last sign, Sentinels
+//!                                              ▼                        │ confirm A
+//!            B named at a newer epoch,      Switching(A) ───────────────┘
+//!            B proven, A quiet or overdue   writes are held
+//!   Stable(B) ◄──────────────────────────── asks everybody, fast
 //! ```
 //!
 //! * An *event* of one Sentinel is a hint: it makes the machine hold, and ask. Only an *answer*

@@ -1,0 +1,205 @@
+//! Floor 4, tests. Waiting for a writable master.
+
+use super::*;
+
+/// No master yet.
+fn unknown() -> World {
+    World::before(Setup::default())
+}
+
+#[test]
+fn a_held_write_goes_to_the_master_that_the_next_picture_names() {
+    let mut world = unknown();
+    let client = world.client();
+    world.send(client, &["SET a 1", "GET a"]);
+    world.pass(ms(200));
+    assert_eq!(world.heard(client), "");
+    assert_eq!(world.exchange.counts(0).unwrap().held_clients, 1);
+    world.publish(Phase::Stable, Some("m"));
+    assert_eq!(world.asked("m"), ["SET a 1", "GET a"]);
+    world.answer_all("m");
+    assert_eq!(world.heard(client), "+OK|+OK|");
+    let counts = world.exchange.counts(0).unwrap();
+    assert_eq!((counts.held_released, counts.held_clients), (1, 0));
+    assert_eq!(counts.hold_duration.count(), 1);
+    world.assert_calm();
+}
+
+#[test]
+fn each_request_is_refused_when_it_has_waited_for_the_hold_time_itself() {
+    let mut world = unknown();
+    let client = world.client();
+    world.send(client, &["SET a 1", "SET b 2"]);
+    world.pass(ms(1000));
+    world.send(client, &["SET c 3"]);
+    world.pass(ms(1500));
+    world.send(client, &["SET d 4"]);
+    world.pass(ms(2400));
+    assert_eq!(world.heard(client), "");
+    world.pass(ms(100));
+    let text = "no writable master for 'orders' (held 5000 ms); the command was not sent|";
+    let said = format!("-MASTERDOWN switchman: {text}");
+    assert_eq!(world.heard(client), format!("{said}{said}"));
+    world.pass(ms(950));
+    assert_eq!(world.heard(client), "");
+    world.pass(ms(50));
+    assert_eq!(world.heard(client), said);
+    world.pass(ms(1450));
+    assert_eq!(world.heard(client), "");
+    world.pass(ms(50));
+    assert_eq!(world.heard(client), said);
+    assert_eq!(world.exchange.counts(0).unwrap().held_expired, 4);
+    world.publish(Phase::Stable, Some("m"));
+    assert!(world.asked("m").is_empty());
+    world.assert_calm();
+}
+
+#[test]
+fn a_held_write_is_dropped_when_its_client_leaves() {
+    let mut world = unknown();
+    let (leaves, ends, stays) = (world.client(), world.client(), world.client());
+    for client in [leaves, ends, stays] {
+        world.send(client, &["INCR a"]);
+    }
+    world.leave(leaves);
+    world.exchange.client_ended(ends);
+    world.run();
+    assert!(world.is_closed(ends));
+    world.publish(Phase::Stable, Some("m"));
+    assert_eq!(world.asked("m"), ["INCR a"]);
+    world.answer("m", "INCR a", ":1");
+    assert_eq!(world.heard(stays), ":1|");
+}
+
+#[test]
+fn clients_go_on_in_the_order_in_which_they_began_to_wait() {
+    let mut world = unknown();
+    let clients: Vec<_> = (0..20).map(|_| world.client()).collect();
+    for (at, client) in clients.iter().enumerate() {
+        world.send(*client, &[&format!("SET k {at}")]);
+        world.pass(ms(50));
+    }
+    world.publish(Phase::Stable, Some("m"));
+    let want: Vec<_> = (0..20).map(|at| format!("SET k {at}")).collect();
+    assert_eq!(world.asked("m"), want);
+}
+
+#[test]
+fn ten_thousand_held_clients_leave_in_time_that_grows_with_their_number_only() {
+    let mut world = unknown();
+    let clients: Vec<_> = (0..10_000).map(|_| world.client()).collect();
+    for client in &clients {
+        world.send(*client, &["SET a 1"]);
+    }
+    for client in clients {
+        world.leave(client);
+    }
+    world.pass(ms(50));
+    assert!(world.exchange.groups[0].held.is_empty());
+    let idle = Settings::default().idle;
+    assert_eq!(
+        world.exchange.poll_timeout(world.now),
+        Some(world.now + idle)
+    );
+}
+
+#[test]
+fn reads_of_replicas_go_on_while_writes_are_held() {
+    let mut world = World::new();
+    let (reads, writes) = (world.client(), world.client());
+    world.switching();
+    world.send(reads, &["GET a"]);
+    world.send(writes, &["SET a 1", "GET a"]);
+    assert_eq!(world.asked("r1"), ["GET a"]);
+    world.answer("r1", "GET a", "$1|1");
+    assert_eq!(world.heard(reads), "$1|1|");
+    assert_eq!(world.heard(writes), "");
+}
+
+#[test]
+fn a_client_that_waits_is_read_no_further_than_allowed() {
+    let mut world = unknown();
+    let client = world.client();
+    world.send(client, &["SET a 1"]);
+    assert!(world.exchange.wants_input(client));
+    let mut sent = 0;
+    while world.exchange.wants_input(client) {
+        world.send(client, &["SET some-key some-value"]);
+        sent += 1;
+    }
+    assert!((200..1000).contains(&sent), "{sent}");
+    world.publish(Phase::Stable, Some("m"));
+    assert!(world.exchange.wants_input(client));
+    assert_eq!(world.asked("m").len(), sent + 1);
+}
+
+#[test]
+fn a_new_table_holds_for_requests_that_were_held() {
+    let mut world = unknown();
+    let client = world.client();
+    world.send(client, &["FLUSHALL"]);
+    let table = crate::command::Table::builtin().with_policy(&["flushall".to_owned()], &[]);
+    world.exchange.commands(0, Arc::new(table));
+    world.publish(Phase::Stable, Some("m"));
+    assert!(world.heard(client).contains("'FLUSHALL' is refused here"));
+    assert!(world.asked("m").is_empty());
+}
+
+#[test]
+fn a_master_that_cannot_be_reached_holds_until_it_can() {
+    let mut world = World::with(Setup {
+        opens: false,
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["SET a 1", "SET b 2"]);
+    for _ in 0..3 {
+        let link = world.link("m");
+        world.refuse(link, unreachable());
+        assert_eq!(world.heard(client), "");
+        while world.links("m").is_empty() {
+            world.pass(ms(50));
+        }
+    }
+    let failed = ReportKind::ConnectFailed { node: addr("m") };
+    assert_eq!(world.reports, vec![failed; 3]);
+    let link = world.link("m");
+    world.open(link);
+    assert_eq!(world.asked("m"), ["SET a 1", "SET b 2"]);
+}
+
+#[test]
+fn a_full_node_is_left_alone_for_a_while_and_its_words_reach_nobody() {
+    let mut world = World::with(Setup {
+        opens: false,
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["SET a 1"]);
+    let link = world.link("m");
+    let said = Box::from(&b"-ERR max number of clients reached\r\n"[..]);
+    let stage = crate::telemetry::ConnectStage::Handshake;
+    world.refuse(link, OpenFailure::Refused(stage, said));
+    assert!(world.links("m").is_empty());
+    assert_eq!(world.heard(client), "");
+    world.opens = true;
+    world.pass(ms(100));
+    assert_eq!(world.asked("m"), ["SET a 1"]);
+}
+
+#[test]
+fn stopping_finishes_what_is_in_flight_and_refuses_what_is_held() {
+    let mut world = World::new();
+    let (busy, held, idle) = (world.client(), world.client(), world.client());
+    world.send(busy, &["SET a 1"]);
+    world.switching();
+    world.send(held, &["SET b 1", "SET b 2"]);
+    world.exchange.stop(world.now);
+    world.run();
+    let said = "-MASTERDOWN switchman: stopping; the command was not sent, connect again|";
+    assert_eq!(world.heard(held), format!("{said}{said}"));
+    assert!(world.is_closed(held) && world.is_closed(idle) && !world.is_closed(busy));
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(busy), "+OK|");
+    assert!(world.is_closed(busy));
+}

@@ -1,0 +1,154 @@
+//! Floor 4, tests. Which connection a request takes, and that replies come in order.
+
+use super::*;
+
+#[test]
+fn replies_come_in_the_order_of_the_requests_whoever_answers_first() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a", "SET b 1", "GET c"]);
+    assert_eq!(world.asked("r1"), ["GET a"]);
+    assert_eq!(world.asked("m"), ["SET b 1", "GET c"]);
+    world.answer("m", "SET b 1", "+OK");
+    world.answer("m", "GET c", "$1|3");
+    assert_eq!(world.heard(client), "");
+    world.answer("r1", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|+OK|$1|3|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_read_behind_the_clients_own_write_goes_to_the_master_until_it_is_acknowledged() {
+    let mut world = World::new();
+    let (client, other) = (world.client(), world.client());
+    world.send(client, &["SET a 1", "GET a"]);
+    world.send(other, &["GET a"]);
+    assert_eq!(world.asked("m"), ["SET a 1", "GET a"]);
+    assert_eq!(world.asked("r1"), ["GET a"]);
+    world.answer("m", "SET a 1", "+OK");
+    world.send(client, &["GET a"]);
+    assert_eq!(world.asked("r1"), ["GET a", "GET a"]);
+    world.answer("m", "GET a", "$1|1");
+    world.answer_all("r1");
+    world.assert_calm();
+}
+
+#[test]
+fn a_client_with_reads_in_flight_stays_at_its_replica_and_a_new_one_takes_the_less_busy() {
+    let mut world = World::with(Setup {
+        replicas: vec![addr("r1"), addr("r2")],
+        ..Setup::default()
+    });
+    let busy = world.client();
+    world.send(busy, &["GET a"]);
+    world.send(busy, &["GET b", "GET c"]);
+    let (used, free) = if world.asked("r1").is_empty() {
+        ("r2", "r1")
+    } else {
+        ("r1", "r2")
+    };
+    assert_eq!(world.asked(used), ["GET a", "GET b", "GET c"]);
+    for _ in 0..3 {
+        let client = world.client();
+        world.send(client, &["GET x"]);
+    }
+    assert_eq!(world.asked(free).len(), 3);
+    world.answer_all(used);
+    world.answer_all(free);
+    world.assert_calm();
+}
+
+#[test]
+fn a_command_only_the_master_can_answer_does_not_wait_for_replicas() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a", "DBSIZE", "FOO bar"]);
+    assert_eq!(world.asked("m"), ["DBSIZE", "FOO bar"]);
+    world.answer("m", "DBSIZE", ":0");
+    let unknown = "-ERR unknown command 'FOO', with args beginning with: 'bar' ";
+    world.answer("m", "FOO bar", unknown);
+    world.answer("r1", "GET a", "$-1");
+    assert_eq!(world.heard(client), format!("$-1|:0|{unknown}|"));
+}
+
+#[test]
+fn an_error_of_our_own_stands_where_its_request_stood() {
+    let mut world = World::new();
+    let client = world.client();
+    let mut lines = vec!["SET k v"; 1000];
+    lines[500] = "REPLICAOF NO ONE";
+    world.send(client, &lines);
+    world.answer_all("m");
+    let heard = world.heard(client);
+    let replies: Vec<_> = heard.split_terminator('|').collect();
+    assert_eq!(replies.len(), 1000);
+    assert!(replies[500].contains("'REPLICAOF' is refused here"));
+    assert_eq!(replies.iter().filter(|reply| **reply == "+OK").count(), 999);
+}
+
+#[test]
+fn commands_for_another_connection_to_the_master_wait_for_the_replies_of_the_first() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SET a 1", "BLPOP q 0", "GET a", "SET b 2"]);
+    assert_eq!(world.asked("m"), ["SET a 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.asked("m"), ["BLPOP q 0"]);
+    assert!(
+        world.asked("r1").is_empty(),
+        "a read behind a pop stays behind it"
+    );
+    world.answer("m", "BLPOP q 0", "*-1");
+    assert_eq!(world.asked("m"), ["SET b 2"]);
+    assert_eq!(world.asked("r1"), ["GET a"]);
+    world.answer("m", "SET b 2", "+OK");
+    world.answer("r1", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "+OK|*-1|$1|1|+OK|");
+    world.assert_calm();
+}
+
+#[test]
+fn bytes_may_be_cut_anywhere() {
+    let mut world = World::new();
+    let client = world.client();
+    for byte in pipeline(&["SET key value", "GET key"]) {
+        world.send_raw(client, &[byte]);
+    }
+    let link = world.link("m");
+    world.wires.get_mut(&link).unwrap().asked.clear();
+    for byte in *b"+OK\r\n$5\r\nvalue\r\n" {
+        assert_eq!(world.say_raw(link, &[byte]), Ok(()));
+    }
+    assert_eq!(world.heard(client), "+OK|$5|value|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_reply_that_nobody_asked_for_ends_the_link_and_reaches_nobody() {
+    let mut world = World::new();
+    let (client, other) = (world.client(), world.client());
+    world.send(client, &["GET a"]);
+    let link = world.link("r1");
+    world.wires.get_mut(&link).unwrap().asked.clear();
+    assert_eq!(world.try_say(link, "$1|1|$1|2"), Err(Violation::Unasked));
+    assert_eq!(world.heard(client), "$1|1|");
+    assert_eq!(world.heard(other), "");
+    assert!(!world.wires.contains_key(&link));
+    world.send(other, &["GET b"]);
+    world.answer("r1", "GET b", "$1|3");
+    assert_eq!(world.heard(other), "$1|3|");
+}
+
+#[test]
+fn replies_for_a_client_that_left_are_taken_and_dropped() {
+    let mut world = World::new();
+    let (leaves, stays) = (world.client(), world.client());
+    world.send(leaves, &["SET a 1", "SET a 2"]);
+    world.send(stays, &["SET b 3"]);
+    world.leave(leaves);
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "SET a 2", "+OK");
+    world.answer("m", "SET b 3", "+THREE");
+    assert_eq!(world.heard(stays), "+THREE|");
+    world.assert_calm();
+}

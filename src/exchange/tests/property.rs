@@ -1,0 +1,769 @@
+//! Floor 4, tests. Random clients, random nodes, random trouble, and what must hold all the same:
+//!
+//! * every request gets one reply, in order: its own, or an error that says what is known of it;
+//! * what was said not to be executed was executed nowhere, and nothing was executed twice;
+//! * the writes of a client are executed in the order in which it sent them, in the database that
+//!   it had selected;
+//! * nothing is sent to a master that is being left after `Quiet`, or at all after it was left;
+//! * when the trouble is over, everything is answered, and nothing is kept.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// Where requests are executed; replica of whichever node is master.
+#[derive(Default)]
+struct Node {
+    is_master: bool,
+}
+
+/// A connection between the switchboard and a node.
+struct Line {
+    plan: OpenPlan,
+    node: usize,
+    open: bool,
+    to_node: Vec<u8>,
+    to_us: Vec<u8>,
+    /// Requests queued since MULTI; `Err`: one of them was refused.
+    multi: Option<Result<Vec<String>, ()>>,
+    /// The pop that it waits for.
+    blocked: Option<String>,
+}
+
+/// One request as its client remembers it.
+#[derive(Clone, Debug)]
+struct Sent {
+    line: String,
+    id: u64,
+    spoken: bool,
+}
+
+#[derive(Default)]
+struct Talker {
+    key: Option<ClientKey>,
+    /// Encoded and not sent.
+    bytes: Vec<u8>,
+    sent: VecDeque<Sent>,
+    heard: Vec<u8>,
+    database: u32,
+    /// Whether a WATCH may be in effect.
+    watched: bool,
+    /// Identifiers queued since MULTI; `None` outside of a transaction.
+    queued: Option<Vec<u64>>,
+    quits: bool,
+}
+
+/// Where and how often something was executed, and when it was last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Executed {
+    times: u32,
+    database: u32,
+}
+
+struct Sim {
+    exchange: Exchange,
+    now: Time,
+    dice: fastrand::Rng,
+    nodes: Vec<Node>,
+    lines: BTreeMap<LinkKey, Line>,
+    talkers: Vec<Talker>,
+    picture: Snapshot,
+    /// The generation for which all is quiet.
+    quiet: Option<Generation>,
+    next_id: u64,
+    executed: HashMap<u64, Executed>,
+    /// What was said of each request in the end: the most it may have been executed.
+    allowed: HashMap<u64, (u32, u32)>,
+    /// The last write of each client that was executed.
+    latest: HashMap<usize, u64>,
+    /// Which client sent what.
+    owner: HashMap<u64, usize>,
+}
+
+const NODES: [&str; 3] = ["n0", "n1", "n2"];
+
+impl Sim {
+    fn new(seed: u64) -> Self {
+        let settings = Settings {
+            pipeline_max: 16,
+            read_ahead: 500,
+            link_bytes: 600,
+            leases_max: 4,
+            output_high: 60_000,
+            reply_timeout: Duration::from_secs(20),
+            ..Settings::default()
+        };
+        let mut picture = Snapshot::unknown(Duration::from_secs(1));
+        picture.replicas = vec![addr("n1"), addr("n2")];
+        let mut sim = Self {
+            exchange: Exchange::new(settings, vec![Setup::default().group], seed),
+            now: Time::from_start(Duration::from_secs(1)),
+            dice: fastrand::Rng::with_seed(seed),
+            nodes: NODES.iter().map(|_| Node::default()).collect(),
+            lines: BTreeMap::new(),
+            talkers: (0..6).map(|_| Talker::default()).collect(),
+            picture,
+            quiet: None,
+            next_id: 0,
+            executed: HashMap::new(),
+            allowed: HashMap::new(),
+            latest: HashMap::new(),
+            owner: HashMap::new(),
+        };
+        sim.nodes[0].is_master = true;
+        sim.publish(Phase::Stable, 0);
+        sim
+    }
+
+    fn publish(&mut self, phase: Phase, master: usize) {
+        self.picture.generation = self.picture.generation.next();
+        self.picture.phase = phase;
+        self.picture.master = Some(addr(NODES[master]));
+        let picture = Arc::new(self.picture.clone());
+        self.exchange.topology(0, picture, self.now);
+        self.perform();
+        if phase == Phase::Stable {
+            for line in self.lines.values() {
+                let left = line.plan.role == Role::Master && line.node != master;
+                assert!(!left, "a link to a master that was left");
+            }
+        }
+    }
+
+    fn perform(&mut self) {
+        while let Some(action) = self.exchange.poll_action() {
+            match action {
+                Action::Open(link, plan) => {
+                    let host = plan.node.host();
+                    let node = NODES.iter().position(|name| *name == host).unwrap();
+                    let line = Line {
+                        plan,
+                        node,
+                        open: false,
+                        to_node: Vec::new(),
+                        to_us: Vec::new(),
+                        multi: None,
+                        blocked: None,
+                    };
+                    assert!(self.lines.insert(link, line).is_none());
+                }
+                Action::Close(link) => {
+                    let line = self.lines.remove(&link).expect("closes what it opened");
+                    self.last_words(line);
+                }
+                Action::Report(_, ReportKind::Quiet { generation }) => {
+                    assert_ne!(self.quiet, Some(generation), "quiet is said once");
+                    self.quiet = Some(generation);
+                }
+                Action::Report(..) => {}
+            }
+        }
+        while let Some(link) = self.exchange.poll_dirty_link() {
+            self.exchange.link_turn(link);
+        }
+        while self.exchange.poll_dirty_client().is_some() {}
+    }
+
+    /// A connection is gone; what was written may still be executed, as much of it as came along.
+    fn last_words(&mut self, mut line: Line) {
+        if self.dice.bool() {
+            let keep = self.dice.usize(..=line.to_node.len());
+            line.to_node.truncate(keep);
+            while self.execute_next(&mut line) {}
+        }
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + ms(self.dice.u64(0..4));
+        match self.dice.u32(0..100) {
+            0..18 => self.talk(),
+            18..30 => self.open_or_refuse(),
+            30..50 => self.write(),
+            50..68 => self.serve(),
+            68..84 => self.feed(),
+            84..92 => self.listen(),
+            92..94 => self.lose(),
+            94..95 => self.trouble(),
+            95..96 => self.hang_up(),
+            _ => {
+                self.now = self.now + ms(self.dice.u64(0..200));
+                self.exchange.tick(self.now);
+            }
+        }
+        self.perform();
+    }
+
+    fn any_line(&mut self) -> Option<LinkKey> {
+        let keys: Vec<_> = self.lines.keys().copied().collect();
+        self.dice.choice(keys)
+    }
+
+    // --- clients
+
+    fn talk(&mut self) {
+        let at = self.dice.usize(..self.talkers.len());
+        if self.talkers[at].key.is_none() {
+            let id = self.next_id;
+            self.talkers[at] = Talker {
+                key: Some(self.exchange.client_joined(0, id, self.now)),
+                ..Talker::default()
+            };
+        }
+        let key = self.talkers[at].key.unwrap();
+        if !self.exchange.wants_input(key) {
+            return;
+        }
+        if self.talkers[at].bytes.len() < 200 && !self.talkers[at].quits {
+            for _ in 0..self.dice.usize(1..4) {
+                self.compose(at);
+            }
+        }
+        let bytes = &mut self.talkers[at].bytes;
+        let count = self.dice.usize(..=bytes.len());
+        let chunk: Vec<_> = bytes.drain(..count).collect();
+        self.exchange.client_bytes(key, &chunk, self.now);
+    }
+
+    /// Adds a command or a transaction to what a client sends.
+    fn compose(&mut self, at: usize) {
+        let key = self.dice.u32(0..4);
+        match self.dice.u32(0..40) {
+            0..12 => self.say(at, "SET", key),
+            12..24 => self.say(at, "GET", key),
+            24..26 => self.say(at, "DBSIZE", key),
+            26..28 => self.say(at, "BLPOP", key),
+            28..30 => self.say(at, "SELECT", key % 2),
+            30 => self.say(at, "PING", key),
+            31 => self.say(at, "BIG", key),
+            32 => {
+                self.say(at, "SKIP", key);
+                self.say(at, "SET", key);
+            }
+            33 => self.say(at, "CONFIG", key),
+            34 if self.dice.u32(0..10) == 0 => self.say(at, "QUIT", key),
+            _ => self.compose_transaction(at),
+        }
+    }
+
+    fn compose_transaction(&mut self, at: usize) {
+        if self.dice.u32(0..3) == 0 {
+            self.say(at, "WATCH", 1);
+            if self.dice.bool() {
+                self.say(at, "GET", 1);
+            }
+        }
+        self.say(at, "MULTI", 0);
+        for _ in 0..self.dice.u32(0..4) {
+            let word = *self.dice.choice(&["SET", "GET", "PING", "BLPOP"]).unwrap();
+            self.say(at, word, 2);
+        }
+        if self.dice.u32(0..8) == 0 {
+            self.say(at, "REPLICAOF", 0);
+        }
+        let word = if self.dice.u32(0..6) == 0 {
+            "DISCARD"
+        } else {
+            "EXEC"
+        };
+        self.say(at, word, 0);
+    }
+
+    fn say(&mut self, at: usize, word: &str, key: u32) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let line = match word {
+            "SET" => format!("SET k{key} {id}"),
+            "GET" => format!("GET k{key}#{id}"),
+            "BIG" => format!("GET big#{id}"),
+            "BLPOP" => format!("BLPOP q{key}#{id} 0"),
+            "DBSIZE" => format!("OBJECT FREQ k#{id}"),
+            "SELECT" => format!("SELECT {key}"),
+            "SKIP" => "CLIENT REPLY SKIP".to_owned(),
+            "WATCH" => "WATCH w".to_owned(),
+            "CONFIG" => format!("CONFIG SET x {id}"),
+            "PING" => format!("PING {id}"),
+            "REPLICAOF" => "REPLICAOF NO ONE".to_owned(),
+            _ => word.to_owned(),
+        };
+        self.owner.insert(id, at);
+        let talker = &mut self.talkers[at];
+        talker.bytes.extend_from_slice(&encoded(&line));
+        let skips = |sent: &Sent| sent.line == "CLIENT REPLY SKIP";
+        let spoken = word != "SKIP" && !talker.sent.back().is_some_and(skips);
+        talker.quits |= word == "QUIT";
+        talker.sent.push_back(Sent { line, id, spoken });
+    }
+
+    /// A client reads some of its output.
+    fn listen(&mut self) {
+        let at = self.dice.usize(..self.talkers.len());
+        let most = self.dice.usize(1..40_000);
+        self.listen_to(at, most);
+    }
+
+    fn listen_to(&mut self, at: usize, most: usize) {
+        let Some(key) = self.talkers[at].key else {
+            return;
+        };
+        let output = self.exchange.output(key);
+        let count = output.len().min(most);
+        if output.len() > count {
+            self.exchange.stalled(key, self.now);
+        }
+        let chunk = self.exchange.output(key)[..count].to_vec();
+        self.exchange.took(key, count, self.now);
+        self.talkers[at].heard.extend_from_slice(&chunk);
+        self.understand(at);
+        if self.exchange.is_finished(key) {
+            let talker = &self.talkers[at];
+            let client = self.exchange.clients.get(key).unwrap();
+            let half = !talker.heard.is_empty() || client.replies.is_partial();
+            assert!(half || talker.quits, "closed without a reason: {client:?}");
+            self.exchange.client_gone(key, self.now);
+            self.forget(at);
+        }
+    }
+
+    fn hang_up(&mut self) {
+        let at = self.dice.usize(..self.talkers.len());
+        if let Some(key) = self.talkers[at].key {
+            if self.dice.bool() {
+                self.exchange.client_ended(key);
+            }
+            self.exchange.client_gone(key, self.now);
+            self.forget(at);
+        }
+    }
+
+    /// A client is gone: whatever it did not hear of may have happened once.
+    fn forget(&mut self, at: usize) {
+        let talker = std::mem::take(&mut self.talkers[at]);
+        for id in talker.queued.into_iter().flatten() {
+            self.allowed.insert(id, (0, 1));
+        }
+        // Another one on this place begins with an order of its own.
+        self.latest.remove(&at);
+        for owner in self.owner.values_mut().filter(|owner| **owner == at) {
+            *owner = usize::MAX;
+        }
+    }
+
+    /// Takes whole replies off what a client has heard.
+    fn understand(&mut self, at: usize) {
+        loop {
+            while self.talkers[at]
+                .sent
+                .front()
+                .is_some_and(|sent| !sent.spoken)
+            {
+                let sent = self.talkers[at].sent.pop_front().unwrap();
+                self.allowed.insert(sent.id, (0, 1));
+            }
+            let heard = std::mem::take(&mut self.talkers[at].heard);
+            let Ok(Scan::Complete { len, .. }) = ReplyScanner::default().scan(&heard) else {
+                self.talkers[at].heard = heard;
+                return;
+            };
+            self.talkers[at].heard = heard[len..].to_vec();
+            let reply = String::from_utf8_lossy(&heard[..len]).into_owned();
+            let sent = self.talkers[at].sent.pop_front();
+            let sent = sent.unwrap_or_else(|| panic!("nobody asked for {reply}"));
+            self.judge(at, &sent, &reply);
+        }
+    }
+
+    /// Whether a reply is one that its request may have, and what it says of the execution.
+    fn judge(&mut self, at: usize, sent: &Sent, reply: &str) {
+        let word = sent.line.split(' ').next().unwrap();
+        let own = match word {
+            "SELECT" | "WATCH" | "DISCARD" | "QUIT" => reply == "+OK\r\n",
+            "MULTI" => reply == "+OK\r\n",
+            "EXEC" => reply.starts_with('*'),
+            "PING" => reply.contains(&format!("\r\n{}\r\n", sent.id)),
+            _ => reply.contains(&format!("#{}\r\n", sent.id)),
+        };
+        let uncertain = reply.starts_with("-UNCERTAIN ");
+        let not_executed = [
+            "-MASTERDOWN ",
+            "-READONLY ",
+            "-ERR switchman: ",
+            "-LOADING ",
+        ];
+        let refused = not_executed.iter().any(|text| reply.starts_with(text));
+        let talker = &mut self.talkers[at];
+        let in_multi = talker.queued.is_some();
+        let fine = own || uncertain || refused;
+        let fate = if own {
+            (1, 1)
+        } else if uncertain {
+            (0, 1)
+        } else {
+            (0, 0)
+        };
+        match word {
+            "SELECT" if own => {
+                talker.database = sent.line[7..].parse().unwrap();
+            }
+            "WATCH" => talker.watched |= own || uncertain,
+            "MULTI" if own || uncertain => talker.queued = Some(Vec::new()),
+            "EXEC" | "DISCARD" => {
+                let null = reply == "*-1\r\n" && talker.watched;
+                let without = reply.contains("without MULTI") && !in_multi;
+                let aborted = reply.starts_with("-EXECABORT ");
+                assert!(fine || null || without || aborted, "{sent:?} {reply}");
+                let happened = word == "EXEC" && own && !null;
+                let fate = match (happened, uncertain) {
+                    (true, _) => (1, 1),
+                    (false, true) => (0, 1),
+                    (false, false) => (0, 0),
+                };
+                for id in talker.queued.take().into_iter().flatten() {
+                    self.allowed.insert(id, fate);
+                }
+                talker.watched = false;
+                return;
+            }
+            _ => {}
+        }
+        if matches!(word, "MULTI" | "SELECT" | "WATCH" | "QUIT") {
+            assert!(fine, "{sent:?} {reply}");
+        } else if let (Some(queued), true) = (&mut talker.queued, reply == "+QUEUED\r\n") {
+            queued.push(sent.id);
+        } else {
+            assert!(fine, "{sent:?} {reply}");
+            if word != "PING" && word != "REPLICAOF" {
+                let reads = matches!(word, "GET" | "OBJECT");
+                let (least, most) = fate;
+                let most = if reads { u32::MAX } else { most };
+                self.allowed.insert(sent.id, (least, most));
+                if own && !reads {
+                    assert_eq!(
+                        self.executed[&sent.id].database, talker.database,
+                        "{sent:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    // --- links and nodes
+
+    fn open_or_refuse(&mut self) {
+        let Some(link) = self.any_line() else { return };
+        let line = self.lines.get_mut(&link).unwrap();
+        if line.open {
+            return;
+        }
+        let wants_master = line.plan.role == Role::Master;
+        if wants_master != self.nodes[line.node].is_master {
+            self.exchange
+                .link_refused(link, OpenFailure::WrongRole, self.now);
+        } else if self.dice.u32(0..8) == 0 {
+            self.exchange.link_refused(link, unreachable(), self.now);
+        } else {
+            line.open = true;
+            let hello = HelloFacts::read(&hello_of(line.plan.protocol));
+            self.exchange.link_opened(link, Opened { hello }, self.now);
+        }
+    }
+
+    fn write(&mut self) {
+        if let Some(link) = self.any_line() {
+            let most = self.dice.usize(..400);
+            self.write_to(link, most);
+        }
+    }
+
+    fn write_to(&mut self, link: LinkKey, most: usize) {
+        let Some(line) = self.lines.get_mut(&link) else {
+            return;
+        };
+        let bytes = self.exchange.unwritten(link);
+        if !line.open || bytes.is_empty() {
+            return;
+        }
+        let quiet = self.quiet == Some(self.picture.generation);
+        let left = quiet && self.picture.phase != Phase::Stable && line.plan.role == Role::Master;
+        assert!(!left, "a request after quiet: {}", bytes.escape_ascii());
+        let count = bytes.len().min(most);
+        line.to_node.extend_from_slice(&bytes[..count]);
+        self.exchange.written(link, count, self.now);
+    }
+
+    fn serve(&mut self) {
+        if let Some(link) = self.any_line() {
+            self.serve_all(link);
+        }
+    }
+
+    fn serve_all(&mut self, link: LinkKey) {
+        if let Some(mut line) = self.lines.remove(&link) {
+            while self.execute_next(&mut line) {}
+            self.lines.insert(link, line);
+        }
+    }
+
+    /// The node executes the next request of a connection, if it is whole.
+    fn execute_next(&mut self, line: &mut Line) -> bool {
+        if let Some(pop) = line.blocked.take() {
+            if self.dice.u32(0..3) != 0 {
+                line.blocked = Some(pop);
+                return false;
+            }
+            let reply = self.execute(line, &pop);
+            line.to_us.extend_from_slice(reply.as_bytes());
+            return true;
+        }
+        let (mut decoder, mut inline) = (RequestDecoder::default(), Vec::new());
+        let limits = RequestLimits::AUTHENTICATED;
+        let found = decoder.decode(&line.to_node, &limits, &mut inline);
+        let Ok(Decoded::Request { request, consumed }) = found else {
+            return false;
+        };
+        let words = text(&request);
+        line.to_node.drain(..consumed);
+        let reply = self.reply(line, &words);
+        line.to_us.extend_from_slice(reply.as_bytes());
+        line.blocked.is_none()
+    }
+
+    fn reply(&mut self, line: &mut Line, words: &str) -> String {
+        let word = words.split(' ').next().unwrap();
+        let master = self.nodes[line.node].is_master;
+        match (word, line.multi.as_mut()) {
+            ("MULTI", multi) => {
+                assert!(multi.is_none(), "MULTI on a link with a transaction");
+                line.multi = Some(Ok(Vec::new()));
+                "+OK\r\n".to_owned()
+            }
+            ("WATCH", None) => "+OK\r\n".to_owned(),
+            ("EXEC" | "DISCARD", None) => panic!("{word} without MULTI"),
+            ("DISCARD", Some(_)) => {
+                line.multi = None;
+                "+OK\r\n".to_owned()
+            }
+            ("EXEC", Some(_)) => match line.multi.take() {
+                Some(Ok(queued)) => {
+                    let mut reply = format!("*{}\r\n", queued.len());
+                    for words in queued {
+                        reply += &self.execute(line, &words);
+                    }
+                    reply
+                }
+                _ => "-EXECABORT Transaction discarded because of previous errors.\r\n".to_owned(),
+            },
+            (_, Some(multi)) => {
+                if !master && word == "SET" {
+                    *multi = Err(());
+                    return "-READONLY You can't write against a read only replica.\r\n".to_owned();
+                }
+                if let Ok(queued) = multi {
+                    queued.push(words.to_owned());
+                }
+                "+QUEUED\r\n".to_owned()
+            }
+            ("SET" | "BLPOP", None) if !master => {
+                "-READONLY You can't write against a read only replica.\r\n".to_owned()
+            }
+            ("BLPOP", None) => {
+                line.blocked = Some(words.to_owned());
+                String::new()
+            }
+            _ => self.execute(line, words),
+        }
+    }
+
+    fn execute(&mut self, line: &Line, words: &str) -> String {
+        let word = words.split(' ').next().unwrap();
+        let digits = |text: &str| text.parse::<u64>().unwrap();
+        let id = match word {
+            "GET" | "OBJECT" => digits(words.rsplit('#').next().unwrap()),
+            "BLPOP" => digits(words.split(['#', ' ']).nth(2).unwrap()),
+            _ => digits(words.rsplit(' ').next().unwrap()),
+        };
+        let executed = self.executed.entry(id).or_default();
+        executed.times += 1;
+        executed.database = line.plan.database;
+        let writes = matches!(word, "SET" | "BLPOP" | "CONFIG");
+        if writes {
+            assert_eq!(executed.times, 1, "{words} was executed twice");
+            if let Some(at) = self.owner.get(&id)
+                && *at != usize::MAX
+            {
+                let latest = self.latest.insert(*at, id);
+                assert!(
+                    latest.is_none_or(|latest| latest < id),
+                    "{words} out of order"
+                );
+            }
+        }
+        match word {
+            "PING" => format!("${}\r\n{id}\r\n", id.to_string().len()),
+            "GET" if words.contains("big") => {
+                let body = format!("{}#{id}", "x".repeat(50_000));
+                format!("${}\r\n{body}\r\n", body.len())
+            }
+            _ => format!("+DONE#{id}\r\n"),
+        }
+    }
+
+    fn feed(&mut self) {
+        if let Some(link) = self.any_line() {
+            let most = self.dice.usize(1..30_000);
+            self.feed_from(link, most);
+        }
+    }
+
+    fn feed_from(&mut self, link: LinkKey, most: usize) {
+        let Some(line) = self.lines.get_mut(&link) else {
+            return;
+        };
+        if line.to_us.is_empty() || self.exchange.is_throttled(link) {
+            return;
+        }
+        let count = line.to_us.len().min(most);
+        let chunk: Vec<_> = line.to_us.drain(..count).collect();
+        let taken = self.exchange.link_bytes(link, &chunk, self.now);
+        assert_eq!(taken, Ok(()));
+    }
+
+    fn lose(&mut self) {
+        if let Some(link) = self.any_line()
+            && self.lines[&link].open
+        {
+            self.exchange.link_lost(link, Loss::Broken, self.now);
+        }
+    }
+
+    /// A switch begins or ends, a replica comes or goes.
+    fn trouble(&mut self) {
+        let master = self.nodes.iter().position(|node| node.is_master).unwrap();
+        match self.picture.phase {
+            Phase::Stable if self.dice.bool() => {
+                self.picture.replicas = (0..NODES.len())
+                    .filter(|at| *at != master && self.dice.u32(0..4) != 0)
+                    .map(|at| addr(NODES[at]))
+                    .collect();
+                self.publish(Phase::Stable, master);
+            }
+            Phase::Stable => self.publish(Phase::Switching { since: self.now }, master),
+            _ => {
+                let next = self.dice.usize(..NODES.len());
+                self.promote(next);
+            }
+        }
+    }
+
+    fn promote(&mut self, next: usize) {
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            node.is_master = at == next;
+        }
+        let others = NODES.iter().enumerate().filter(|(at, _)| *at != next);
+        self.picture.replicas = others.map(|(_, host)| addr(host)).collect();
+        self.publish(Phase::Stable, next);
+    }
+
+    /// The trouble is over: everything is answered.
+    fn calm_down(&mut self) {
+        self.promote(0);
+        for _ in 0..400 {
+            self.now = self.now + ms(50);
+            self.exchange.tick(self.now);
+            self.perform();
+            for link in self.lines.keys().copied().collect::<Vec<_>>() {
+                if self.lines.get(&link).is_some_and(|line| !line.open) {
+                    let line = self.lines.get_mut(&link).unwrap();
+                    line.open = true;
+                    let hello = HelloFacts::read(&hello_of(line.plan.protocol));
+                    self.exchange.link_opened(link, Opened { hello }, self.now);
+                    self.perform();
+                }
+                self.write_to(link, usize::MAX);
+                self.serve_all(link);
+                self.feed_from(link, usize::MAX);
+                self.perform();
+            }
+            for at in 0..self.talkers.len() {
+                if let Some(key) = self.talkers[at].key
+                    && self.exchange.wants_input(key)
+                {
+                    let chunk = std::mem::take(&mut self.talkers[at].bytes);
+                    self.exchange.client_bytes(key, &chunk, self.now);
+                }
+                self.listen_to(at, usize::MAX);
+                self.perform();
+            }
+            if self.talkers.iter().all(|talker| talker.sent.is_empty()) {
+                return;
+            }
+        }
+        let stuck = self
+            .talkers
+            .iter()
+            .find(|talker| !talker.sent.is_empty())
+            .unwrap();
+        let client = stuck.key.and_then(|key| self.exchange.clients.get(key));
+        panic!("no answer to {:?}: {client:?}", stuck.sent.front());
+    }
+
+    /// What was said of each request is true, and nothing is kept.
+    fn settle_accounts(&mut self) {
+        for (id, (least, most)) in &self.allowed {
+            let times = self.executed.get(id).map_or(0, |executed| executed.times);
+            assert!(
+                (*least..=*most).contains(&times),
+                "request {id} was executed {times} times"
+            );
+        }
+        for (key, client) in self.exchange.clients.iter() {
+            let counts = (client.master_out, client.writes_out, client.replica_out);
+            assert_eq!(counts, (0, 0, 0), "{key:?}");
+            assert_eq!((client.input.capacity(), client.again.capacity()), (0, 0));
+            assert!(client.throttled.is_empty() && client.later.capacity() == 0);
+        }
+        for talker in &self.talkers {
+            if let Some(key) = talker.key {
+                self.exchange.client_gone(key, self.now);
+            }
+        }
+        self.perform();
+        self.exchange.tick(self.now);
+        assert_eq!(self.exchange.client_count(), 0);
+        let group = &self.exchange.groups[0];
+        assert!(group.nodes.iter().all(|node| node.in_flight == 0));
+        assert!(group.held.is_empty() && group.unsubscribed.is_empty());
+        for (key, link) in self.exchange.links.iter() {
+            assert!(
+                link.pipeline.is_empty() && link.input.capacity() == 0,
+                "{key:?}"
+            );
+            assert!(link.throttled_by.is_empty() && !link.is_owned(), "{key:?}");
+        }
+        assert!(self.exchange.spare.len() <= 128);
+    }
+}
+
+#[test]
+fn whatever_happens_everybody_is_told_the_truth_once() {
+    for seed in seeds() {
+        let mut sim = Sim::new(seed);
+        let story = std::panic::AssertUnwindSafe(|| {
+            for _ in 0..1500 {
+                sim.step();
+            }
+            sim.calm_down();
+            sim.settle_accounts();
+        });
+        let told = std::panic::catch_unwind(story);
+        assert!(told.is_ok(), "seed {seed}");
+    }
+}
+
+/// Some seeds, or the one in `SWITCHMAN_SEED`, or from it on as many as `SWITCHMAN_SEEDS` says.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first = number("SWITCHMAN_SEED");
+    let count = number("SWITCHMAN_SEEDS").unwrap_or(if first.is_some() { 1 } else { 60 });
+    let first = first.unwrap_or(0);
+    first..first + count
+}

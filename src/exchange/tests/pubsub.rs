@@ -1,0 +1,310 @@
+//! Floor 4, tests. Subscriptions in RESP2 and RESP3.
+
+use super::*;
+
+/// A client with this subscription.
+fn subscriber(world: &mut World, channel: &str) -> (ClientKey, LinkKey) {
+    let client = world.client();
+    let words = format!("SUBSCRIBE {channel}");
+    world.send(client, &[&words]);
+    let link = world.asked_on("m", &words);
+    let confirmation = confirmed('*', "subscribe", channel, 1);
+    world.answer("m", &words, &confirmation);
+    assert_eq!(world.heard(client), confirmation);
+    (client, link)
+}
+
+fn confirmed(kind: char, what: &str, name: &str, count: usize) -> String {
+    format!(
+        "{kind}3|${}|{what}|${}|{name}|:{count}|",
+        what.len(),
+        name.len()
+    )
+}
+
+fn message(kind: char, channel: &str, text: &str) -> String {
+    let (lc, lt) = (channel.len(), text.len());
+    format!("{kind}3|$7|message|${lc}|{channel}|${lt}|{text}|")
+}
+
+#[test]
+fn a_resp2_subscriber_gets_messages_and_may_do_little_else() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "news");
+    world.say(link, &message('*', "news", "hello"));
+    assert_eq!(world.heard(client), message('*', "news", "hello"));
+    world.send(client, &["GET k", "nonsense", "get", "CLIENT ID"]);
+    let context = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this \
+        context|";
+    let want = format!(
+        "-ERR Can't execute 'get': {context}\
+         -ERR unknown command 'nonsense', with args beginning with: |\
+         -ERR wrong number of arguments for 'get' command|\
+         -ERR Can't execute 'client|id': {context}"
+    );
+    assert_eq!(world.heard(client), want);
+    world.send(client, &["PING"]);
+    world.answer("m", "PING", "*2|$4|pong|$0||");
+    assert_eq!(world.heard(client), "*2|$4|pong|$0||");
+}
+
+#[test]
+fn a_pipeline_around_a_subscription_is_answered_in_order() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SUBSCRIBE a", "PING", "UNSUBSCRIBE a", "GET k"]);
+    world.answer("m", "SUBSCRIBE a", &confirmed('*', "subscribe", "a", 1));
+    world.answer("m", "PING", "*2|$4|pong|$0||");
+    world.answer("m", "UNSUBSCRIBE a", &confirmed('*', "unsubscribe", "a", 0));
+    world.answer("r1", "GET k", "$1|1");
+    let want = format!(
+        "{}*2|$4|pong|$0||{}$1|1|",
+        confirmed('*', "subscribe", "a", 1),
+        confirmed('*', "unsubscribe", "a", 0)
+    );
+    assert_eq!(world.heard(client), want);
+    world.assert_calm();
+}
+
+#[test]
+fn a_subscription_waits_for_replies_that_come_from_elsewhere() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a", "SET b 1", "SUBSCRIBE c"]);
+    world.answer("m", "SET b 1", "+OK");
+    assert!(world.asked("m").is_empty());
+    world.answer("r1", "GET a", "$1|1");
+    world.answer("m", "SUBSCRIBE c", &confirmed('*', "subscribe", "c", 1));
+    assert_eq!(
+        world.heard(client),
+        format!("$1|1|+OK|{}", confirmed('*', "subscribe", "c", 1))
+    );
+}
+
+#[test]
+fn each_name_is_confirmed_and_unsubscribe_without_names_ends_all_of_its_kind() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SUBSCRIBE a b", "PSUBSCRIBE p*"]);
+    let two = confirmed('*', "subscribe", "a", 1) + &confirmed('*', "subscribe", "b", 2);
+    world.answer("m", "SUBSCRIBE a b", &two);
+    world.answer("m", "PSUBSCRIBE p*", &confirmed('*', "psubscribe", "p*", 3));
+    world.heard(client);
+    world.send(
+        client,
+        &["UNSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "GET k"],
+    );
+    let end = confirmed('*', "unsubscribe", "a", 2) + &confirmed('*', "unsubscribe", "b", 1);
+    world.answer("m", "UNSUBSCRIBE", &end);
+    assert_eq!(world.heard(client), end);
+    let none = "*3|$11|unsubscribe|$-1|:1|";
+    world.answer("m", "UNSUBSCRIBE", none);
+    let last = confirmed('*', "punsubscribe", "p*", 0);
+    world.answer("m", "PUNSUBSCRIBE", &last);
+    world.answer("r1", "GET k", "$1|1");
+    assert_eq!(world.heard(client), format!("{none}{last}$1|1|"));
+    world.assert_calm();
+    assert_eq!(world.exchange.groups[0].pool.values().flatten().count(), 1);
+}
+
+#[test]
+fn a_pattern_and_a_channel_that_both_match_give_two_messages() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "a");
+    let both = message('*', "a", "x") + "*4|$8|pmessage|$1|*|$1|a|$1|x|";
+    world.say(link, &both);
+    assert_eq!(world.heard(client), both);
+}
+
+#[test]
+fn a_reply_that_looks_like_a_message_is_a_reply() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["BLPOP message 0"]);
+    world.answer("m", "BLPOP message 0", "*2|$7|message|$1|1");
+    assert_eq!(world.heard(client), "*2|$7|message|$1|1|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_resp3_subscriber_goes_on_with_other_commands_between_messages() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3"]);
+    assert!(world.heard(client).starts_with("%3|"));
+    world.send(client, &["SUBSCRIBE a", "GET k", "SET k 1"]);
+    let link = world.asked_on("m", "SUBSCRIBE a");
+    world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    world.say(link, &message('>', "a", "x"));
+    world.answer("m", "SET k 1", "+OK");
+    world.answer("r1", "GET k", "$1|1");
+    let want = confirmed('>', "subscribe", "a", 1) + &message('>', "a", "x");
+    assert_eq!(world.heard(client), want + "$1|1|+OK|");
+    world.send(client, &["BLPOP q 0"]);
+    assert_eq!(world.asked_on("m", "BLPOP q 0"), link);
+    world.say(link, &message('>', "a", "y"));
+    world.answer("m", "BLPOP q 0", "_");
+    assert_eq!(world.heard(client), message('>', "a", "y") + "_|");
+    world.send(client, &["SELECT 1", "HELLO 2", "HELLO"]);
+    let heard = world.heard(client);
+    assert_eq!(
+        heard
+            .matches("-ERR switchman: SELECT, AUTH and HELLO")
+            .count(),
+        2,
+        "{heard}"
+    );
+    assert!(heard.contains("%3|"), "{heard}");
+}
+
+#[test]
+fn a_message_in_the_middle_of_a_long_reply_follows_it() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3", "SUBSCRIBE a"]);
+    let link = world.asked_on("m", "SUBSCRIBE a");
+    world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    world.send(client, &["GET big"]);
+    world.heard(client);
+    let half = format!("$80000\r\n{}", "x".repeat(40_000));
+    let replica = world.asked_on("r1", "GET big");
+    world.wires.get_mut(&replica).unwrap().asked.clear();
+    world.say_raw(replica, half.as_bytes()).unwrap();
+    world.say(link, &message('>', "a", "m"));
+    world.say(replica, &"x".repeat(40_000));
+    let heard = world.heard(client);
+    assert!(heard.ends_with(&format!("x|{}", message('>', "a", "m"))));
+    world.send(client, &["RESET"]);
+    world.assert_calm();
+}
+
+#[test]
+fn subscriptions_are_made_again_after_a_switch_without_a_word() {
+    let mut world = World::new();
+    let (client, _) = subscriber(&mut world, "news");
+    world.switching();
+    world.switch_to("r1", &[]);
+    world.answer(
+        "r1",
+        "SUBSCRIBE news",
+        &confirmed('*', "subscribe", "news", 1),
+    );
+    assert_eq!(world.heard(client), "");
+    let link = *world.links("r1").last().unwrap();
+    let text = message('*', "news", "still here");
+    world.say(link, &text);
+    assert_eq!(world.heard(client), text);
+    world.send(client, &["UNSUBSCRIBE"]);
+    let end = confirmed('*', "unsubscribe", "news", 0);
+    world.answer("r1", "UNSUBSCRIBE", &end);
+    assert_eq!(world.heard(client), end);
+    world.assert_calm();
+}
+
+#[test]
+fn subscriptions_are_made_again_at_once_when_only_the_link_breaks() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "news");
+    world.lose(link);
+    assert_eq!(world.asked("m"), ["SUBSCRIBE news"]);
+    world.answer(
+        "m",
+        "SUBSCRIBE news",
+        "-NOPERM no permission for this channel",
+    );
+    assert!(
+        world.is_closed(client),
+        "it would wait for messages that never come"
+    );
+}
+
+#[test]
+fn a_subscription_lost_while_the_client_is_busy_elsewhere_is_made_again_later() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3", "SUBSCRIBE a"]);
+    let link = world.asked_on("m", "SUBSCRIBE a");
+    world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    world.send(client, &["SET k 1"]);
+    world.lose(link);
+    assert_eq!(world.asked("m"), ["SET k 1"]);
+    world.answer("m", "SET k 1", "+OK");
+    world.pass(ms(50));
+    world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    world.heard(client);
+    world.send(client, &["RESET"]);
+    assert_eq!(world.heard(client), "+RESET|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_subscription_that_was_not_confirmed_is_asked_for_again_and_confirmed_once() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SUBSCRIBE a"]);
+    world.switch_to("r1", &[]);
+    world.answer("r1", "SUBSCRIBE a", &confirmed('*', "subscribe", "a", 1));
+    assert_eq!(world.heard(client), confirmed('*', "subscribe", "a", 1));
+}
+
+#[test]
+fn a_subscription_that_is_refused_leaves_the_client_as_it_was() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SUBSCRIBE a b", "GET k"]);
+    world.answer(
+        "m",
+        "SUBSCRIBE a b",
+        "-NOPERM no permission for this channel",
+    );
+    world.answer("r1", "GET k", "$1|1");
+    assert_eq!(
+        world.heard(client),
+        "-NOPERM no permission for this channel|$1|1|"
+    );
+    world.assert_calm();
+}
+
+#[test]
+fn reset_and_quit_end_a_subscription() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "a");
+    world.send(client, &["RESET", "GET k"]);
+    assert!(!world.wires.contains_key(&link));
+    world.answer("r1", "GET k", "$1|1");
+    assert_eq!(world.heard(client), "+RESET|$1|1|");
+    let (client, link) = subscriber(&mut world, "a");
+    world.send(client, &["QUIT"]);
+    assert_eq!(world.heard(client), "+OK|");
+    assert!(world.is_closed(client) && !world.wires.contains_key(&link));
+    world.assert_calm();
+}
+
+#[test]
+fn a_subscription_the_server_ends_is_passed_on() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "a");
+    let end = confirmed('*', "unsubscribe", "a", 0);
+    world.say(link, &end);
+    assert_eq!(world.heard(client), end);
+    world.send(client, &["GET k"]);
+    world.answer("r1", "GET k", "$1|1");
+    world.assert_calm();
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_throttles_its_own_link_and_is_closed() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "a");
+    let other = world.client();
+    world.deaf.push(client);
+    let text = message('*', "a", &"x".repeat(100_000));
+    while !world.exchange.is_throttled(link) {
+        world.say(link, &text);
+    }
+    world.send(other, &["SET a 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(other), "+OK|");
+    world.pass(Duration::from_secs(31));
+    assert!(world.is_closed(client) && !world.wires.contains_key(&link));
+}

@@ -1,0 +1,221 @@
+//! Floor 4, tests. A master is left for another, replicas come and go.
+
+use super::*;
+
+fn quiet(world: &World) -> Vec<Generation> {
+    let generation = |kind: &ReportKind| match kind {
+        ReportKind::Quiet { generation } => Some(*generation),
+        _ => None,
+    };
+    world.reports.iter().filter_map(generation).collect()
+}
+
+#[test]
+fn quiet_is_reported_once_and_not_before_the_last_reply() {
+    let mut world = World::new();
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["SET a 1", "SET b 2"]);
+    world.send(two, &["GET a"]);
+    let generation = world.switching();
+    world.send(one, &["SET c 3"]);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(quiet(&world), []);
+    world.answer("m", "SET b 2", "+OK");
+    assert_eq!(quiet(&world), [generation]);
+    world.answer("r1", "GET a", "$1|1");
+    world.pass(ms(500));
+    assert_eq!(quiet(&world), [generation]);
+    assert_eq!(world.heard(one), "+OK|+OK|");
+    world.switch_to("r1", &["m"]);
+    assert_eq!(world.asked("r1"), ["SET c 3"]);
+}
+
+#[test]
+fn a_worker_with_nothing_in_flight_is_quiet_at_once_in_each_switch() {
+    let mut world = World::new();
+    let first = world.switching();
+    world.switch_to("m", &["r1"]);
+    let second = world.switching();
+    assert_eq!(quiet(&world), [first, second]);
+}
+
+#[test]
+fn quiet_comes_with_the_loss_of_the_old_masters_links_too() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SET a 1"]);
+    let generation = world.switching();
+    assert_eq!(quiet(&world), []);
+    world.lose_node("m");
+    assert_eq!(quiet(&world), [generation]);
+    assert!(world.heard(client).starts_with("-UNCERTAIN"));
+}
+
+#[test]
+fn links_to_a_master_that_was_left_are_lost_and_held_writes_go_to_the_new_one_in_order() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["INCR a"]);
+    world.switching();
+    world.send(client, &["INCR b", "INCR c"]);
+    world.switch_to("r1", &[]);
+    assert!(world.links("m").is_empty());
+    assert_eq!(world.asked("r1"), ["INCR b", "INCR c"]);
+    world.answer("r1", "INCR b", ":1");
+    world.answer("r1", "INCR c", ":2");
+    let heard = world.heard(client);
+    assert!(
+        heard.starts_with("-UNCERTAIN") && heard.ends_with("|:1|:2|"),
+        "{heard}"
+    );
+    world.assert_calm();
+}
+
+#[test]
+fn a_switch_that_is_called_off_loses_nothing() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["INCR a"]);
+    world.switching();
+    world.send(client, &["INCR b"]);
+    world.switch_to("m", &["r1"]);
+    world.answer("m", "INCR a", ":1");
+    world.answer("m", "INCR b", ":2");
+    assert_eq!(world.heard(client), ":1|:2|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_replica_that_is_removed_answers_what_it_was_asked() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a"]);
+    let former = world.link("r1");
+    world.switch_to("m", &["r2"]);
+    world.send(client, &["GET b"]);
+    assert_eq!(world.asked("r1"), ["GET a"]);
+    assert_eq!(world.asked("r2"), ["GET b"]);
+    world.answer("r2", "GET b", "$1|2");
+    world.answer("r1", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|$1|2|");
+    assert!(!world.wires.contains_key(&former));
+    world.assert_calm();
+}
+
+#[test]
+fn a_replica_that_is_removed_while_its_link_opens_keeps_nobody_waiting() {
+    let mut world = World::with(Setup {
+        opens: false,
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["GET a"]);
+    world.opens = true;
+    world.switch_to("m", &["r2"]);
+    assert!(world.links("r1").is_empty());
+    world.answer("r2", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|");
+    world.assert_calm();
+}
+
+#[test]
+fn what_waits_for_a_link_to_open_is_not_sent_to_a_master_that_is_being_left() {
+    let mut world = World::with(Setup {
+        opens: false,
+        ..Setup::default()
+    });
+    let (client, other) = (world.client(), world.client());
+    world.send(client, &["INCR a"]);
+    world.send(other, &["MULTI", "INCR b", "EXEC"]);
+    let generation = world.switching();
+    assert_eq!(quiet(&world), [generation]);
+    assert!(world.links("m").is_empty());
+    world.opens = true;
+    world.switch_to("r1", &[]);
+    world.answer("r1", "INCR a", ":1");
+    for (request, reply) in [("MULTI", "+OK"), ("INCR b", "+QUEUED"), ("EXEC", "*1|:1")] {
+        world.answer("r1", request, reply);
+    }
+    assert_eq!(world.heard(client), ":1|");
+    assert_eq!(world.heard(other), "+OK|+QUEUED|*1|:1|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_master_that_was_left_while_its_link_opens_keeps_nobody_waiting() {
+    let mut world = World::with(Setup {
+        opens: false,
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["INCR a", "GET a"]);
+    world.opens = true;
+    world.switch_to("r1", &["m"]);
+    world.answer("r1", "INCR a", ":1");
+    assert_eq!(world.asked("m"), Vec::<String>::new());
+    world.answer("r1", "GET a", "$1|1");
+    assert_eq!(world.heard(client), ":1|$1|1|");
+    world.assert_calm();
+}
+
+#[test]
+fn nodes_change_places_and_no_request_takes_a_link_of_the_former_role() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SET a 1", "GET a"]);
+    world.answer_all("m");
+    world.send(client, &["GET a"]);
+    world.answer_all("r1");
+    world.switch_to("r1", &["m"]);
+    world.send(client, &["GET a", "SET a 2"]);
+    let roles: Vec<_> = world.wires.values().map(|wire| &wire.plan).collect();
+    assert!(
+        roles
+            .iter()
+            .all(|plan| (plan.node == addr("r1")) == is_master(plan))
+    );
+    assert_eq!(world.asked("m"), ["GET a"]);
+    assert_eq!(world.asked("r1"), ["SET a 2"]);
+}
+
+#[test]
+fn without_replicas_the_master_serves_reads_or_they_are_refused_as_set() {
+    let mut world = World::with(Setup {
+        replicas: Vec::new(),
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["GET a"]);
+    world.answer("m", "GET a", "$1|1");
+    let mut strict = World::with(Setup {
+        replicas: Vec::new(),
+        group: GroupSettings {
+            no_replica: NoReplica::Error,
+            ..Setup::default().group
+        },
+        ..Setup::default()
+    });
+    let client = strict.client();
+    strict.send(client, &["GET a"]);
+    assert!(
+        strict
+            .heard(client)
+            .starts_with("-MASTERDOWN switchman: no replica")
+    );
+}
+
+#[test]
+fn two_switches_on_end_each_leave_nothing_at_the_node_between() {
+    let mut world = World::new();
+    let client = world.client();
+    world.switching();
+    world.send(client, &["INCR a"]);
+    world.opens = false;
+    world.switch_to("r1", &["m"]);
+    world.opens = true;
+    world.switch_to("m", &["r1"]);
+    world.answer("m", "INCR a", ":1");
+    assert_eq!(world.heard(client), ":1|");
+    assert!(world.asked("r1").is_empty());
+    world.assert_calm();
+}
