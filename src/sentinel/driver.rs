@@ -74,7 +74,7 @@ impl Driver {
             // that timers cannot starve.
             tokio::select! {
                 biased;
-                () = tasks.stopping() => return,
+                () = tasks.stopping() => return self.planned.abandon(&self.staff).await,
                 Some(input) = self.ends.inputs.recv() => self.take(input),
                 Some(report) = self.ends.reports.recv() => {
                     self.machine.handle_report(self.now(), report);

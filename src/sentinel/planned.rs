@@ -124,6 +124,19 @@ impl Planned {
         }
     }
 
+    /// Ends with the process: a master that may be paused is not left so, if it answers.
+    pub(super) async fn abandon(&mut self, staff: &Staff) {
+        let Some(mut running) = self.running.take() else {
+            return;
+        };
+        if let Some(node) = running.machine.left_to_unpause().cloned() {
+            let kept = running.links.remove(&node);
+            let unpause = Question::Unpause { node };
+            let result = staff.order_now(&unpause, kept).await;
+            info!(?result, "switchover abandoned, master unpaused");
+        }
+    }
+
     /// When it is to be driven again at the latest.
     pub(super) fn due(&self) -> Option<Time> {
         self.running.as_ref()?.machine.poll_timeout()

@@ -175,12 +175,7 @@ impl Staff {
 
     /// Carries out one order of a planned failover, over `kept` if there is one.
     pub(super) fn order(&self, question: Question, kept: Option<Box<Link>>) {
-        let mut link = kept.unwrap_or_else(|| {
-            Box::new(match &question {
-                Question::Failover { sentinel } => self.sentinel_link(sentinel),
-                other => self.node_link(orders::peer(other)),
-            })
-        });
+        let mut link = self.order_link(&question, kept);
         let name = self.settings.master_name.clone();
         let inbox = self.inbox.clone();
         let span = info_span!("switchover", peer = %orders::peer(&question));
@@ -194,6 +189,28 @@ impl Staff {
             // Nobody waits for it any more when the driver has ended.
             let _ = inbox.send(input).await;
         });
+    }
+
+    /// The same at once, for one that must not be put off until everything has stopped.
+    ///
+    /// # Cancel safety
+    /// Dropping this future may leave the order carried out or not.
+    pub(super) async fn order_now(
+        &self,
+        question: &Question,
+        kept: Option<Box<Link>>,
+    ) -> Result<Answer, Failure> {
+        let mut link = self.order_link(question, kept);
+        orders::perform(&mut link, question, &self.settings.master_name).await
+    }
+
+    fn order_link(&self, question: &Question, kept: Option<Box<Link>>) -> Box<Link> {
+        kept.unwrap_or_else(|| {
+            Box::new(match question {
+                Question::Failover { sentinel } => self.sentinel_link(sentinel),
+                other => self.node_link(orders::peer(other)),
+            })
+        })
     }
 
     fn sentinel_link(&self, sentinel: &NodeAddr) -> Link {

@@ -184,6 +184,14 @@ impl Switchover {
         retry.into_iter().chain([self.deadline]).min()
     }
 
+    /// The master that may be paused, and would be left so if nothing more were done.
+    pub fn left_to_unpause(&self) -> Option<&NodeAddr> {
+        match self.pause {
+            Pause::Until(_) => self.old.as_ref(),
+            Pause::Never | Pause::Over => None,
+        }
+    }
+
     /// What came of it, once, when it has ended.
     pub fn poll_report(&mut self) -> Option<Report> {
         match &mut self.phase {

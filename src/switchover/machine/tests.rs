@@ -268,6 +268,7 @@ fn a_switchover_goes_from_hold_to_the_demoted_master() {
     assert_eq!(report.outcome, Outcome::Switched { from, to, fork });
     assert_eq!((play.holds, play.releases), (1, 0));
     assert_eq!(play.machine.poll_timeout(), None);
+    assert_eq!(play.machine.left_to_unpause(), None);
 }
 
 #[test]
@@ -334,6 +335,11 @@ fn a_refusal_at_any_step_leads_back() {
 #[test]
 fn a_pause_that_is_not_answered_is_undone_all_the_same() {
     let mut play = Play::until(StepName::Pause);
+    assert_eq!(
+        play.machine.left_to_unpause(),
+        Some(&addr(A)),
+        "it may be, already"
+    );
     play.run(1_000);
     play.is_given_up_at(StepName::Pause);
 }
