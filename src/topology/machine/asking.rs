@@ -69,7 +69,7 @@ impl Machine {
         let wait = match &self.state {
             State::Unknown => self.first_view.map(|first| first + timings.settle),
             State::Stable => None,
-            State::Switching(hold) => Some(hold.since + timings.drain),
+            State::Switching(hold) => Some(self.overdue_at(hold)),
         };
         lost.chain(wait.filter(|end| *end > self.now))
             .chain(self.commanded)

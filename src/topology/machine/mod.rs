@@ -110,6 +110,8 @@ struct Switching {
     /// same hold, stays quiet until the hold ends.
     generation: Generation,
     quiet: BTreeSet<usize>,
+    /// When another master was first proven.
+    proven: Option<Time>,
 }
 
 /// A host name that is looked up now and then.
