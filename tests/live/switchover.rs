@@ -106,7 +106,7 @@ impl Scene {
 
     /// Checks that everything acknowledged is there, and everything once.
     fn check_stored<'a>(&self, written: impl IntoIterator<Item = &'a Written>) {
-        let master = self.lab.master().expect("Sentinels agree on a master");
+        let master = wait_for(2 * SOON, || self.lab.master()).expect("Sentinels agree in the end");
         let reply = master.command(&["LRANGE", "tokens", "0", "-1"]).unwrap();
         let mut stored: HashMap<String, usize> = HashMap::new();
         for token in reply.items().iter().filter_map(Reply::text) {
