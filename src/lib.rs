@@ -184,6 +184,7 @@ pub mod resp;
 pub mod route;
 pub mod sentinel;
 pub mod session;
+pub mod switchover;
 pub mod tasks;
 pub mod telemetry;
 pub mod topology;

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         },
         Ok(Command::Check(inputs)) => cli::check(&inputs),
         Ok(Command::Status(args)) => cli::status(&args),
+        Ok(Command::Switchover(args)) => cli::switchover(&args),
         Ok(Command::Demo(options)) => {
             finish(demo::story::run(&options, &mut std::io::stdout()).map_err(anyhow::Error::from))
         }

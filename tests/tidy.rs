@@ -20,13 +20,22 @@ const FLOORS: &[(&str, u32)] = &[
     ("admin",      4), ("downstream", 4), ("exchange",   4),
     ("session",    3),
     ("route",      2), ("sentinel",   2), ("upstream",   2),
-    ("command",    1), ("mux",        1), ("net",        1), ("topology",   1),
+    ("command",    1), ("mux",        1), ("net",        1), ("switchover", 1), ("topology",   1),
     ("backoff",    0), ("resp",       0), ("tasks",      0), ("telemetry",  0), ("types",      0),
 ];
 
 /// Modules without sockets, clock, chance, files, tasks and logs: time and chance are arguments.
 const PURE: &[&str] = &[
-    "backoff", "command", "exchange", "mux", "resp", "route", "session", "topology", "types",
+    "backoff",
+    "command",
+    "exchange",
+    "mux",
+    "resp",
+    "route",
+    "session",
+    "switchover",
+    "topology",
+    "types",
 ];
 
 /// What a pure module must not name. `std::net::IpAddr` is a value and no socket.
@@ -79,10 +88,16 @@ const FILE_LINES_MAX: usize = 600;
 const LINE_MAX: usize = 100;
 
 /// Files whose tests sleep, and why that is no "let it settle".
-const SLEEPERS: &[(&str, &str)] = &[(
-    "tests/live/failover.rs",
-    "paces a load; looks at a node again and again until a deadline",
-)];
+const SLEEPERS: &[(&str, &str)] = &[
+    (
+        "tests/live/failover.rs",
+        "paces a load; looks at a node again and again until a deadline",
+    ),
+    (
+        "tests/live/switchover.rs",
+        "paces a load; a replica is frozen for a while",
+    ),
+];
 
 /// What may lie at the top of the repository.
 #[rustfmt::skip]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, debug_span, warn};
 
+use crate::admin::control::{self, Control};
 use crate::admin::health::{Health, Readiness, lines};
 use crate::admin::view::View;
 use crate::admin::{json, page};
@@ -36,13 +37,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Prometheus's text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-const TEXT_TYPE: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 const HTML_TYPE: &str = "text/html; charset=utf-8";
-const JSON_TYPE: &str = "application/json";
+pub(super) const JSON_TYPE: &str = "application/json";
 /// The page needs its own style and nothing else.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
-const PATHS: &str = "/  /metrics  /livez  /readyz  /api/v1/status  /api/v1/failovers\n";
+const PATHS: &str = "/  /metrics  /livez  /readyz  /api/v1/status  /api/v1/failovers  \
+    POST /api/v1/switchover\n";
 
 /// What the server shows.
 pub struct Admin {
@@ -52,12 +54,15 @@ pub struct Admin {
     pub health: Health,
     /// For everything else; called once per request, on the control plane's thread.
     pub view: Box<dyn Fn() -> View + Send + Sync>,
+    /// For what changes something.
+    pub control: Control,
 }
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admin")
             .field("health", &self.health)
+            .field("control", &self.control)
             .finish_non_exhaustive()
     }
 }
@@ -138,6 +143,8 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(readyz))
         .route("/api/v1/status", get(status))
         .route("/api/v1/failovers", get(failovers))
+        .route("/api/v1/switchover", post(control::switchover))
+        .layer(DefaultBodyLimit::max(control::ORDER_MAX))
         .fallback(async || reply(StatusCode::NOT_FOUND, TEXT_TYPE, PATHS.to_owned()))
         .with_state(admin)
 }
@@ -200,7 +207,7 @@ async fn failovers(State(admin): State<Arc<Admin>>) -> Response {
     )
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response {
+pub(super) fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CACHE_CONTROL, "no-store"),
@@ -217,10 +224,11 @@ mod tests {
     use tracing::Span;
 
     use super::*;
+    use crate::admin::control::Refused;
     use crate::admin::view::tests::healthy;
     use crate::net::{ListenAddr, connect};
     use crate::telemetry::BuildInfo;
-    use crate::types::NodeAddr;
+    use crate::types::{NodeAddr, Secret};
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -246,6 +254,17 @@ mod tests {
                 draining: seen.load(Ordering::Relaxed),
                 ..healthy()
             }),
+            control: Control {
+                token: Some(Secret::new("s3cret")),
+                switch_over: Box::new(|name| {
+                    Box::pin(async move {
+                        name.map_or(Err(Refused::Busy), |asked| {
+                            let known = "mymaster".to_owned();
+                            Err(Refused::Unknown { asked, known })
+                        })
+                    })
+                }),
+            },
         };
         let tasks = Tasks::new();
         tasks.spawn(Span::none(), serve(listener, admin, tasks.clone()));
@@ -258,8 +277,23 @@ mod tests {
 
     /// Head and body of the reply to `GET path`.
     async fn fetch(running: &Running, path: &str) -> (String, String) {
-        let mut stream = connect(&running.addr, DEADLINE).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+        say(running, &request).await
+    }
+
+    /// Head and body of the reply to an order with `token`.
+    async fn order(running: &Running, token: &str, body: &str) -> (String, String) {
+        let (path, length) = ("/api/v1/switchover", body.len());
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\
+             authorization: Bearer {token}\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        say(running, &request).await
+    }
+
+    async fn say(running: &Running, request: &str) -> (String, String) {
+        let mut stream = connect(&running.addr, DEADLINE).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut reply = String::new();
         timeout(DEADLINE, stream.read_to_string(&mut reply))
@@ -315,6 +349,22 @@ mod tests {
             assert!(body.contains(part), "{path}: {body}");
         }
         assert_eq!(running.tasks.drain(DEADLINE).await, 0);
+    }
+
+    #[tokio::test]
+    async fn orders_need_the_token_and_say_what_is_wrong() {
+        let running = start().await;
+        let named = r#"{"master_name": "orders"}"#;
+        for (token, body, status, part) in [
+            ("wrong", "", "401", "admin.token"),
+            ("s3cret", "", "409", "another switchover"),
+            ("s3cret", named, "404", "mymaster"),
+            ("s3cret", "[]", "400", "master_name"),
+        ] {
+            let (head, text) = order(&running, token, body).await;
+            assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 //! ```
 
 mod acceptor;
+mod control;
 mod convert;
 mod monitor;
 mod view;
@@ -111,6 +112,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         metrics,
         health: Health::new(started, beats),
         view: Box::new(move || source.view()),
+        control: control::control(settings, &groups),
     };
     announce(settings, &accepting.bound, &admin_listener);
     let admin_tasks = Tasks::new();

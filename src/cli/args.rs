@@ -13,7 +13,7 @@ use crate::cli::EXIT_USAGE;
 use crate::config::Inputs;
 use crate::config::keys::{self, Key};
 use crate::demo::story::{Colour, DemoOptions};
-use crate::types::NodeAddr;
+use crate::types::{NodeAddr, Secret};
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub enum Command {
     Check(Inputs),
     /// Show what a running Switchman sees.
     Status(StatusArgs),
+    /// Fail over without losing a write.
+    Switchover(SwitchoverArgs),
     /// Show a failover.
     Demo(DemoOptions),
 }
@@ -46,6 +48,28 @@ pub enum Demand {
     Answer,
     /// When besides it is ready, as `/readyz` says: for health checks without an HTTP client.
     Ready,
+}
+
+/// Arguments of `switchover`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchoverArgs {
+    /// Admin address of the running Switchman.
+    pub admin: NodeAddr,
+    /// The group; it need not be named where there is only one.
+    pub master_name: Option<String>,
+    /// Where the token is.
+    pub token: Token,
+}
+
+/// Where the token for orders is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// In this file.
+    File(PathBuf),
+    /// Here.
+    Given(Secret),
+    /// Nowhere.
+    None,
 }
 
 /// How `status` prints.
@@ -84,6 +108,16 @@ pub fn parse(
             } else {
                 Demand::Answer
             },
+        }),
+        Subcommands::Switchover(switchover) => Command::Switchover(SwitchoverArgs {
+            admin: switchover
+                .admin
+                .map_or_else(|| admin_of(&env), Ok)
+                .map_err(Misuse)?,
+            master_name: switchover.master_name,
+            token: switchover
+                .token_file
+                .map_or_else(|| token_of(&env), Token::File),
         }),
         Subcommands::Demo(demo) => Command::Demo(demo.into_options()),
     })
@@ -136,6 +170,8 @@ enum Subcommands {
     Check(Flags),
     /// Show what a running Switchman sees.
     Status(Status),
+    /// Fail over to another master as planned, without losing a write.
+    Switchover(Switchover),
     /// Start Redis nodes and Sentinels on loopback, Switchman before them, and show a failover.
     Demo(Demo),
 }
@@ -207,6 +243,19 @@ struct Status {
     ready: bool,
 }
 
+#[derive(Debug, Args)]
+struct Switchover {
+    /// Its admin address [env: `SWITCHMAN_ADMIN_LISTEN`] [default: 127.0.0.1:9379]
+    #[arg(long, value_name = "ADDR", value_parser = clap::value_parser!(NodeAddr))]
+    admin: Option<NodeAddr>,
+    /// The group, where there are several
+    #[arg(long, value_name = "NAME")]
+    master_name: Option<String>,
+    /// File with its admin.token [env: `SWITCHMAN_ADMIN_TOKEN_FILE`, `SWITCHMAN_ADMIN_TOKEN`]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
 impl Flags {
     fn into_inputs(self, env: Vec<(String, String)>) -> Inputs {
         let one = |value: Option<String>| value.into_iter().collect();
@@ -252,13 +301,26 @@ fn all_settings() -> String {
     )
 }
 
+/// The value of a key in this environment.
+fn given<'a>(env: &'a [(String, String)], key: &Key) -> Option<&'a str> {
+    let name = key.env();
+    let mut given = env.iter().filter(|(_, value)| !value.is_empty());
+    given
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| value.as_str())
+}
+
+/// The token that the Switchman of this environment has.
+fn token_of(env: &[(String, String)]) -> Token {
+    let file = given(env, &keys::ADMIN_TOKEN_FILE).map(|path| Token::File(path.into()));
+    let here = given(env, &keys::ADMIN_TOKEN).map(|token| Token::Given(Secret::new(token)));
+    file.or(here).unwrap_or(Token::None)
+}
+
 /// Where the Switchman of this environment listens for operators.
 fn admin_of(env: &[(String, String)]) -> Result<NodeAddr, clap::Error> {
     let name = keys::ADMIN_LISTEN.env();
-    let given = env
-        .iter()
-        .find(|(known, value)| *known == name && !value.is_empty());
-    let text = given.map_or(keys::ADMIN_LISTEN.default, |(_, value)| value);
+    let text = given(env, &keys::ADMIN_LISTEN).unwrap_or(keys::ADMIN_LISTEN.default);
     text.parse().map_err(|error| {
         clap::Error::raw(
             clap::error::ErrorKind::ValueValidation,
@@ -343,6 +405,28 @@ mod tests {
         assert_eq!(status("", "h:1"), "h:1");
         assert_eq!(status("--admin g:2", "h:1"), "g:2");
         assert!(status("", "h").contains("SWITCHMAN_ADMIN_LISTEN"));
+    }
+
+    #[test]
+    fn a_token_is_taken_from_a_file_or_from_the_environment() {
+        let token = |line: &str, env: &[(&str, &str)]| {
+            let args = ["switchman", "switchover"]
+                .into_iter()
+                .chain(line.split_whitespace());
+            let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            match parse(args.map(OsString::from), env.iter().map(own).collect()) {
+                Ok(Command::Switchover(args)) => args.token,
+                other => panic!("{other:?}"),
+            }
+        };
+        let (here, file) = (
+            ("SWITCHMAN_ADMIN_TOKEN", "t"),
+            ("SWITCHMAN_ADMIN_TOKEN_FILE", "/f"),
+        );
+        assert_eq!(token("", &[]), Token::None);
+        assert_eq!(token("", &[here]), Token::Given(Secret::new("t")));
+        assert_eq!(token("", &[file]), Token::File("/f".into()));
+        assert_eq!(token("--token-file /g", &[here]), Token::File("/g".into()));
     }
 
     #[test]

@@ -1,18 +1,21 @@
-//! Floor 7. One GET request to an admin server.
+//! Floor 7. One request to an admin server.
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
+use hyper::header::HeaderValue;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use crate::net::{ConnectError, connect};
-use crate::types::NodeAddr;
+use crate::types::{NodeAddr, Secret};
 
-/// Longest time for the whole request.
+/// Longest time for a whole request that only asks.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Longest time for one that orders something: no hold lasts longer.
+const ORDER_DEADLINE: Duration = Duration::from_secs(90);
 /// Largest body that is read: far above any status, far below any memory.
 const BODY_MAX: usize = 16 * 1024 * 1024;
 
@@ -39,33 +42,68 @@ pub(super) enum HttpError {
         status: StatusCode,
     },
     /// It took too long.
-    #[error("{addr} did not answer within {DEADLINE:?}")]
+    #[error("{addr} did not answer within {limit:?}")]
     TimedOut {
         /// The address asked.
         addr: NodeAddr,
+        /// How long it had.
+        limit: Duration,
     },
 }
 
 /// The body of a successful reply to `GET path`.
 pub(super) async fn get(addr: &NodeAddr, path: &str) -> Result<String, HttpError> {
-    match tokio::time::timeout(DEADLINE, exchange(addr, path)).await {
-        Ok(result) => result,
-        Err(_late) => Err(HttpError::TimedOut { addr: addr.clone() }),
+    let request = Request::get(path).body(Full::default());
+    match within(DEADLINE, addr, request).await? {
+        (status, body) if status.is_success() => Ok(body),
+        (status, _) => Err(HttpError::Status {
+            addr: addr.clone(),
+            status,
+        }),
     }
 }
 
-async fn exchange(addr: &NodeAddr, path: &str) -> Result<String, HttpError> {
+/// Status and body of the reply to `POST path` with `body`, in the name of whoever has `token`.
+pub(super) async fn post(
+    addr: &NodeAddr,
+    path: &str,
+    token: Option<&Secret>,
+    body: String,
+) -> Result<(StatusCode, String), HttpError> {
+    let mut request = Request::post(path).header("content-type", "application/json");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {}", token.reveal()));
+    }
+    within(ORDER_DEADLINE, addr, request.body(Full::from(body))).await
+}
+
+type Built = Result<Request<Full<Bytes>>, hyper::http::Error>;
+
+async fn within(
+    limit: Duration,
+    addr: &NodeAddr,
+    request: Built,
+) -> Result<(StatusCode, String), HttpError> {
+    match tokio::time::timeout(limit, exchange(addr, request)).await {
+        Ok(result) => result,
+        Err(_late) => Err(HttpError::TimedOut {
+            addr: addr.clone(),
+            limit,
+        }),
+    }
+}
+
+async fn exchange(addr: &NodeAddr, request: Built) -> Result<(StatusCode, String), HttpError> {
     let broken = |source| HttpError::Protocol {
         addr: addr.clone(),
         source,
     };
+    let mut request = request.map_err(|error| broken(error.into()))?;
+    let host = HeaderValue::from_str(&addr.to_string()).map_err(|error| broken(error.into()))?;
+    request.headers_mut().insert("host", host);
     let stream = TokioIo::new(connect(addr, DEADLINE).await?);
     let (mut sender, connection) = http1::handshake(stream)
         .await
-        .map_err(|error| broken(error.into()))?;
-    let request = Request::get(path)
-        .header("host", addr.to_string())
-        .body(Empty::<Bytes>::new())
         .map_err(|error| broken(error.into()))?;
     // The connection ends when the sender is dropped, behind the reply; its own error, if there is
     // one, is told by the reply.
@@ -79,14 +117,10 @@ async fn exchange(addr: &NodeAddr, path: &str) -> Result<String, HttpError> {
             .collect()
             .await
             .map_err(broken)?;
-        if status.is_success() {
-            Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
-        } else {
-            Err(HttpError::Status {
-                addr: addr.clone(),
-                status,
-            })
-        }
+        Ok((
+            status,
+            String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        ))
     };
     let (reply, _) = tokio::join!(reply, connection);
     reply
@@ -100,10 +134,17 @@ mod tests {
     use tracing::Span;
 
     use super::*;
-    use crate::admin::{Admin, Health, View, serve};
+    use crate::admin::{Admin, Control, Health, Refused, View, serve};
     use crate::net::{ListenAddr, Listener};
     use crate::tasks::Tasks;
     use crate::telemetry::{BuildInfo, Metrics};
+
+    fn nothing_to_order() -> Control {
+        Control {
+            token: None,
+            switch_over: Box::new(|_| Box::pin(async { Err(Refused::Stopping) })),
+        }
+    }
 
     async fn listener() -> (Listener, NodeAddr) {
         let any_port: ListenAddr = "127.0.0.1:0".parse().unwrap();
@@ -131,6 +172,7 @@ mod tests {
             }),
             health: Health::new(Instant::now(), Vec::new()),
             view: Box::new(view),
+            control: nothing_to_order(),
         };
         let tasks = Tasks::new();
         tasks.spawn(Span::none(), serve(listener, admin, tasks.clone()));
@@ -141,6 +183,10 @@ mod tests {
             refused.to_string(),
             format!("{addr} answered 503 Service Unavailable")
         );
+        let path = "/api/v1/switchover";
+        let (status, text) = post(&addr, path, None, String::new()).await.unwrap();
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(text.contains("admin.token"), "{text}");
     }
 
     #[tokio::test]

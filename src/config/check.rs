@@ -12,7 +12,7 @@ use crate::config::keys::{self, KEYS, Key, Scope, Shape};
 use crate::config::layers::{Given, Item, Layer, Layers};
 use crate::config::{
     Admin, Commands, ConfigErrors, Effective, GroupSettings, Limits, Loaded, Problem, Settings,
-    Shutdown, Source, Upstream, groups, values,
+    Shutdown, Source, Upstream, groups, secrets, values,
 };
 use crate::net::ListenAddr;
 use crate::telemetry::logging::LogSettings;
@@ -115,6 +115,9 @@ fn process(
     let log_format = lookup.one(&keys::LOG_FORMAT, values::parsed);
     let log_level = lookup.one(&keys::LOG_LEVEL, values::parsed);
     let admin = lookup.one(&keys::ADMIN_LISTEN, tcp_listener);
+    let token_keys = (&keys::ADMIN_TOKEN, &keys::ADMIN_TOKEN_FILE);
+    let token = secrets::secret(&mut lookup, token_keys, surroundings);
+    secrets::warn_of_public(layers, &mut lookup, &[&keys::ADMIN_TOKEN]);
     let limits = limits(&mut lookup);
     let upstream = upstream(&mut lookup);
     let drain = values::duration(Duration::ZERO, TIMEOUT_MAX);
@@ -127,7 +130,10 @@ fn process(
             format: log_format?,
             level: log_level?,
         },
-        admin: Admin { listen: admin? },
+        admin: Admin {
+            listen: admin?,
+            token: token?,
+        },
         limits: limits?,
         upstream: upstream?,
         shutdown: Shutdown {

@@ -1,15 +1,15 @@
 //! Floor 6. Layers → settings of the groups, and what must not be the same in two of them.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::check::{Findings, Lookup, Noted, Surroundings};
 use crate::config::keys::{self, Key, Scope};
 use crate::config::layers::{Layer, Layers};
+use crate::config::secrets::{secret, warn_of_public};
 use crate::config::{Discovery, GroupSettings, Problem, Source, values};
 use crate::net::ListenAddr;
-use crate::types::{Credentials, MasterName, NodeAddr, Secret};
+use crate::types::{Credentials, MasterName, NodeAddr};
 
 /// Bounds of the time for which a switch waits for replies of the old master.
 const DRAIN_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
@@ -129,7 +129,8 @@ fn group(
     let drain_timeout = lookup.one(&keys::DRAIN_TIMEOUT, drain);
     let consistency = lookup.one(&keys::CONSISTENCY, values::consistency);
     let no_replica = lookup.one(&keys::NO_REPLICA, values::no_replica);
-    warn_of_public_password(layers, &mut lookup);
+    let secrets = [&keys::PASSWORD, &keys::SENTINEL_PASSWORD];
+    warn_of_public(layers, &mut lookup, &secrets);
     Ok(GroupSettings {
         master_name: master_name?,
         listen: listen?,
@@ -203,29 +204,12 @@ fn credentials(
     surroundings: &Surroundings<'_>,
 ) -> Result<Option<Credentials>, Noted> {
     let username = lookup.maybe(login.username, values::word);
-    let password = lookup.maybe(login.password, values::word);
-    let path = lookup.maybe(login.password_file, values::word);
-    if matches!((&password, &path), (Ok(Some(_)), Ok(Some(_)))) {
-        let (one, other) = (login.password.path, login.password_file.path);
-        lookup.wrong(
-            login.password_file,
-            format!("{one} is given too; give {one} or {other}"),
-        );
-        return Err(Noted);
-    }
-    let from_file = match &path {
-        Ok(Some(path)) => Some(password_in(lookup, login, surroundings, Path::new(path))?),
-        _ => None,
-    };
-    let (username, password) = (username?, password?.or(from_file));
-    path?;
+    let password = secret(lookup, (login.password, login.password_file), surroundings);
+    let (username, password) = (username?, password?);
     match password {
         Some(password) => {
-            let password = Secret::new(&password);
-            Ok(Some(Credentials {
-                username: username.map(Arc::from),
-                password,
-            }))
+            let username = username.map(Arc::from);
+            Ok(Some(Credentials { username, password }))
         }
         None if username.is_some() => {
             let (one, other) = (login.password.path, login.password_file.path);
@@ -236,47 +220,6 @@ fn credentials(
             Err(Noted)
         }
         None => Ok(None),
-    }
-}
-
-fn password_in(
-    lookup: &mut Lookup<'_>,
-    login: &Login,
-    surroundings: &Surroundings<'_>,
-    path: &Path,
-) -> Result<String, Noted> {
-    match (surroundings.read)(path) {
-        Ok(file) => {
-            if file.public {
-                let problem = "every user of this machine may read the file; chmod o-r it";
-                lookup.warn(login.password_file, problem.to_owned());
-            }
-            let password = file.text.trim_end_matches(['\r', '\n']);
-            if password.is_empty() {
-                lookup.wrong(login.password_file, "the file is empty".to_owned());
-                return Err(Noted);
-            }
-            Ok(password.to_owned())
-        }
-        Err(error) => {
-            lookup.wrong(
-                login.password_file,
-                format!("cannot read {}: {error}", path.display()),
-            );
-            Err(Noted)
-        }
-    }
-}
-
-fn warn_of_public_password(layers: &Layers, lookup: &mut Lookup<'_>) {
-    if !layers.file.as_ref().is_some_and(|file| file.public) {
-        return;
-    }
-    for key in [&keys::PASSWORD, &keys::SENTINEL_PASSWORD] {
-        if matches!(lookup.source(key), Source::File { .. }) {
-            let problem = "every user of this machine may read it here; chmod o-r the file";
-            lookup.warn(key, problem.to_owned());
-        }
     }
 }
 

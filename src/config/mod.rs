@@ -16,6 +16,7 @@ pub mod keys;
 mod layers;
 mod load;
 mod problem;
+mod secrets;
 mod settings;
 mod suggest;
 #[cfg(test)]

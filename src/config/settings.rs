@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{Problem, Source};
 use crate::net::ListenAddr;
 use crate::telemetry::logging::LogSettings;
-use crate::types::{Credentials, MasterName, NodeAddr};
+use crate::types::{Credentials, MasterName, NodeAddr, Secret};
 
 /// Everything that the process needs to know.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Settings {
 pub struct Admin {
     /// Where it listens; always TCP.
     pub listen: ListenAddr,
+    /// What changes something asks for this token, and is off without one.
+    pub token: Option<Secret>,
 }
 
 /// Bounds for clients.

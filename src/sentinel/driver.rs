@@ -14,6 +14,7 @@ use tracing::debug;
 use crate::command::Table;
 use crate::sentinel::commands::CommandsReader;
 use crate::sentinel::notes;
+use crate::sentinel::planned::{Order, Planned};
 use crate::sentinel::staff::{Input, Peer, Staff};
 use crate::tasks::Tasks;
 use crate::topology::{Action, Machine, Report, Snapshot, Status};
@@ -30,12 +31,14 @@ pub(super) struct Driver {
     nodes: HashMap<NodeAddr, Peer>,
     /// The master whose commands were last asked for.
     described: Option<NodeAddr>,
+    planned: Planned,
 }
 
 /// The driver's ends of its channels.
 #[derive(Debug)]
 pub(super) struct Ends {
     pub(super) inputs: mpsc::Receiver<Input>,
+    pub(super) orders: mpsc::Receiver<Order>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(super) status: watch::Sender<Arc<Status>>,
@@ -53,30 +56,46 @@ impl Driver {
             sentinels: HashMap::new(),
             nodes: HashMap::new(),
             described: None,
+            planned: Planned::default(),
         }
     }
 
     /// Runs until `tasks` are asked to stop.
     pub(super) async fn run(mut self, tasks: Tasks) {
         loop {
-            while let Some(action) = self.machine.poll_action() {
-                self.perform(action);
-            }
+            self.settle();
             self.ends
                 .status
                 .send_replace(Arc::new(self.machine.status()));
-            let due = self.machine.poll_timeout();
+            let due = self.machine.poll_timeout().into_iter();
+            let due = due.chain(self.planned.due()).min();
             let wait = due.map_or(Duration::MAX, |due| due.since(self.now()));
             // The stop first. Then news, all of which make the machine look at the time as well, so
             // that timers cannot starve.
             tokio::select! {
                 biased;
-                () = tasks.stopping() => return,
+                () = tasks.stopping() => return self.planned.abandon(&self.staff).await,
                 Some(input) = self.ends.inputs.recv() => self.take(input),
                 Some(report) = self.ends.reports.recv() => {
                     self.machine.handle_report(self.now(), report);
                 }
+                Some(order) = self.ends.orders.recv() => {
+                    self.planned.begin(self.now(), order, &self.machine);
+                }
                 () = sleep(wait) => self.machine.handle_timeout(self.now()),
+            }
+        }
+    }
+
+    /// Performs everything that both machines want, until neither wants anything.
+    fn settle(&mut self) {
+        loop {
+            while let Some(action) = self.machine.poll_action() {
+                self.perform(action);
+            }
+            let now = self.now();
+            if !self.planned.drive(now, &mut self.machine, &self.staff) {
+                return;
             }
         }
     }
@@ -123,6 +142,11 @@ impl Driver {
             }
             Input::NodeLost { from } => machine.handle_node_lost(now, &from),
             Input::Resolved { host, ips } => machine.handle_resolved(now, &host, ips),
+            Input::Ordered {
+                link,
+                question,
+                result,
+            } => self.planned.answered(now, link, &question, result),
         }
     }
 

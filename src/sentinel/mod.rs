@@ -5,6 +5,8 @@ mod commands;
 mod driver;
 mod link;
 mod notes;
+mod orders;
+mod planned;
 mod probe;
 mod round;
 mod settings;
@@ -19,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tracing::info_span;
 
+pub use self::planned::{NotBegun, Orders};
 pub use self::settings::{Settings, Source, Timings};
 pub use crate::topology::Status;
 
@@ -49,6 +52,8 @@ pub struct Handle {
     pub commands: watch::Receiver<Arc<Table>>,
     /// The way back: what workers tell.
     pub reports: mpsc::Sender<Report>,
+    /// Where planned failovers are ordered.
+    pub orders: Orders,
 }
 
 /// Follows a master group until `tasks` are asked to stop.
@@ -63,8 +68,10 @@ pub fn start(settings: Settings, start: Instant, tasks: &Tasks) -> Handle {
     let (commands, commands_seen) = watch::channel(Arc::new(Table::builtin()));
     let span = info_span!("topology", group = %settings.master_name);
     let (inbox, inputs) = mpsc::channel(INPUTS_MAX);
+    let (orders, ordered) = mpsc::channel(planned::ORDERS_MAX);
     let ends = Ends {
         inputs,
+        orders: ordered,
         reports: heard,
         snapshots,
         status,
@@ -80,6 +87,7 @@ pub fn start(settings: Settings, start: Instant, tasks: &Tasks) -> Handle {
         status: status_seen,
         commands: commands_seen,
         reports,
+        orders: Orders::new(orders),
     }
 }
 

@@ -13,10 +13,12 @@ use tracing::info_span;
 use crate::net;
 use crate::sentinel::commands::CommandsReader;
 use crate::sentinel::link::Link;
+use crate::sentinel::orders;
 use crate::sentinel::probe::Probe;
 use crate::sentinel::round::Round;
 use crate::sentinel::settings::{Settings, Source};
 use crate::sentinel::subscriber::Subscriber;
+use crate::switchover::{Answer, Failure, Question};
 use crate::tasks::Tasks;
 use crate::topology::{NodeAnswer, NodeFailure, SentinelFailure, Subscription, View};
 use crate::types::{Credentials, NodeAddr};
@@ -46,6 +48,12 @@ pub(super) enum Input {
     NodeLost { from: NodeAddr },
     /// A name was looked up.
     Resolved { host: String, ips: Vec<IpAddr> },
+    /// An order of a planned failover was carried out, or not, over this link.
+    Ordered {
+        link: Box<Link>,
+        question: Question,
+        result: Result<Answer, Failure>,
+    },
 }
 
 /// Begins tasks.
@@ -86,10 +94,7 @@ impl Staff {
 
     /// A subscriber and an asker for `sentinel`.
     pub(super) fn sentinel(&self, sentinel: &NodeAddr) -> Peer {
-        let credentials = match &self.settings.source {
-            Source::Sentinels { credentials, .. } => credentials.clone(),
-            Source::Static { .. } => None,
-        };
+        let credentials = self.sentinel_credentials();
         let link = self.link(sentinel, credentials.clone());
         let mut round = Round::new(link, self.settings.master_name.clone());
         let (peer, mut asked) = peer();
@@ -166,6 +171,57 @@ impl Staff {
             &CancellationToken::new(),
             reader.run(link, master.clone()),
         );
+    }
+
+    /// Carries out one order of a planned failover, over `kept` if there is one.
+    pub(super) fn order(&self, question: Question, kept: Option<Box<Link>>) {
+        let mut link = self.order_link(&question, kept);
+        let name = self.settings.master_name.clone();
+        let inbox = self.inbox.clone();
+        let span = info_span!("switchover", peer = %orders::peer(&question));
+        self.spawn(span, &CancellationToken::new(), async move {
+            let result = orders::perform(&mut link, &question, &name).await;
+            let input = Input::Ordered {
+                link,
+                question,
+                result,
+            };
+            // Nobody waits for it any more when the driver has ended.
+            let _ = inbox.send(input).await;
+        });
+    }
+
+    /// The same at once, for one that must not be put off until everything has stopped.
+    ///
+    /// # Cancel safety
+    /// Dropping this future may leave the order carried out or not.
+    pub(super) async fn order_now(
+        &self,
+        question: &Question,
+        kept: Option<Box<Link>>,
+    ) -> Result<Answer, Failure> {
+        let mut link = self.order_link(question, kept);
+        orders::perform(&mut link, question, &self.settings.master_name).await
+    }
+
+    fn order_link(&self, question: &Question, kept: Option<Box<Link>>) -> Box<Link> {
+        kept.unwrap_or_else(|| {
+            Box::new(match question {
+                Question::Failover { sentinel } => self.sentinel_link(sentinel),
+                other => self.node_link(orders::peer(other)),
+            })
+        })
+    }
+
+    fn sentinel_link(&self, sentinel: &NodeAddr) -> Link {
+        self.link(sentinel, self.sentinel_credentials())
+    }
+
+    fn sentinel_credentials(&self) -> Option<Credentials> {
+        match &self.settings.source {
+            Source::Sentinels { credentials, .. } => credentials.clone(),
+            Source::Static { .. } => None,
+        }
     }
 
     fn node_link(&self, node: &NodeAddr) -> Link {

@@ -54,6 +54,8 @@ pub struct Outcome {
 /// Why writes were held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
+    /// Somebody commanded Switchman to hold: a planned failover is being prepared.
+    Switchover,
     /// A commanded failover began.
     ManualFailover,
     /// A failover was decided by election, or began while the master could not be reached.
@@ -207,6 +209,7 @@ impl Cause {
     /// The cause in words.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Switchover => "switchover",
             Self::ManualFailover => "manual failover",
             Self::AutomaticFailover => "automatic failover",
             Self::Demoted => "master demoted",

@@ -16,7 +16,7 @@ mod view;
 pub use action::{Action, Note};
 pub use event::Event;
 pub use incident::{Cause, INCIDENTS_MAX, Incident, MARKS_MAX, Mark, Outcome, Recorder, Witness};
-pub use machine::Machine;
+pub use machine::{HOLD_MAX, HoldRefused, Machine};
 pub use names::{Names, is_name};
 pub use report::{Report, ReportKind};
 pub use settings::{Hold, Settings, Source, Timings};

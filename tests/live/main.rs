@@ -21,6 +21,7 @@ mod outage;
 mod proxy;
 mod routing;
 mod session;
+mod switchover;
 mod topology;
 mod transactions;
 mod transparency;

@@ -69,9 +69,11 @@ impl Machine {
         let wait = match &self.state {
             State::Unknown => self.first_view.map(|first| first + timings.settle),
             State::Stable => None,
-            State::Switching(hold) => Some(hold.since + timings.drain),
+            State::Switching(hold) => Some(self.overdue_at(hold)),
         };
-        lost.chain(wait.filter(|end| *end > self.now)).min()
+        lost.chain(wait.filter(|end| *end > self.now))
+            .chain(self.commanded)
+            .min()
     }
 
     /// Longest pause before the next question to a Sentinel that does not answer.
@@ -87,6 +89,7 @@ impl Machine {
         self.expire_answers();
         self.expire_failovers();
         self.examine_claims();
+        self.expire_command();
         self.forget();
     }
 

@@ -13,7 +13,7 @@ use crate::topology::action::Note;
 use crate::topology::incident::{Cause, Outcome, Witness};
 use crate::topology::settings::Source;
 use crate::topology::view::NodeRole;
-use crate::types::{ConfigEpoch, NodeAddr};
+use crate::types::{ConfigEpoch, NodeAddr, Time};
 
 /// Longest paces of questions for which a proof stays fresh: one may be slow, one may be lost.
 const PROOF_PACES: u32 = 3;
@@ -59,6 +59,7 @@ impl Machine {
             State::Switching(_) => {
                 self.adopt_epoch();
                 if let Some(target) = self.target() {
+                    self.remember_proof();
                     self.is_drained() && self.switch_to(target)
                 } else {
                     self.may_release() && self.release()
@@ -91,7 +92,9 @@ impl Machine {
 
     /// Why writes must be held now, if they must.
     pub(super) fn cause(&self) -> Option<Cause> {
-        self.failover_cause()
+        self.commanded
+            .map(|_| Cause::Switchover)
+            .or_else(|| self.failover_cause())
             .or_else(|| self.master_cause())
             .or_else(|| self.newer_is_named().then_some(Cause::NewerView))
             .or_else(|| self.replica_is_promoted().then_some(Cause::ReplicaPromoted))
@@ -152,10 +155,28 @@ impl Machine {
     pub(super) fn is_drained(&self) -> bool {
         match &self.state {
             State::Switching(hold) => {
-                hold.quiet.len() >= self.settings.workers
-                    || self.now.since(hold.since) >= self.settings.timings.drain
+                hold.quiet.len() >= self.settings.workers || self.now >= self.overdue_at(hold)
             }
             State::Unknown | State::Stable => true,
+        }
+    }
+
+    /// When replies of the old master are not waited for any more.
+    ///
+    /// While it lives they may yet come: somebody may have paused it, to demote it as soon as the
+    /// new master is proven. What it then turns away was not executed; what is left is in doubt.
+    pub(super) fn overdue_at(&self, hold: &Switching) -> Time {
+        let lives = self
+            .master_node()
+            .is_some_and(|node| !node.is_lost() && !node.is_silent(true));
+        let from = hold.proven.filter(|_| lives).unwrap_or(hold.since);
+        from + self.settings.timings.drain
+    }
+
+    fn remember_proof(&mut self) {
+        let now = self.now;
+        if let State::Switching(hold) = &mut self.state {
+            hold.proven.get_or_insert(now);
         }
     }
 
@@ -313,6 +334,7 @@ impl Machine {
             last_sign: now,
             generation,
             quiet: BTreeSet::new(),
+            proven: None,
         });
         self.want_all_sentinels();
         for node in self.nodes.values_mut().filter(|node| node.serving) {
@@ -376,6 +398,7 @@ impl Machine {
         self.master = Some(node);
         self.epoch = epoch;
         self.demoted_heard = None;
+        self.commanded = None;
         self.doubt = None;
         self.regressed_since = None;
         self.noted = NotedGroup::default();

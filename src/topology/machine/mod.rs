@@ -23,6 +23,7 @@
 mod ask;
 mod asking;
 mod choose;
+mod command;
 mod decide;
 mod learn;
 mod peers;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::choose::Choice;
+pub use self::command::{HOLD_MAX, HoldRefused};
 use self::peers::Listing;
 use self::peers::Node;
 use self::peers::Sentinel;
@@ -81,6 +83,8 @@ pub struct Machine {
     regressed_since: Option<Time>,
     doubt: Option<Doubt>,
     demoted_heard: Option<Time>,
+    /// Until when writes are held by command.
+    commanded: Option<Time>,
     noted: NotedGroup,
     recorder: Recorder,
     counts: Counts,
@@ -106,6 +110,8 @@ struct Switching {
     /// same hold, stays quiet until the hold ends.
     generation: Generation,
     quiet: BTreeSet<usize>,
+    /// When another master was first proven.
+    proven: Option<Time>,
 }
 
 /// A host name that is looked up now and then.
@@ -168,6 +174,7 @@ impl Machine {
             regressed_since: None,
             doubt: None,
             demoted_heard: None,
+            commanded: None,
             noted: NotedGroup::default(),
             recorder: Recorder::new(),
             counts: Counts::default(),

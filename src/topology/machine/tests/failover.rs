@@ -629,3 +629,38 @@ fn a_static_group_follows_nobody() {
     assert!(world.is_holding());
     assert_eq!(world.master().as_deref(), Some(A));
 }
+
+#[test]
+fn replies_of_a_living_master_are_waited_for_once_its_successor_is_proven() {
+    let drain = 500;
+    for (old, least, most) in [
+        (master(), drain, drain + 200),
+        (replica_of(B), drain, drain + 200),
+        (Peer::Refuses, 0, 200),
+    ] {
+        let mut world = World::healthy();
+        world.obedient = false;
+        begin_manual(&mut world);
+        world.run(2 * drain);
+        world.fail_over_to_b(2);
+        world.set(A, old);
+        let took = world.run_until(2 * drain, |world| world.writable().as_deref() == Some(B));
+        assert!((least..=most).contains(&took), "{took} ms");
+    }
+}
+
+#[test]
+fn replies_that_have_come_let_the_switch_go_on_at_once() {
+    let mut world = World::healthy();
+    world.obedient = false;
+    begin_manual(&mut world);
+    world.run(1_000);
+    world.fail_over_to_b(2);
+    world.run(200);
+    assert!(world.is_holding());
+    let generation = world.snapshot().generation;
+    for worker in 0..2 {
+        world.report(worker, ReportKind::Quiet { generation });
+    }
+    assert_eq!(world.writable().as_deref(), Some(B));
+}

@@ -1,6 +1,7 @@
 //! Floor 1. The machine against an invented world.
 //! Knows only inputs and outputs.
 
+mod commanded;
 mod discovery;
 mod failover;
 mod property;

@@ -47,6 +47,10 @@ enum Input {
         worker: usize,
         kind: ReportKind,
     },
+    Hold {
+        ms: u64,
+    },
+    LetGo,
     Timeout,
     Wait {
         ms: u64,
@@ -130,6 +134,8 @@ fn any_input() -> impl Strategy<Value = Input> {
         2 => (0..3_usize, any::<bool>())
             .prop_map(|(node, silent)| Input::NodeFailed { node, silent }),
         2 => (0..3_usize, any_kind()).prop_map(|(worker, kind)| Input::Report { worker, kind }),
+        1 => (0..100_000_u64).prop_map(|ms| Input::Hold { ms }),
+        1 => Just(Input::LetGo),
         2 => Just(Input::Timeout),
         2 => (0..20_000_u64).prop_map(|ms| Input::Wait { ms }),
     ]
@@ -208,6 +214,11 @@ impl Run {
             Input::Report { worker, kind } => {
                 machine.handle_report(now, Report { worker, kind });
             }
+            Input::Hold { ms } => {
+                // Refused or not: what follows must hold.
+                let _ = machine.hold(now, now + Duration::from_millis(ms));
+            }
+            Input::LetGo => machine.let_go(now),
             Input::Timeout => {
                 self.now = machine.poll_timeout().unwrap().max(now);
                 machine.handle_timeout(self.now);

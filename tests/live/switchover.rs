@@ -1,0 +1,366 @@
+//! Planned failovers ordered from Switchman: nothing is lost, nothing is applied twice, nobody
+//! hears an error, not even who writes at the master itself; and what cannot be done is given up.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use switchman::demo::client::{Client, Reply};
+use switchman::demo::deployment::Plan;
+use switchman::demo::process::wait_for;
+
+use crate::lab::{Lab, SOON, say};
+use crate::proxy::{self, Launch, Proxy};
+
+const TOKEN: &str = "open sesame";
+const WRITERS: usize = 8;
+/// Acknowledgements of all writers together before the order, and again after it.
+const ENOUGH: usize = 500;
+/// The median of how long a client waits for its one slow reply. Sentinel takes 0.3 to 1.2 s, as
+/// its look at the candidate once a second falls; the rest is for a machine that is busy.
+const STALL_MAX: Duration = Duration::from_secs(2);
+
+/// A deployment, Switchman with a token before it, and the file with the token.
+struct Scene {
+    lab: Lab,
+    proxy: Proxy,
+    token_file: String,
+}
+
+impl Scene {
+    fn start(plan: &Plan) -> Self {
+        let lab = Lab::start(plan);
+        let file = lab.dir().join("token");
+        fs::write(&file, format!("{TOKEN}\n")).unwrap();
+        let token_file = file.to_str().unwrap().to_owned();
+        let mut launch = Launch::before(&lab);
+        launch.env("SWITCHMAN_ADMIN_TOKEN_FILE", &token_file);
+        let proxy = launch.start();
+        proxy.wait_ready();
+        // A replica hears nothing from its first synchronisation until its first sign of life.
+        say(&mut proxy.client(), &["SET", "fixed", "v"]);
+        lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
+        Self {
+            lab,
+            proxy,
+            token_file,
+        }
+    }
+
+    /// `switchman switchover`: whether it succeeded, and what it printed.
+    fn order(&self) -> (bool, String) {
+        let admin = self.proxy.admin().to_string();
+        let file = &self.token_file;
+        let args = ["switchover", "--admin", &admin, "--token-file", file];
+        let (status, text) = proxy::run(&args);
+        println!("{text}");
+        (status.success(), text)
+    }
+
+    /// Runs `orders` while clients of Switchman, and one of the master, write; then judges what
+    /// they heard. Returns what `orders` returned, and the stall of each client of Switchman.
+    fn under_load<T>(&self, orders: impl FnOnce() -> T) -> (T, Vec<Duration>) {
+        let stop = AtomicBool::new(false);
+        let count = AtomicUsize::new(0);
+        let (result, through, direct) = thread::scope(|scope| {
+            let _stopped = StopOnDrop(&stop);
+            let through: Vec<_> = (0..WRITERS)
+                .map(|id| {
+                    let client = self.proxy.patient_client(4 * SOON);
+                    let (stop, count) = (&stop, &count);
+                    scope.spawn(move || write(client, &format!("c{id}"), stop, count))
+                })
+                .collect();
+            let mut direct = self.lab.node(0).connect().unwrap();
+            direct.wait_at_most(4 * SOON).unwrap();
+            let direct = scope.spawn(|| write(direct, "direct", &stop, &count));
+            wait_for_more(&count);
+            let result = orders();
+            wait_for_more(&count);
+            stop.store(true, Ordering::Relaxed);
+            let through: Vec<Written> = through.into_iter().map(|it| it.join().unwrap()).collect();
+            (result, through, direct.join().unwrap())
+        });
+        self.judge(&through, &direct);
+        (result, through.iter().map(|own| own.stall).collect())
+    }
+
+    fn judge(&self, through: &[Written], direct: &Written) {
+        self.check_stored(through.iter().chain([direct]));
+        for own in through {
+            assert_eq!(own.refused, None, "a client of Switchman heard an error");
+        }
+        let acknowledged: usize = through.iter().map(|own| own.acknowledged.len()).sum();
+        println!(
+            "{acknowledged} acknowledged through Switchman, {} at the master itself, which ended \
+             with {:?}, 0 lost, 0 twice",
+            direct.acknowledged.len(),
+            direct.refused
+        );
+    }
+
+    /// Checks that everything acknowledged is there, and everything once.
+    fn check_stored<'a>(&self, written: impl IntoIterator<Item = &'a Written>) {
+        let master = wait_for(2 * SOON, || self.lab.master()).expect("Sentinels agree in the end");
+        let reply = master.command(&["LRANGE", "tokens", "0", "-1"]).unwrap();
+        let mut stored: HashMap<String, usize> = HashMap::new();
+        for token in reply.items().iter().filter_map(Reply::text) {
+            *stored.entry(token).or_default() += 1;
+        }
+        let twice: Vec<_> = stored.iter().filter(|(_, times)| **times > 1).collect();
+        assert!(twice.is_empty(), "applied more than once: {twice:?}");
+        for own in written {
+            let gone = |token: &&String| !stored.contains_key(*token);
+            let lost: Vec<_> = own.acknowledged.iter().filter(gone).collect();
+            assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+        }
+    }
+
+    /// Waits until the old master follows the new one.
+    fn new_master(&self) -> usize {
+        let old = self.lab.node(0);
+        let new = self.lab.wait_for_switch(old, 2 * SOON).unwrap();
+        self.lab.wait_for_replica(old, new, SOON).unwrap();
+        new.port().into()
+    }
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What one client wrote and heard.
+#[derive(Debug)]
+struct Written {
+    acknowledged: HashSet<String>,
+    /// The first reply that was no acknowledgement; the client stopped there.
+    refused: Option<String>,
+    /// The longest wait for a reply.
+    stall: Duration,
+}
+
+/// Adds a token each millisecond until told to stop, or until it hears something else than `+OK`.
+fn write(mut client: Client, name: &str, stop: &AtomicBool, count: &AtomicUsize) -> Written {
+    let mut written = Written {
+        acknowledged: HashSet::new(),
+        refused: None,
+        stall: Duration::ZERO,
+    };
+    while !stop.load(Ordering::Relaxed) {
+        let token = format!("{name}-{}", written.acknowledged.len());
+        let sent = Instant::now();
+        match client.command(&["RPUSH", "tokens", &token]) {
+            Ok(Reply::Int(_)) => {
+                written.acknowledged.insert(token);
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(other) => written.refused = Some(other.text().unwrap_or_default()),
+            Err(error) => written.refused = Some(error.to_string()),
+        }
+        written.stall = written.stall.max(sent.elapsed());
+        if written.refused.is_some() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1).saturating_sub(sent.elapsed()));
+    }
+    written
+}
+
+fn wait_for_more(count: &AtomicUsize) {
+    let enough = count.load(Ordering::Relaxed) + ENOUGH;
+    let moved = wait_for(2 * SOON, || {
+        (count.load(Ordering::Relaxed) >= enough).then_some(())
+    });
+    assert!(moved.is_some(), "writers do not go on");
+}
+
+fn median(mut stalls: Vec<Duration>) -> Duration {
+    stalls.sort();
+    stalls[stalls.len() / 2]
+}
+
+/// Status code and body of `POST /api/v1/switchover`.
+fn post(proxy: &Proxy, token: Option<&str>) -> (u16, String) {
+    let mut stream = TcpStream::connect_timeout(&proxy.admin(), SOON).unwrap();
+    stream.set_read_timeout(Some(4 * SOON)).unwrap();
+    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+    write!(
+        stream,
+        "POST /api/v1/switchover HTTP/1.0\r\nHost: h\r\n{}Content-Length: 0\r\n\r\n",
+        bearer.unwrap_or_default()
+    )
+    .unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    (
+        head.split(' ').nth(1).unwrap().parse().unwrap(),
+        body.to_owned(),
+    )
+}
+
+#[test]
+fn a_switchover_loses_nothing_and_nobody_hears_an_error() {
+    let scene = Scene::start(&Plan::default());
+    let ((done, text), stalls) = scene.under_load(|| scene.order());
+    println!("stalls: {stalls:?}");
+    assert!(done, "{text}");
+    assert!(text.contains("nothing was lost"), "{text}");
+    assert!(text.contains("follows"), "{text}");
+    let stall = median(stalls);
+    println!("median stall: {stall:?}");
+    assert!(stall <= STALL_MAX, "{stall:?}");
+    scene.new_master();
+}
+
+#[test]
+fn a_switchover_waits_for_a_replica_that_is_behind() {
+    let scene = Scene::start(&Plan::default());
+    let ((done, text), stalls) = scene.under_load(|| {
+        scene.lab.node(1).freeze().unwrap();
+        thread::scope(|scope| {
+            let thaw = scope.spawn(|| {
+                thread::sleep(Duration::from_millis(500));
+                scene.lab.node(1).thaw().unwrap();
+            });
+            let result = scene.order();
+            thaw.join().unwrap();
+            result
+        })
+    });
+    println!("median stall: {:?}", median(stalls));
+    assert!(done, "{text}");
+    assert!(text.contains("nothing was lost"), "{text}");
+    scene.new_master();
+}
+
+#[test]
+fn a_switchover_without_a_replica_to_choose_is_given_up_before_anybody_waits() {
+    let plan = Plan {
+        node_config: vec!["replica-priority 0".to_owned()],
+        ..Plan::default()
+    };
+    let scene = Scene::start(&plan);
+    let ((done, text), stalls) = scene.under_load(|| scene.order());
+    assert!(!done, "{text}");
+    assert!(text.contains("given up at check"), "{text}");
+    let longest = stalls.into_iter().max();
+    assert!(longest < Some(Duration::from_millis(500)), "{longest:?}");
+    assert_eq!(scene.lab.master().unwrap().addr(), scene.lab.node(0).addr());
+}
+
+#[test]
+fn a_switchover_with_a_dead_replica_is_given_up_and_writes_go_on() {
+    let scene = Scene::start(&Plan::default());
+    let ((done, text), stalls) = scene.under_load(|| {
+        scene.lab.node(1).kill().unwrap();
+        scene.order()
+    });
+    println!("stalls: {stalls:?}");
+    assert!(!done, "{text}");
+    assert!(text.contains("given up at replicas"), "{text}");
+    let now = format!("now: writes flow to {}", scene.lab.node(0).addr());
+    assert!(text.contains(&now), "{text}");
+    assert_eq!(scene.lab.master().unwrap().addr(), scene.lab.node(0).addr());
+}
+
+#[test]
+fn only_who_has_the_token_may_order_and_only_once_at_a_time() {
+    let scene = Scene::start(&Plan::default());
+    let open = scene.lab.proxy();
+    open.wait_ready();
+    let (code, text) = post(&open, Some(TOKEN));
+    assert_eq!(code, 403);
+    assert!(text.contains("SWITCHMAN_ADMIN_TOKEN"), "{text}");
+    let admin = open.admin().to_string();
+    let (status, text) = proxy::run(&["switchover", "--admin", &admin]);
+    assert!(!status.success());
+    assert!(text.contains("admin.token"), "{text}");
+
+    assert_eq!(post(&scene.proxy, None).0, 401);
+    assert_eq!(post(&scene.proxy, Some("wrong")).0, 401);
+    let (first, second) = thread::scope(|scope| {
+        let first = scope.spawn(|| post(&scene.proxy, Some(TOKEN)));
+        let second = post(&scene.proxy, Some(TOKEN));
+        (first.join().unwrap(), second)
+    });
+    let mut codes = [first.0, second.0];
+    codes.sort_unstable();
+    assert_eq!(codes, [200, 409], "{first:?} {second:?}");
+    let report = if first.0 == 200 { first.1 } else { second.1 };
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["outcome"], "switched", "{report}");
+    assert_eq!(report["lossless"], true, "{report}");
+    let incidents = scene.proxy.get("/api/v1/failovers").unwrap().1;
+    let incidents: Value = serde_json::from_str(&incidents).unwrap();
+    assert_eq!(incidents["failovers"][0]["cause"], "switchover");
+}
+
+/// What another Switchman's clients had sent when the master was paused was not executed, and that
+/// cannot be told from a reply that was lost.
+#[test]
+fn another_switchman_loses_nothing_either() {
+    let scene = Scene::start(&Plan::default());
+    let other = scene.lab.proxy();
+    other.wait_ready();
+    let stop = AtomicBool::new(false);
+    let count = AtomicUsize::new(0);
+    let written: Vec<Written> = thread::scope(|scope| {
+        let _stopped = StopOnDrop(&stop);
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|id| {
+                let client = other.patient_client(4 * SOON);
+                let (stop, count) = (&stop, &count);
+                scope.spawn(move || write(client, &format!("o{id}"), stop, count))
+            })
+            .collect();
+        wait_for_more(&count);
+        let (done, text) = scene.order();
+        assert!(done, "{text}");
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    for own in &written {
+        let told = own.refused.as_deref();
+        let doubt = told.is_none_or(|line| line.starts_with("UNCERTAIN"));
+        assert!(doubt, "{told:?}");
+    }
+    let doubts = written.iter().filter(|own| own.refused.is_some()).count();
+    println!("{doubts} of {WRITERS} clients of another Switchman were left in doubt");
+    scene.check_stored(&written);
+}
+
+#[test]
+fn a_switchman_that_ends_meanwhile_leaves_no_master_paused() {
+    let plan = Plan {
+        down_after: 2 * SOON,
+        ..Plan::default()
+    };
+    let scene = Scene::start(&plan);
+    let (master, admin) = (scene.lab.node(0), scene.proxy.admin().to_string());
+    let calls = |command: &str| crate::routing::calls(master, command);
+    scene.lab.node(1).freeze().unwrap();
+    let file = &scene.token_file;
+    let args = ["switchover", "--admin", &admin, "--token-file", file];
+    thread::scope(|scope| {
+        let order = scope.spawn(|| proxy::run(&args));
+        let paused = wait_for(SOON, || (calls("client|pause") == 1).then_some(()));
+        assert!(paused.is_some(), "the master was never paused");
+        scene.proxy.terminate();
+        scene.proxy.wait_end(SOON);
+        assert_eq!(calls("client|unpause"), 1);
+        let (status, text) = order.join().unwrap();
+        assert!(!status.success(), "{text}");
+    });
+    let mut direct = master.connect().unwrap();
+    assert_eq!(say(&mut direct, &["SET", "k", "v"]), Reply::ok());
+}
