@@ -246,6 +246,10 @@ impl Core {
             match slot.stream.try_write(output) {
                 Ok(count) => self.exchange.took(key, count, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.exchange.is_finished(key) {
+                        // It is to be closed now, not when it has room for the rest.
+                        return self.drop_client(key, now);
+                    }
                     self.exchange.stalled(key, now);
                     return self.wake_client(key);
                 }
