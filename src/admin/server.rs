@@ -1,5 +1,6 @@
 //! Floor 4. The HTTP server of the admin address: routes, limits, an orderly stop.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, debug_span, warn};
 
@@ -24,7 +25,8 @@ use crate::net::{Listener, Stream};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 
-/// Connections at once: a few scrapers, probes and browsers; more wait in the kernel's queue.
+/// Connections at once: a few scrapers, probes and browsers. One more ends the oldest, so that no
+/// number of silent ones shuts out the probe that keeps the process alive.
 const CONNECTIONS_MAX: usize = 64;
 /// Longest time between a connection made, or a reply written, and the next complete request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +34,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECTION_LIFE: Duration = Duration::from_secs(600);
 /// Time for the reply under way when a connection is asked to end.
 const GRACE: Duration = Duration::from_secs(2);
+/// The same for a connection that is in the way of a new one; a page takes a few milliseconds.
+const GIVE_WAY: Duration = Duration::from_millis(100);
 /// Pause after a failed accept, which is mostly a lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -75,13 +79,13 @@ impl fmt::Debug for Admin {
 /// Dropping this future stops accepting; connections go on.
 pub async fn serve(listener: Listener, admin: Admin, tasks: Tasks) {
     let router = router(Arc::new(admin));
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut slots = Slots::new();
     loop {
         // Biased: a stop wins over a client that is waiting.
         let accepted = tokio::select! {
             biased;
             () = tasks.stopping() => return,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept(&listener, &mut slots) => accepted,
         };
         match accepted {
             Ok((stream, slot)) => {
@@ -97,42 +101,79 @@ pub async fn serve(listener: Listener, admin: Admin, tasks: Tasks) {
     }
 }
 
-async fn accept(
-    listener: &Listener,
-    slots: &Arc<Semaphore>,
-) -> std::io::Result<(Stream, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots)
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed");
-    Ok((listener.accept().await?, slot))
+async fn accept(listener: &Listener, slots: &mut Slots) -> std::io::Result<(Stream, Slot)> {
+    let stream = listener.accept().await?;
+    Ok((stream, slots.take().await))
+}
+
+/// Who is connected, oldest first.
+struct Slots {
+    free: Arc<Semaphore>,
+    /// Tells a connection to give way; closed when the connection has ended.
+    taken: VecDeque<oneshot::Sender<()>>,
+}
+
+/// The right of one connection to exist.
+struct Slot {
+    give_way: oneshot::Receiver<()>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Slots {
+    fn new() -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            taken: VecDeque::new(),
+        }
+    }
+
+    /// A slot for a new connection; where none is free the oldest connection gives way.
+    async fn take(&mut self) -> Slot {
+        self.taken.retain(|connection| !connection.is_closed());
+        if self.free.available_permits() == 0
+            && let Some(oldest) = self.taken.pop_front()
+        {
+            // It may have ended this very moment; then its slot is free.
+            let _ = oldest.send(());
+        }
+        let permit = Arc::clone(&self.free)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let (sender, give_way) = oneshot::channel();
+        self.taken.push_back(sender);
+        Slot {
+            give_way,
+            _permit: permit,
+        }
+    }
 }
 
 /// One connection. A half-sent request must not keep the process from stopping, nor hold its slot
 /// for ever: each wait has an end.
-async fn connection(stream: Stream, slot: OwnedSemaphorePermit, router: Router, tasks: Tasks) {
+async fn connection(stream: Stream, mut slot: Slot, router: Router, tasks: Tasks) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT);
     let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
     // Biased: what is finished need not be stopped.
-    let ended = tokio::select! {
+    let (ended, grace) = tokio::select! {
         biased;
-        ended = serving.as_mut() => Some(ended),
-        () = tasks.stopping() => None,
-        () = sleep(CONNECTION_LIFE) => None,
+        ended = serving.as_mut() => (Some(ended), GRACE),
+        () = tasks.stopping() => (None, GRACE),
+        _ = &mut slot.give_way => (None, GIVE_WAY),
+        () = sleep(CONNECTION_LIFE) => (None, GRACE),
     };
     let ended = if let Some(ended) = ended {
         ended
     } else {
         serving.as_mut().graceful_shutdown();
-        timeout(GRACE, serving).await.unwrap_or(Ok(()))
+        timeout(grace, serving).await.unwrap_or(Ok(()))
     };
     if let Err(error) = ended {
         debug!(%error, "admin client gone");
     }
-    drop(slot);
 }
 
 fn router(admin: Arc<Admin>) -> Router {
@@ -379,6 +420,36 @@ mod tests {
                 .await
                 .0
                 .starts_with("HTTP/1.1 200")
+        );
+    }
+
+    #[tokio::test]
+    async fn silent_connections_do_not_shut_out_a_probe() {
+        let running = start().await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS_MAX + 8 {
+            silent.push(connect(&running.addr, DEADLINE).await.unwrap());
+        }
+        for _ in 0..8 {
+            let probe = timeout(HEAD_TIMEOUT / 10, fetch(&running, "/livez"));
+            let (head, _) = probe
+                .await
+                .expect("answered long before the silent ones are given up");
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        }
+        let first = silent.first_mut().unwrap();
+        assert_eq!(
+            first.read(&mut [0; 64]).await.unwrap_or(0),
+            0,
+            "the oldest gave way"
+        );
+        let last = silent.last_mut().unwrap();
+        last.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(
+            last.read(&mut [0; 64]).await.unwrap() > 0,
+            "the youngest is still served"
         );
     }
 

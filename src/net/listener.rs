@@ -18,8 +18,9 @@ const BACKLOG: i32 = 1024;
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// Unix-domain; the path is removed when the listener is dropped.
-    Unix(UnixListener, SocketPath),
+    /// Unix-domain; the path is removed when the listener is dropped, and before the socket closes:
+    /// whoever finds nobody listening may put a socket of his own there.
+    Unix(SocketPath, UnixListener),
 }
 
 /// A listener that could not be bound.
@@ -38,7 +39,7 @@ pub struct SocketPath(PathBuf);
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        // Nothing to tell anybody: the path may have been replaced by a successor.
+        // Nothing to tell anybody: somebody may have tidied it away.
         let _ = std::fs::remove_file(&self.0);
     }
 }
@@ -66,7 +67,7 @@ impl Listener {
                     port: addr.port(),
                 })
             }
-            Self::Unix(_, path) => Ok(ListenAddr::Unix(path.0.clone())),
+            Self::Unix(path, _) => Ok(ListenAddr::Unix(path.0.clone())),
         }
     }
 
@@ -78,7 +79,7 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| prepare(stream)),
-            Self::Unix(listener, _) => listener
+            Self::Unix(_, listener) => listener
                 .accept()
                 .await
                 .map(|(stream, _)| Stream::Unix(stream)),
@@ -115,7 +116,7 @@ async fn bind_unix(path: &Path) -> io::Result<Listener> {
     if is_socket(path).await && tokio::net::UnixStream::connect(path).await.is_err() {
         tokio::fs::remove_file(path).await?;
     }
-    UnixListener::bind(path).map(|listener| Listener::Unix(listener, SocketPath(path.to_owned())))
+    UnixListener::bind(path).map(|listener| Listener::Unix(SocketPath(path.to_owned()), listener))
 }
 
 async fn is_socket(path: &Path) -> bool {
