@@ -79,10 +79,17 @@ const FILE_LINES_MAX: usize = 600;
 const LINE_MAX: usize = 100;
 
 /// Files whose tests sleep, and why that is no "let it settle".
-const SLEEPERS: &[(&str, &str)] = &[(
-    "tests/live/failover.rs",
-    "paces a load; looks at a node again and again until a deadline",
-)];
+const SLEEPERS: &[(&str, &str)] = &[
+    (
+        "tests/live/failover.rs",
+        "paces a load; looks at a node again and again until a deadline",
+    ),
+    ("tests/live/faults.rs", "delays bytes on their way"),
+    (
+        "tests/live/matrix/scene.rs",
+        "paces a load; a fault that lasts for a given time is what a test is about",
+    ),
+];
 
 /// What may lie at the top of the repository.
 #[rustfmt::skip]
