@@ -208,7 +208,8 @@ fn role(node: &Process) -> String {
 }
 
 /// `act` must not be felt: neither by an error, nor by a stall longer than [`STALL_MAX`] beyond
-/// what the machine itself does. That is measured by a client that asks the master directly, meanwhile.
+/// what the machine itself does. That is measured by a client that asks the master directly,
+/// meanwhile.
 ///
 /// The machine stalls everybody now and then, and Switchman at other moments than that client. What
 /// `act` itself causes comes each time: it is done [`TIMES`] times, and the calmest of them counts.
