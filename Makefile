@@ -7,19 +7,25 @@ SHELL := /usr/bin/env bash
 # Seconds for which each fuzz target runs.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test test-live clients lint bench fuzz tools
+# Times that each cell of the failover matrix runs.
+export MATRIX_ROUNDS ?= 20
+
+.PHONY: help demo test test-live failover-matrix clients lint bench fuzz tools
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Redis, replicas and Sentinels on loopback, Switchman before them, a failover on show
 	cargo run --locked --quiet -- demo
 
-test: tools lint ## Everything: lint, then all tests, with real Redis servers and real clients
-	cargo test --locked
+test: tools lint ## Everything but the failover matrix: lint, then all tests, with real servers and clients
+	cargo test --locked -- --skip matrix::
 
-test-live: tools ## The tests against real Redis servers and Sentinels only
-	cargo test --locked --test live
+test-live: tools ## The tests against real Redis servers and Sentinels only, but the failover matrix
+	cargo test --locked --test live -- --skip matrix::
+
+failover-matrix: tools ## Each cell of the failover matrix MATRIX_ROUNDS times, to be resumed
+	.ci/failover-matrix
 
 clients: tools ## The tests with real client libraries only
 	cargo test --locked --test clients

@@ -93,9 +93,14 @@ const SLEEPERS: &[(&str, &str)] = &[
         "tests/live/failover.rs",
         "paces a load; looks at a node again and again until a deadline",
     ),
+    ("tests/live/faults.rs", "delays bytes on their way"),
     (
         "tests/live/switchover.rs",
         "paces a load; a replica is frozen for a while",
+    ),
+    (
+        "tests/live/matrix/scene.rs",
+        "paces a load; a fault that lasts for a given time is what a test is about",
     ),
 ];
 

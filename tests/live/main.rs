@@ -14,8 +14,10 @@
 mod command_table;
 mod deployment;
 mod failover;
+mod faults;
 mod lab;
 mod lifecycle;
+mod matrix;
 mod order;
 mod outage;
 mod proxy;

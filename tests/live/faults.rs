@@ -1,0 +1,443 @@
+//! A TCP link that misbehaves on command: slow, silent, torn, or refused. And a deployment all of
+//! whose links to the nodes are such links.
+//!
+//! A [`Front`] tells those who connect apart by their source address, so that the link of Switchman
+//! can be cut while the Sentinels stay content: `bind-source-addr` (Redis 7.0 and later) gives
+//! Sentinels and nodes addresses of their own, all of 127.0.0.0/8 being loopback on Linux.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::{ControlFlow, Deref};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::SockRef;
+use switchman::demo::client::Reply;
+use switchman::demo::deployment::Plan;
+use switchman::demo::process::{Process, wait_for};
+
+use crate::lab::{Lab, SOON};
+
+/// Source address of whoever binds none: Switchman, and the tests.
+pub(crate) const SWITCHMAN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Source address of the Sentinels of a [`Fronted`] deployment.
+const SENTINELS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
+/// Source address of its nodes.
+const NODES: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+/// Time that the front's own connection to its target may take.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// What happens to the bytes of one peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Time for which what the peer sent stays on its way.
+    pub(crate) delay_in: Duration,
+    /// Time for which what the target sent stays on its way.
+    pub(crate) delay_out: Duration,
+    /// Nothing that the peer sends arrives; it arrives late where the fault ends.
+    pub(crate) deaf: bool,
+    /// Nothing that the target sends arrives, its end neither.
+    pub(crate) mute: bool,
+    /// New connections are reset as soon as they are made.
+    pub(crate) refuse: bool,
+    /// The connection on which the target has sent so many bytes more is reset. Only once.
+    pub(crate) tear_after: Option<usize>,
+}
+
+impl Fault {
+    /// A link that swallows everything, without a FIN: half-open on both sides.
+    pub(crate) fn black_hole() -> Self {
+        Self {
+            deaf: true,
+            mute: true,
+            ..Self::default()
+        }
+    }
+
+    /// A link on which nothing arrives that the target sends.
+    pub(crate) fn mute() -> Self {
+        Self {
+            mute: true,
+            ..Self::default()
+        }
+    }
+
+    /// A link that cannot be made.
+    pub(crate) fn refuse() -> Self {
+        Self {
+            refuse: true,
+            ..Self::default()
+        }
+    }
+
+    /// A link on which everything takes `delay` more in each direction, and what comes in the
+    /// meantime up to twice as long.
+    pub(crate) fn slow(delay: Duration) -> Self {
+        Self {
+            delay_in: delay,
+            delay_out: delay,
+            ..Self::default()
+        }
+    }
+
+    /// A link that is reset once, after `bytes` more of the target's bytes.
+    pub(crate) fn tear_after(bytes: usize) -> Self {
+        Self {
+            tear_after: Some(bytes),
+            ..Self::default()
+        }
+    }
+}
+
+/// An address in front of one server. Ends, with all its connections, when dropped.
+#[derive(Debug)]
+pub(crate) struct Front {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Front {
+    /// Listens on a port that the kernel chooses, and passes everything on to `target`.
+    pub(crate) fn before(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.accept(&listener, target)
+        });
+        Self {
+            addr,
+            shared,
+            acceptor: Some(acceptor),
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// From now on `peer` has this fault, and no other.
+    pub(crate) fn set(&self, peer: IpAddr, fault: Fault) {
+        self.shared.state().faults.insert(peer, fault);
+        self.shared.changed.notify_all();
+    }
+
+    /// From now on the link of `peer` is as good as any.
+    pub(crate) fn heal(&self, peer: IpAddr) {
+        self.set(peer, Fault::default());
+    }
+
+    /// Ends all connections of `peer` by RST, on both sides.
+    pub(crate) fn reset(&self, peer: IpAddr) {
+        self.shared.reset(|link| link.peer == peer);
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.shared.state().closed = true;
+        self.shared.reset(|_| true);
+        // Wakes the acceptor; it has ended by itself where nobody listens any more.
+        let _ended_before = TcpStream::connect(self.addr);
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.join().unwrap();
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    faults: HashMap<IpAddr, Fault>,
+    links: Vec<Weak<Link>>,
+    closed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// From the peer to the target.
+    In,
+    /// From the target to the peer.
+    Out,
+}
+
+/// A connection and its continuation. Both are closed when the last pump has let go of them.
+#[derive(Debug)]
+struct Link {
+    peer: IpAddr,
+    client: TcpStream,
+    server: TcpStream,
+    dead: AtomicBool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn accept(self: &Arc<Self>, listener: &TcpListener, target: SocketAddr) {
+        while let Ok((client, from)) = listener.accept() {
+            let refuse = {
+                let state = self.state();
+                if state.closed {
+                    return;
+                }
+                state.faults.get(&from.ip()).is_some_and(|it| it.refuse)
+            };
+            let server = (!refuse).then(|| TcpStream::connect_timeout(&target, CONNECT_MAX));
+            match server {
+                Some(Ok(server)) => self.join(from.ip(), client, server),
+                Some(Err(_)) | None => abort_on_close(&client),
+            }
+        }
+    }
+
+    /// Lets the bytes of the two connections flow.
+    fn join(self: &Arc<Self>, peer: IpAddr, client: TcpStream, server: TcpStream) {
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).unwrap();
+        }
+        let link = Arc::new(Link {
+            peer,
+            client,
+            server,
+            dead: AtomicBool::new(false),
+        });
+        self.state().links.push(Arc::downgrade(&link));
+        for way in [Way::In, Way::Out] {
+            let (shared, link) = (Arc::clone(self), Arc::clone(&link));
+            thread::spawn(move || shared.pump(&link, way));
+        }
+    }
+
+    fn pump(&self, link: &Link, way: Way) {
+        let (mut from, mut to) = match way {
+            Way::In => (&link.client, &link.server),
+            Way::Out => (&link.server, &link.client),
+        };
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            let read = from.read(&mut chunk);
+            if matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
+                continue;
+            }
+            let read = read.ok();
+            let ControlFlow::Continue(passes) = self.gate(link, way, read.unwrap_or(0)) else {
+                return link.reset();
+            };
+            let done = match read {
+                Some(0) => return drop(to.shutdown(Shutdown::Write)),
+                Some(read) => to.write_all(&chunk[..read.min(passes)]).is_ok() && read <= passes,
+                None => false,
+            };
+            if !done {
+                return link.reset();
+            }
+        }
+    }
+
+    /// Waits for as long as the link's fault keeps bytes back. Says how many of `bytes` may pass;
+    /// a break where none will ever pass again.
+    fn gate(&self, link: &Link, way: Way, bytes: usize) -> ControlFlow<(), usize> {
+        let mut state = self.state();
+        loop {
+            if link.dead.load(Ordering::Relaxed) || state.closed {
+                return ControlFlow::Break(());
+            }
+            let fault = state.faults.entry(link.peer).or_default();
+            let (stopped, delay) = match way {
+                Way::In => (fault.deaf, fault.delay_in),
+                Way::Out => (fault.mute, fault.delay_out),
+            };
+            if stopped {
+                state = self.changed.wait(state).unwrap();
+                continue;
+            }
+            let mut passes = bytes;
+            if let (Way::Out, Some(left)) = (way, fault.tear_after) {
+                passes = bytes.min(left);
+                // Spent by the link that it tears.
+                fault.tear_after = (bytes <= left).then(|| left - bytes);
+            }
+            drop(state);
+            thread::sleep(delay);
+            return ControlFlow::Continue(passes);
+        }
+    }
+
+    fn reset(&self, which: impl Fn(&Link) -> bool) {
+        let mut state = self.state();
+        state.links.retain(|link| link.strong_count() > 0);
+        let links = state.links.iter().filter_map(Weak::upgrade);
+        links
+            .filter(|link| which(link))
+            .for_each(|link| link.reset());
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+impl Link {
+    /// Both pumps wake and let go, and the kernel says RST instead of FIN.
+    fn reset(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+        for stream in [&self.client, &self.server] {
+            abort_on_close(stream);
+            // Wakes who reads; sends nothing.
+            let _closed_by_the_other_side = stream.shutdown(Shutdown::Read);
+        }
+    }
+}
+
+fn abort_on_close(stream: &TcpStream) {
+    let _closed_by_the_other_side = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// A deployment in which nobody but the tests knows the true address of a node.
+///
+/// Each node announces its front (`replica-announce-port`), Sentinels monitor the master's, and
+/// replicas replicate from it.
+#[derive(Debug)]
+pub(crate) struct Fronted {
+    fronts: Vec<Front>,
+    lab: Lab,
+}
+
+impl Fronted {
+    pub(crate) fn start(mut plan: Plan) -> Self {
+        plan.node_config.extend([
+            format!("bind-source-addr {NODES}"),
+            // Else others would look for it at its source address, where it does not listen.
+            "replica-announce-ip 127.0.0.1".to_owned(),
+            // Redis takes 127.0.0.1 alone for its own machine.
+            "protected-mode no".to_owned(),
+        ]);
+        plan.sentinel_config.extend([
+            format!("bind-source-addr {SENTINELS}"),
+            // For the same reason.
+            "sentinel announce-ip 127.0.0.1".to_owned(),
+        ]);
+        let lab = Lab::start(&plan);
+        let fronts: Vec<Front> = lab
+            .nodes()
+            .iter()
+            .map(|it| Front::before(it.addr()))
+            .collect();
+        let fronted = Self { fronts, lab };
+        fronted.announce();
+        fronted.monitor(&plan);
+        fronted
+    }
+
+    /// The front of node `index`.
+    pub(crate) fn front(&self, index: usize) -> &Front {
+        &self.fronts[index]
+    }
+
+    fn announce(&self) {
+        let master = self.fronts[0].addr().port().to_string();
+        for (index, node) in self.nodes().iter().enumerate() {
+            let port = self.fronts[index].addr().port().to_string();
+            tell(node, &["CONFIG", "SET", "replica-announce-port", &port]);
+            if index > 0 {
+                tell(node, &["REPLICAOF", "127.0.0.1", &master]);
+            }
+        }
+        let (replicas, port) = (self.nodes().len() - 1, self.fronts[1].addr().port());
+        let seen = wait_for(SOON, || {
+            let info = self.node(0).command(&["INFO", "replication"]).ok()?;
+            let listed = info.info("slave0")?.contains(&format!("port={port},"));
+            let alone = info.info("connected_slaves")? == replicas.to_string();
+            (listed && alone).then_some(())
+        });
+        assert!(seen.is_some(), "the replicas announce their fronts");
+        self.wait_in_sync(self.node(0), replicas, SOON).unwrap();
+    }
+
+    fn monitor(&self, plan: &Plan) {
+        let name = self.master_name();
+        let port = self.fronts[0].addr().port().to_string();
+        let (quorum, down_after) = (
+            plan.quorum.to_string(),
+            plan.down_after.as_millis().to_string(),
+        );
+        let timeout = plan.failover_timeout.as_millis().to_string();
+        for sentinel in self.sentinels() {
+            tell(sentinel, &["SENTINEL", "REMOVE", name]);
+            tell(
+                sentinel,
+                &["SENTINEL", "MONITOR", name, "127.0.0.1", &port, &quorum],
+            );
+            let set = [
+                "SENTINEL",
+                "SET",
+                name,
+                "down-after-milliseconds",
+                &down_after,
+            ];
+            tell(sentinel, &set);
+            tell(
+                sentinel,
+                &["SENTINEL", "SET", name, "failover-timeout", &timeout],
+            );
+        }
+        greet_every(self, Duration::from_millis(100));
+        self.wait_until_seen(self.nodes().len() - 1, 2 * SOON)
+            .unwrap();
+        greet_every(self, Duration::from_secs(2));
+    }
+}
+
+impl Deref for Fronted {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+/// Time between two greetings of all Sentinels, by which they tell each other of the master.
+pub(crate) fn greet_every(lab: &Lab, period: Duration) {
+    let period = period.as_millis().to_string();
+    for sentinel in lab.sentinels().iter().filter(|it| it.is_running()) {
+        tell(sentinel, &["SENTINEL", "DEBUG", "PUBLISH-PERIOD", &period]);
+    }
+}
+
+/// Replaces the lines of a Sentinel's configuration that begin like one of `lines`, and starts it
+/// again with them.
+pub(crate) fn reconfigure(sentinel: &Process, lines: &[&str]) {
+    sentinel.kill().unwrap();
+    let path = sentinel.dir().join("sentinel.conf");
+    let old = fs::read_to_string(&path).unwrap();
+    let key = |line: &str| line.rsplit_once(' ').map(|(key, _)| key.to_owned());
+    let replaced: Vec<_> = lines.iter().filter_map(|line| key(line)).collect();
+    let kept = old
+        .lines()
+        .filter(|line| key(line).is_none_or(|key| !replaced.contains(&key)));
+    let new: Vec<&str> = kept.chain(lines.iter().copied()).collect();
+    fs::write(&path, new.join("\n") + "\n").unwrap();
+    sentinel.restart().unwrap();
+}
+
+/// Says a command to a node or a Sentinel, which must not refuse it.
+pub(crate) fn tell(process: &Process, args: &[&str]) -> Reply {
+    let reply = process.command(args).unwrap();
+    assert_eq!(reply.error(), None, "{args:?}");
+    reply
+}

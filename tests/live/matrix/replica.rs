@@ -1,0 +1,41 @@
+//! What may happen to a replica while it is read from.
+
+use std::time::{Duration, Instant};
+
+use switchman::demo::deployment::Plan;
+use switchman::demo::process::wait_for;
+
+use crate::lab::{Lab, SOON};
+use crate::matrix::scene::{Scene, let_last};
+use crate::routing::calls;
+
+/// Longest time that a read may take where its replica is lost.
+const STALL_MAX: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_killed_replica_costs_no_read() {
+    lose_the_replica("replica killed", |lab| lab.node(1).kill().unwrap());
+}
+
+#[test]
+fn a_frozen_replica_costs_no_read() {
+    lose_the_replica("replica frozen", |lab| lab.node(1).freeze().unwrap());
+}
+
+fn lose_the_replica(cell: &str, lose: impl Fn(&Lab)) {
+    let lab = Lab::start(&Plan::default());
+    let proxy = lab.proxy();
+    let (story, window) = Scene::new(&lab, &proxy).play(|| {
+        let read = wait_for(SOON, || (calls(lab.node(1), "get") >= 100).then_some(()));
+        assert!(read.is_some(), "the replica was not read from");
+        let began = Instant::now();
+        lose(&lab);
+        let_last(Duration::from_secs(3));
+        began..Instant::now()
+    });
+    let figures = story.judge(cell, lab.node(0), &[]);
+    assert_eq!((figures.uncertain, figures.refused), (0, 0), "{figures:#?}");
+    assert!(figures.longest_read <= STALL_MAX, "{figures:#?}");
+    let silence = story.longest_silence(&window);
+    assert!(silence < STALL_MAX, "writes stood still for {silence:?}");
+}

@@ -1,0 +1,268 @@
+//! What may happen to the Sentinels.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use switchman::demo::client::{Client, Reply};
+use switchman::demo::deployment::Plan;
+use switchman::demo::process::{Process, wait_for};
+
+use crate::faults::{Fault, Front, Fronted, SWITCHMAN, greet_every, reconfigure, tell};
+use crate::lab::{Lab, SOON};
+use crate::matrix::master::{kill, tokens, unhurried};
+use crate::matrix::scene::{PATIENCE, Scene, let_last};
+use crate::proxy::{Launch, Proxy};
+
+/// Long enough for Switchman to find out that a Sentinel is silent, which takes it 2 s.
+const LASTING: Duration = Duration::from_millis(2_500);
+
+/// How often a fault is repeated.
+const TIMES: usize = 3;
+
+/// What a stall may have beyond what the machine does to everybody anyway.
+const STALL_MAX: Duration = Duration::from_millis(50);
+
+#[test]
+fn the_leading_sentinel_may_die_during_a_failover() {
+    let lab = Lab::start(&Plan {
+        failover_timeout: Duration::from_secs(2),
+        ..Plan::default()
+    });
+    let proxy = Launch::group(&lab, "hold = \"30s\"\n").start();
+    let (story, (crash, new)) = Scene::new(&lab, &proxy).play(|| {
+        let leader = lead_of_next_failover(&lab);
+        let crash = kill(lab.node(0));
+        let leader = leader
+            .recv_timeout(PATIENCE)
+            .expect("a Sentinel leads a failover");
+        lab.sentinel(leader).kill().unwrap();
+        (crash, lab.wait_for_switch(lab.node(0), PATIENCE).unwrap())
+    });
+    let figures = story.judge("leading Sentinel killed", new, &[crash]);
+    assert!(figures.uncertain_each <= 1, "{figures:#?}");
+    assert_eq!(figures.refused, 0, "{figures:#?}");
+}
+
+/// Index of the Sentinel that is first to have chosen a replica to promote.
+fn lead_of_next_failover(lab: &Lab) -> mpsc::Receiver<usize> {
+    let (chosen, leader) = mpsc::channel();
+    let subscribers = lab.subscribe(&["+selected-slave"]).unwrap();
+    for (index, mut subscriber) in subscribers.into_iter().enumerate() {
+        let chosen = chosen.clone();
+        subscriber.wait_at_most(PATIENCE).unwrap();
+        thread::spawn(move || {
+            if subscriber.receive().is_ok() {
+                // Only the first leader finds somebody who listens.
+                let _nobody_listens = chosen.send(index);
+            }
+        });
+    }
+    leader
+}
+
+#[test]
+fn a_frozen_sentinel_is_not_noticed() {
+    let lab = Lab::start(&unhurried());
+    let proxy = lab.proxy();
+    unnoticed("one Sentinel frozen", &lab, &proxy, || {
+        lab.sentinel(0).freeze().unwrap();
+        let_last(LASTING);
+        lab.sentinel(0).thaw().unwrap();
+    });
+}
+
+#[test]
+fn a_sentinel_behind_a_black_hole_is_not_noticed() {
+    let lab = Lab::start(&unhurried());
+    let front = Front::before(lab.sentinel(0).addr());
+    let port = format!("sentinel announce-port {}", front.addr().port());
+    reconfigure(lab.sentinel(0), &["sentinel announce-ip 127.0.0.1", &port]);
+    let known = wait_for(PATIENCE, || {
+        let all = [1, 2].map(|index| peers(&lab, index).contains(&front.addr().to_string()));
+        all.iter().all(|known| *known).then_some(())
+    });
+    assert!(known.is_some(), "the others know it by its front");
+    let config = format!(
+        "[[group]]\nmaster-name = \"{}\"\nlisten = [\"127.0.0.1:0\"]\n\
+         sentinels = [\"{}\", \"{}\"]\n",
+        lab.master_name(),
+        front.addr(),
+        lab.sentinel(1).addr()
+    );
+    let proxy = Launch::with_config(&lab, &config).start();
+    unnoticed("one Sentinel black-holed", &lab, &proxy, || {
+        front.set(SWITCHMAN, Fault::black_hole());
+        let_last(LASTING);
+        front.heal(SWITCHMAN);
+        front.reset(SWITCHMAN);
+    });
+}
+
+/// Addresses of the other Sentinels that Sentinel `index` knows.
+fn peers(lab: &Lab, index: usize) -> Vec<String> {
+    let peers = tell(
+        lab.sentinel(index),
+        &["SENTINEL", "SENTINELS", lab.master_name()],
+    );
+    let text =
+        |peer: &Reply, name: &str| peer.field(name).and_then(Reply::text).unwrap_or_default();
+    let addr = |peer: &Reply| format!("{}:{}", text(peer, "ip"), text(peer, "port"));
+    peers.items().iter().map(addr).collect()
+}
+
+#[test]
+fn the_private_opinion_of_one_sentinel_stops_nothing() {
+    let own: IpAddr = [127, 0, 0, 4].into();
+    let lab = Fronted::start(Plan::default());
+    reconfigure(lab.sentinel(2), &[&format!("bind-source-addr {own}")]);
+    lab.wait_until_seen(1, PATIENCE).unwrap();
+    let proxy = lab.proxy();
+    unnoticed_beside(lab.front(0).addr(), "private +sdown", &lab, &proxy, || {
+        lab.front(0).set(own, Fault::black_hole());
+        let down = wait_for(SOON, || flags(&lab, 2).contains("s_down").then_some(()));
+        assert!(down.is_some(), "Sentinel 2 takes the master for dead");
+        let_last(Duration::from_secs(1));
+        assert!(!flags(&lab, 2).contains("o_down"), "nobody agrees");
+        lab.front(0).heal(own);
+        lab.front(0).reset(own);
+    });
+}
+
+/// What Sentinel `index` holds of the master.
+fn flags(lab: &Lab, index: usize) -> String {
+    let master = tell(
+        lab.sentinel(index),
+        &["SENTINEL", "MASTER", lab.master_name()],
+    );
+    master.field("flags").and_then(Reply::text).unwrap()
+}
+
+#[test]
+fn a_reset_of_all_sentinels_costs_no_read() {
+    let lab = Lab::start(&unhurried());
+    let proxy = lab.proxy();
+    unnoticed("SENTINEL RESET", &lab, &proxy, || {
+        for sentinel in lab.sentinels() {
+            assert_eq!(tell(sentinel, &["SENTINEL", "RESET", "*"]), Reply::Int(1));
+        }
+        let_last(Duration::from_secs(2));
+    });
+}
+
+#[test]
+fn traffic_goes_on_while_all_sentinels_are_down() {
+    let lab = Lab::start(&unhurried());
+    let proxy = lab.proxy();
+    unnoticed("all Sentinels down", &lab, &proxy, || {
+        lab.sentinels().iter().for_each(|it| it.kill().unwrap());
+        let_last(LASTING);
+        lab.sentinels().iter().for_each(|it| it.restart().unwrap());
+        let_last(Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn a_sentinel_that_has_forgotten_everything_is_not_believed() {
+    let lab = Lab::start(&Plan::default());
+    let forgetful = lab.sentinel(2);
+    let name = lab.master_name();
+    let old = lab.node(0);
+    let proxy = lab.proxy();
+    let scene = Scene::new(&lab, &proxy);
+    let (story, (crash, new)) = scene.play(|| {
+        let crash = kill(old);
+        let new = lab.wait_for_switch(old, PATIENCE).unwrap();
+        scene.wait_for_progress();
+        // Only a greeting of the others tells it better.
+        forgetful.kill().unwrap();
+        greet_every(&lab, Duration::from_secs(60));
+        let monitor = format!("sentinel monitor {name} 127.0.0.1 {} 2", old.port());
+        let config = format!("port {}\nbind 127.0.0.1\n{monitor}\n", forgetful.port());
+        fs::write(forgetful.dir().join("sentinel.conf"), config).unwrap();
+        old.restart().unwrap();
+        forgetful.restart().unwrap();
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            let (role, stale) = (role(old), lab.master_according_to(forgetful));
+            assert_eq!((role.as_str(), stale), ("master", Some(old.addr())));
+            assert_eq!(
+                tokens(old),
+                Some(0),
+                "a write reached the node of the stale Sentinel"
+            );
+            let_last(Duration::from_millis(50));
+        }
+        (crash, new)
+    });
+    let figures = story.judge("Sentinel with a wiped configuration", new, &[crash]);
+    assert!(figures.uncertain_each <= 1, "{figures:#?}");
+    assert_eq!(figures.refused, 0, "{figures:#?}");
+}
+
+fn role(node: &Process) -> String {
+    let role = tell(node, &["ROLE"]);
+    role.items().first().and_then(Reply::text).unwrap()
+}
+
+/// `act` must not be felt: neither by an error, nor by a stall longer than [`STALL_MAX`] beyond
+/// what the machine itself does. That is measured by a client that asks the master directly,
+/// meanwhile.
+///
+/// The machine stalls everybody now and then, and Switchman at other moments than that client. What
+/// `act` itself causes comes each time: it is done [`TIMES`] times, and the calmest of them counts.
+fn unnoticed(cell: &str, lab: &Lab, proxy: &Proxy, act: impl Fn()) {
+    unnoticed_beside(lab.node(0).addr(), cell, lab, proxy, act);
+}
+
+/// The same where the master is asked through the front at `door`, as Switchman does.
+fn unnoticed_beside(door: SocketAddr, cell: &str, lab: &Lab, proxy: &Proxy, act: impl Fn()) {
+    let scene = Scene::new(lab, proxy);
+    let (story, (windows, noise)) = scene.play(|| {
+        noise_during(door, || {
+            let time = |_| {
+                let began = Instant::now();
+                act();
+                began..Instant::now()
+            };
+            (0..TIMES).map(time).collect::<Vec<_>>()
+        })
+    });
+    let figures = story.judge(cell, lab.node(0), &[]);
+    let longest = |window| {
+        story
+            .longest_silence(window)
+            .max(story.longest_read(window))
+    };
+    let stalls: Vec<Duration> = windows.iter().map(longest).collect();
+    println!("{cell}: longest stalls {stalls:?}, without Switchman {noise:?}");
+    let log = proxy.log().text();
+    let holds = log.lines().filter(|line| line.contains("writes held"));
+    holds.for_each(|line| println!("{cell}: {line}"));
+    assert_eq!((figures.uncertain, figures.refused), (0, 0), "{figures:#?}");
+    let felt = stalls.iter().all(|stall| *stall > noise + STALL_MAX);
+    assert!(!felt, "{stalls:?}");
+}
+
+/// Asks at `door` each millisecond while `act` runs. Returns the longest time that it took.
+fn noise_during<T>(door: SocketAddr, act: impl FnOnce() -> T) -> (T, Duration) {
+    let (stop, stopped) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let listener = scope.spawn(move || {
+            let mut client = Client::connect(door, SOON).unwrap();
+            let mut longest = Duration::ZERO;
+            let pace = Duration::from_millis(1);
+            while stopped.recv_timeout(pace) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let asked = Instant::now();
+                client.command(&["PING"]).unwrap();
+                longest = longest.max(asked.elapsed());
+            }
+            longest
+        });
+        let acted = act();
+        drop(stop);
+        (acted, listener.join().unwrap())
+    })
+}

@@ -1,0 +1,194 @@
+//! What a client has set before a switch and finds after it.
+
+use switchman::demo::client::{Client, Reply};
+use switchman::demo::deployment::Plan;
+use switchman::demo::process::wait_for;
+
+use crate::faults::tell;
+use crate::lab::{Lab, SOON, ok, say};
+use crate::matrix::scene::PATIENCE;
+use crate::proxy::{Launch, Proxy};
+
+const PASSWORD: &str = "secret";
+
+/// A deployment that can fail over, and a Switchman that reads from the master only.
+fn start() -> (Lab, Proxy) {
+    let lab = Lab::start(&Plan {
+        password: Some(PASSWORD.to_owned()),
+        ..Plan::default()
+    });
+    let mut launch = Launch::before(&lab);
+    launch.env("SWITCHMAN_PASSWORD", PASSWORD);
+    launch.env("SWITCHMAN_CONSISTENCY", "master");
+    let proxy = launch.start();
+    proxy.wait_ready();
+    (lab, proxy)
+}
+
+fn client(proxy: &Proxy) -> Client {
+    let mut client = proxy.patient_client(PATIENCE);
+    ok(&mut client, &["AUTH", PASSWORD]);
+    client
+}
+
+/// A planned failover, from its command until a write has reached the new master.
+fn fail_over(lab: &Lab, proxy: &Proxy) {
+    lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
+    lab.failover().unwrap();
+    switched(lab, proxy);
+}
+
+fn switched(lab: &Lab, proxy: &Proxy) {
+    lab.wait_for_switch(lab.node(0), PATIENCE).unwrap();
+    ok(&mut client(proxy), &["SET", "settled", "v"]);
+    assert_eq!(tell(lab.node(1), &["EXISTS", "settled"]), Reply::Int(1));
+}
+
+#[test]
+fn database_login_protocol_and_name_outlive_a_failover() {
+    let (lab, proxy) = start();
+    let mut client = proxy.patient_client(PATIENCE);
+    let hello = [
+        "HELLO", "3", "AUTH", "default", PASSWORD, "SETNAME", "orders",
+    ];
+    assert_eq!(say(&mut client, &hello).error(), None);
+    ok(&mut client, &["SELECT", "5"]);
+    assert_eq!(say(&mut client, &["HSET", "h", "f", "v"]), Reply::Int(1));
+    let id = say(&mut client, &["CLIENT", "ID"]);
+    fail_over(&lab, &proxy);
+
+    let map = Reply::Map(vec![(Reply::bulk("f"), Reply::bulk("v"))]);
+    assert_eq!(say(&mut client, &["HGETALL", "h"]), map);
+    ok(&mut client, &["SET", "k", "five"]);
+    assert_eq!(
+        say(&mut client, &["CLIENT", "GETNAME"]),
+        Reply::bulk("orders")
+    );
+    assert_eq!(say(&mut client, &["CLIENT", "ID"]), id);
+    assert_eq!(say(&mut client, &["ACL", "WHOAMI"]), Reply::bulk("default"));
+    let mut node = lab.node(1).connect().unwrap();
+    assert_eq!(say(&mut node, &["GET", "k"]), Reply::Null, "database 0");
+    ok(&mut node, &["SELECT", "5"]);
+    assert_eq!(say(&mut node, &["GET", "k"]), Reply::bulk("five"));
+}
+
+#[test]
+fn subscriptions_outlive_a_failover_without_another_confirmation() {
+    let (lab, proxy) = start();
+    let (mut old, mut new) = (client(&proxy), client(&proxy));
+    say(&mut new, &["HELLO", "3"]);
+    for subscriber in [&mut old, &mut new] {
+        say(subscriber, &["SUBSCRIBE", "news"]);
+        say(subscriber, &["PSUBSCRIBE", "weather.*"]);
+    }
+    fail_over(&lab, &proxy);
+    let moved = wait_for(SOON, || {
+        let channel = tell(lab.node(1), &["PUBSUB", "NUMSUB", "news"]);
+        let patterns = tell(lab.node(1), &["PUBSUB", "NUMPAT"]);
+        let subscribed = channel.items().get(1)?.int()? >= 1 && patterns.int()? >= 1;
+        subscribed.then_some(())
+    });
+    assert!(moved.is_some(), "nobody subscribed at the new master");
+    let mut publisher = client(&proxy);
+    let heard = [
+        (["PUBLISH", "news", "one"], vec!["message", "news", "one"]),
+        (
+            ["PUBLISH", "weather.today", "rain"],
+            vec!["pmessage", "weather.*", "weather.today", "rain"],
+        ),
+    ];
+    for (publish, want) in heard {
+        say(&mut publisher, &publish);
+        let want: Vec<Reply> = want.into_iter().map(Reply::bulk).collect();
+        assert_eq!(old.receive().unwrap(), Reply::Array(want.clone()));
+        assert_eq!(new.receive().unwrap(), Reply::Push(want));
+    }
+}
+
+#[test]
+fn a_transaction_that_a_failover_cuts_is_not_executed_in_part() {
+    let (lab, proxy) = start();
+    let mut client = client(&proxy);
+    queue(&mut client);
+    fail_over(&lab, &proxy);
+    let outcome = say(&mut client, &["EXEC"]);
+    println!("EXEC after a planned failover: {outcome:?}");
+    expect_abort(&lab, &mut client, &outcome);
+}
+
+#[test]
+fn a_transaction_that_the_masters_death_cuts_is_not_executed_in_part() {
+    let (lab, proxy) = start();
+    let mut client = client(&proxy);
+    queue(&mut client);
+    lab.node(0).kill().unwrap();
+    switched(&lab, &proxy);
+    let outcome = say(&mut client, &["EXEC"]);
+    println!("EXEC after the death of the master: {outcome:?}");
+    expect_abort(&lab, &mut client, &outcome);
+}
+
+fn queue(client: &mut Client) {
+    ok(client, &["MULTI"]);
+    for key in ["a", "b"] {
+        let queued = say(client, &["INCR", key]);
+        assert_eq!(queued, Reply::Simple("QUEUED".to_owned()));
+    }
+}
+
+/// EXEC had not been sent when the link was lost: nothing may have been executed.
+fn expect_abort(lab: &Lab, client: &mut Client, outcome: &Reply) {
+    let line = outcome.error().unwrap_or_default();
+    assert!(line.starts_with("EXECABORT "), "{outcome:?}");
+    assert_eq!(
+        tell(lab.node(1), &["MGET", "a", "b"]).items(),
+        [Reply::Null, Reply::Null]
+    );
+    queue(client);
+    let done = Reply::Array(vec![Reply::Int(1), Reply::Int(1)]);
+    assert_eq!(
+        say(client, &["EXEC"]),
+        done,
+        "the next transaction is a new one"
+    );
+}
+
+#[test]
+fn what_was_watched_on_another_master_counts_as_changed() {
+    let (lab, proxy) = start();
+    let mut client = client(&proxy);
+    ok(&mut client, &["WATCH", "a"]);
+    assert_eq!(say(&mut client, &["GET", "a"]), Reply::Null);
+    fail_over(&lab, &proxy);
+    queue(&mut client);
+    assert_eq!(say(&mut client, &["EXEC"]), Reply::NullArray);
+    assert_eq!(tell(lab.node(1), &["EXISTS", "a", "b"]), Reply::Int(0));
+    ok(&mut client, &["SET", "a", "v"]);
+}
+
+#[test]
+fn an_element_is_not_lost_by_who_waits_for_it_across_a_failover() {
+    let (lab, proxy) = start();
+    let (mut waiting, mut pushing) = (client(&proxy), client(&proxy));
+    waiting.send(&["BLPOP", "list", "10"]).unwrap();
+    let blocked = wait_for(SOON, || {
+        let count = lab.node(0).info("clients", "blocked_clients")?;
+        (count == "1").then_some(())
+    });
+    assert!(blocked.is_some(), "BLPOP never reached the master");
+    fail_over(&lab, &proxy);
+    assert_eq!(say(&mut pushing, &["RPUSH", "list", "x"]), Reply::Int(1));
+    let reply = waiting.receive().unwrap();
+    println!("BLPOP across a planned failover: {reply:?}");
+    let left = tell(lab.node(1), &["LRANGE", "list", "0", "-1"]);
+    if reply
+        .error()
+        .is_some_and(|line| line.starts_with("UNCERTAIN "))
+    {
+        assert_eq!(left, Reply::Array(vec![Reply::bulk("x")]), "nobody took it");
+    } else {
+        let popped = Reply::Array(vec![Reply::bulk("list"), Reply::bulk("x")]);
+        assert_eq!((reply, left), (popped, Reply::Array(Vec::new())));
+    }
+    assert_eq!(say(&mut waiting, &["ECHO", "next"]), Reply::bulk("next"));
+}
