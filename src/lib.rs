@@ -44,6 +44,7 @@
 //!  2  route                            where a command goes                           PURE
 //!     sentinel · upstream              asks Sentinels and nodes · opens connections   shell
 //!  1  command · topology · mux         what is it · who is master · what is in flight PURE
+//!     switchover                       the steps of a planned failover               PURE
 //!     net                              TCP and Unix sockets                           shell
 //!  0  types · resp · backoff           words, grammar, waiting                        PURE
 //!     telemetry · tasks                names of metrics and logs · spawn and drain    shell
@@ -68,6 +69,9 @@
 //! the machine of one master group: events, answers and reports in; questions, notes and snapshots
 //! out; and the record of incidents. **mux**: the queue of what was sent on one connection, and on
 //! its loss, which request was written wholly. **net**: listeners and streams.
+//!
+//! **switchover**: the steps of a planned failover that loses nothing: hold, pause, offset,
+//! replicas, failover, proof; what each may take, and how it is given up.
 //!
 //! **route**: class, policy and load to master, replica, hold or error. **sentinel**: the tasks
 //! around one topology machine: a driver, a subscriber for each Sentinel, kept connections for
