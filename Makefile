@@ -16,6 +16,7 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Redis, replicas and Sentinels on loopback, Switchman before them, a failover on show
+	.ci/tools demo
 	cargo run --locked --quiet -- demo
 
 test: tools lint ## Everything but the failover matrix: lint, then all tests, with real servers and clients
