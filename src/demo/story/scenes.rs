@@ -28,7 +28,7 @@ use crate::demo::story::traffic::Traffic;
 use crate::demo::story::traffic::calls_at;
 
 /// `down-after-milliseconds` of the story's Sentinels.
-const DOWN_AFTER: Duration = Duration::from_secs(1);
+const DOWN_AFTER: Duration = Duration::from_secs(2);
 /// Sentinel's own rhythm, quickened: it looks at a node that came back after four greetings, of
 /// two seconds each by default, and asks replicas for news every ten seconds.
 const RHYTHM: [&str; 6] = [
