@@ -11,11 +11,14 @@
     reason = "the helpers of a test fail it by panicking, and print the figures it measured"
 )]
 
+mod chatter;
 mod command_table;
 mod deployment;
 mod failover;
 mod faults;
+mod hostile;
 mod lab;
+mod liar;
 mod lifecycle;
 mod matrix;
 mod order;
@@ -27,3 +30,4 @@ mod switchover;
 mod topology;
 mod transactions;
 mod transparency;
+mod vitals;

@@ -163,6 +163,11 @@ impl Proxy {
         self.admin
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
     /// What it has logged.
     pub(crate) fn log(&self) -> &Log {
         &self.log
