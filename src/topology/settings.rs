@@ -104,7 +104,8 @@ impl Default for Timings {
             patience: Duration::from_secs(30),
             settle: Duration::from_millis(250),
             sign: Duration::from_secs(5),
-            doubt: Duration::from_secs(10),
+            // Half of the shortest automatic hold: what waited for it is not refused because of it.
+            doubt: Duration::from_secs(5),
             escape: Duration::from_secs(30),
             forget_replica: Duration::from_secs(60),
             forget_sentinel: Duration::from_secs(600),
