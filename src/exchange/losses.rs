@@ -98,6 +98,7 @@ impl Exchange {
             link.dirty = true;
             self.dirty_links.push(key);
         }
+        let mut recovered = false;
         if let Some(group) = self.groups.get_mut(index) {
             if lane.role == Role::Master
                 && let Some(hello) = opened.hello
@@ -109,13 +110,20 @@ impl Exchange {
             }
             if let Some(node) = group.nodes.get_mut(lane.node.0) {
                 node.failures = 0;
-                node.retry_at = None;
+                recovered = node.retry_at.take().is_some();
                 let counts = group.counts.at(node.index);
                 match usage {
                     Usage::Shared => counts.shared += 1,
                     Usage::Leased(_) | Usage::Proof(_) => counts.leased += 1,
                 }
             }
+        }
+        if recovered {
+            // Nobody else would notice any more that the node may be used again.
+            if let Some(group) = self.groups.get_mut(index) {
+                group.refresh(now);
+            }
+            self.resume_held(index);
         }
         self.end_waits(key, &waiters);
         self.settle(now);
