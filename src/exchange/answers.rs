@@ -216,9 +216,17 @@ impl Exchange {
     fn deliver_special(&mut self, key: LinkKey, ticket: Ticket, frame: &[u8], kind: ReplyKind) {
         let failed = kind == ReplyKind::Error;
         match ticket.purpose {
-            Purpose::Exec if kind == ReplyKind::Array => self.selected_by_exec(key, ticket.client),
+            Purpose::Exec if kind == ReplyKind::Array => {
+                self.selected_by_exec(key, ticket.client, frame);
+            }
             // A transaction that the server did not end must not be the next client's.
             Purpose::Exec if failed && !frame.starts_with(b"-EXECABORT ") => self.retire(key),
+            Purpose::Multi | Purpose::Queued => {
+                let client = self.clients.get_mut(ticket.client);
+                if let Some(lease) = client.and_then(|client| client.lease.as_deref_mut()) {
+                    lease.selections.note(ticket.purpose, ticket.seq, frame);
+                }
+            }
             Purpose::Undo(_) if failed => self.retire(key),
             // It has subscriptions no more, without a word of the server that it could be told.
             Purpose::Subscription(subscription) if failed && !subscription.asked => {
@@ -241,14 +249,14 @@ impl Exchange {
     }
 
     /// EXEC was executed: a SELECT in the transaction holds from now on.
-    fn selected_by_exec(&mut self, key: LinkKey, owner: ClientKey) {
+    fn selected_by_exec(&mut self, key: LinkKey, owner: ClientKey, reply: &[u8]) {
         let Some(client) = self.clients.get_mut(owner) else {
             return;
         };
         let selected = client
             .lease
             .as_deref_mut()
-            .and_then(|lease| lease.selected.take());
+            .and_then(|lease| lease.selections.executed(reply));
         if let Some(index) = selected {
             client.session.database = index;
             client.forget_lanes();

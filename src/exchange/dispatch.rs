@@ -119,6 +119,11 @@ impl Exchange {
         if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);
         }
+        if !plain && job.again.is_none() && client.is_selecting() {
+            // Which database it is in is not decided yet.
+            client.wait = Wait::Answers;
+            return Placed::Waits;
+        }
         if !plain && client.is_changing_subscriptions() && !changes_subscriptions(class) {
             // Whether it is allowed, and in which form it is answered, is not decided yet.
             client.wait = Wait::Answers;

@@ -14,6 +14,7 @@ use crate::exchange::client::{Client, Numbered, Origin, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::ticket::Purpose;
+use crate::exchange::transaction::Selections;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::session::{Reject, Subscriptions};
@@ -33,8 +34,8 @@ pub(super) struct Lease {
     pub(super) link: Option<LinkKey>,
     pub(super) multi: Multi,
     pub(super) watch: Watch,
-    /// Database selected inside MULTI.
-    pub(super) selected: Option<u32>,
+    /// Databases selected between MULTI and EXEC.
+    pub(super) selections: Selections,
     /// Something stays on the link that cannot be undone.
     pub(super) sticky: bool,
     /// Whether a change of subscriptions may be in flight.
@@ -114,6 +115,13 @@ impl Client {
         };
         lease.changing &= self.replies.outstanding() > 0;
         lease.changing && self.session.protocol == Protocol::Resp2
+    }
+
+    /// Whether an EXEC that may select a database has no reply yet.
+    pub(super) fn is_selecting(&self) -> bool {
+        let lease = self.lease.as_ref();
+        self.replies.outstanding() > 0
+            && lease.is_some_and(|lease| lease.multi == Multi::No && lease.selections.are_open())
     }
 
     /// Whether it is between MULTI and EXEC.

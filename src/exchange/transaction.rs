@@ -1,6 +1,8 @@
 //! Floor 4. WATCH, MULTI, EXEC: one link from the first to the last, and what becomes of a
 //! transaction whose link is lost.
 
+use std::collections::VecDeque;
+
 use crate::command::{Class, Leased, Local};
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
@@ -8,18 +10,15 @@ use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
 use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::{ClientKey, Exchange};
-use crate::resp::{Request, encode};
-use crate::session::Reject;
+use crate::resp::{ReplyScanner, Request, Scan, encode};
+use crate::session::{Reject, Seq};
 use crate::telemetry::RequestClass;
 use crate::types::Time;
 
 impl Exchange {
     pub(super) fn begin_multi(&mut self, job: Job, raw: &[u8]) -> Placed {
         let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Multi));
-        self.on_lease(job.key, placed, |lease| {
-            lease.multi = Multi::Open;
-            lease.selected = None;
-        });
+        self.on_lease(job.key, placed, |lease| lease.multi = Multi::Open);
         if placed == Placed::Answered {
             self.abandon(job.key, job.now);
             if let Some(client) = self.clients.get_mut(job.key) {
@@ -136,9 +135,15 @@ impl Exchange {
             .and_then(|index| std::str::from_utf8(index).ok())
             .and_then(|index| index.parse().ok());
         let placed = self.queue(job, request.raw());
-        self.on_lease(job.key, placed, |lease| {
-            lease.selected = index.or(lease.selected);
-        });
+        if placed == Placed::Sent
+            && let Some(index) = index
+            && let Some(client) = self.clients.get_mut(job.key)
+            && let Some(lease) = client.lease.as_deref_mut()
+        {
+            let latest = client.replies.latest();
+            let seq = job.again.map_or(latest, |number| number.seq);
+            lease.selections.asked.push_back((seq, index));
+        }
         if placed == Placed::Answered {
             self.abandon(job.key, job.now);
         }
@@ -253,6 +258,62 @@ impl Exchange {
     }
 }
 
+/// Databases selected between MULTI and EXEC. All but `asked` follows the replies, so that it
+/// speaks of the transaction whose replies are coming, whatever the client has sent since.
+#[derive(Debug, Default)]
+pub(super) struct Selections {
+    /// SELECTs without a reply, and what they ask for.
+    asked: VecDeque<(Seq, u32)>,
+    /// Commands that the server has queued.
+    queued: usize,
+    /// Which of them select which database.
+    at: Vec<(usize, u32)>,
+}
+
+impl Selections {
+    /// MULTI or a command behind it has its reply.
+    pub(super) fn note(&mut self, purpose: Purpose, seq: Seq, reply: &[u8]) {
+        if purpose == Purpose::Multi && reply.starts_with(b"+OK") {
+            (self.queued, self.at) = (0, Vec::new());
+        }
+        let asked = self.asked.front().filter(|asked| asked.0 == seq).copied();
+        if asked.is_some() {
+            self.asked.pop_front();
+        }
+        if reply.starts_with(b"+QUEUED") {
+            self.at.extend(asked.map(|(_, index)| (self.queued, index)));
+            self.queued += 1;
+        }
+    }
+
+    /// Whether a transaction with any has no reply to its EXEC yet.
+    pub(super) fn are_open(&self) -> bool {
+        !self.asked.is_empty() || !self.at.is_empty()
+    }
+
+    /// The database that a transaction with this reply to EXEC has left its connection in, unless
+    /// it selected none.
+    pub(super) fn executed(&mut self, reply: &[u8]) -> Option<u32> {
+        let at = std::mem::take(&mut self.at);
+        let last = at.last()?.0;
+        let behind_header = reply.iter().position(|byte| *byte == b'\n')? + 1;
+        let (mut rest, mut scanner) = (reply.get(behind_header..)?, ReplyScanner::default());
+        let mut selected = None;
+        for position in 0..=last {
+            let Ok(Scan::Complete { len, .. }) = scanner.scan(rest) else {
+                break;
+            };
+            if rest.starts_with(b"+OK")
+                && let Some((_, index)) = at.iter().find(|select| select.0 == position)
+            {
+                selected = Some(*index);
+            }
+            rest = rest.get(len..)?;
+        }
+        selected
+    }
+}
+
 impl Lease {
     fn end_multi(&mut self) {
         self.multi = Multi::No;
@@ -262,7 +323,7 @@ impl Lease {
     /// Notes that the link, on which everything but the subscriptions was begun, never was.
     pub(super) fn never_had_link(&mut self) {
         self.link = None;
-        self.selected = None;
+        self.selections = Selections::default();
         self.changing = false;
         self.sticky = false;
         self.multi = match self.multi {
@@ -280,7 +341,7 @@ impl Lease {
     /// Notes that the link is gone with all that the server knew of it.
     pub(super) fn lose_link(&mut self) {
         self.link = None;
-        self.selected = None;
+        self.selections = Selections::default();
         self.changing = false;
         if self.watch == Watch::Kept {
             self.watch = Watch::Stale;

@@ -35,7 +35,9 @@ const PLAIN: [&str; 20] = [
 ];
 
 /// What may be said between MULTI and EXEC.
-const QUEUED: [&str; 8] = [
+const QUEUED: [&str; 10] = [
+    "SELECT 1",
+    "SELECT 99",
     "INCR n",
     "GET a",
     "PING",
