@@ -12,6 +12,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+/// Bytes taken at the front of the output before the rest is moved down: a client that is always a
+/// little behind must not keep all that it was ever sent.
+const COMPACT_ABOVE: usize = 64 * 1024;
+
 /// Number of a request within its session; wraps around.
 pub type Seq = u32;
 
@@ -70,6 +74,11 @@ impl Replies {
     /// Requests whose reply is not wholly in the output yet.
     pub const fn outstanding(&self) -> u32 {
         self.next.wrapping_sub(self.head)
+    }
+
+    /// The latest request.
+    pub const fn latest(&self) -> Seq {
+        self.next.wrapping_sub(1)
     }
 
     /// Whether `seq` is the latest request.
@@ -137,6 +146,10 @@ impl Replies {
     pub fn advance(&mut self, count: usize) -> Option<Vec<u8>> {
         self.taken = (self.taken + count).min(self.out.len());
         if self.taken < self.out.len() {
+            if self.taken >= COMPACT_ABOVE && self.taken >= self.out.len() / 2 {
+                self.out.drain(..self.taken);
+                self.taken = 0;
+            }
             return None;
         }
         self.taken = 0;
