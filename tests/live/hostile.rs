@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -254,6 +256,101 @@ fn a_client_that_has_said_its_last_word_hears_every_reply() {
     assert_eq!(heard, replies.join("\r\n"));
 }
 
+/// What one client of a counter was told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    done: i64,
+    uncertain: i64,
+    last: i64,
+}
+
+impl Told {
+    /// Takes the reply to `INCR`.
+    fn take(&mut self, reply: &Reply) {
+        match reply {
+            Reply::Int(now) => {
+                assert!(*now > self.last, "{now} after {}", self.last);
+                (self.done, self.last) = (self.done + 1, *now);
+            }
+            Reply::Error(line) if line.starts_with("UNCERTAIN ") => self.uncertain += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Counts until told to stop, many requests at once, transactions among them.
+fn count(proxy: &Proxy, key: &str, stop: &AtomicBool) -> Told {
+    let (mut client, mut told) = (proxy.client(), Told::default());
+    let (single, echo) = (vec!["INCR", key], vec!["ECHO", key]);
+    while !stop.load(Ordering::Relaxed) {
+        let mut lines: Vec<Vec<&str>> = Vec::new();
+        for _ in 0..20 {
+            lines.extend([single.clone(), echo.clone()]);
+        }
+        lines.extend([
+            vec!["MULTI"],
+            single.clone(),
+            vec!["GET", key],
+            vec!["EXEC"],
+        ]);
+        let replies = client.pipeline(&lines).unwrap();
+        let (pairs, transaction) = replies.split_at(40);
+        for pair in pairs.chunks_exact(2) {
+            told.take(&pair[0]);
+            assert_eq!(pair[1], Reply::bulk(key));
+        }
+        match &transaction[3] {
+            Reply::Array(both) => {
+                told.take(&both[0]);
+                assert_eq!(both[1].text(), Some(told.last.to_string()));
+            }
+            other
+                if other
+                    .error()
+                    .is_some_and(|line| line.starts_with("EXECABORT ")) => {}
+            other => told.take(other),
+        }
+    }
+    told
+}
+
+#[test]
+fn of_writes_whose_connection_is_killed_exactly_those_in_flight_are_uncertain() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let counters: Vec<_> = (0..4)
+            .map(|index| {
+                let (proxy, stop) = (&proxy, &stop);
+                scope.spawn(move || count(proxy, &format!("counter:{index}"), stop))
+            })
+            .collect();
+        let (begun, mut kills) = (Instant::now(), 0);
+        while begun.elapsed() < Duration::from_secs(4) {
+            let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+            let killed = lab.node(0).command(&kill).unwrap();
+            kills += killed.int().unwrap();
+            // The time that a connection needs to be opened again, and used.
+            let opened = wait_for(SOON, || {
+                let list = lab.node(0).command(&["CLIENT", "LIST"]).unwrap().text()?;
+                (list.matches("name=switchman").count() >= 2).then_some(())
+            });
+            assert!(opened.is_some(), "no connection to the master any more");
+        }
+        stop.store(true, Ordering::Relaxed);
+        for (index, counter) in counters.into_iter().enumerate() {
+            let told = counter.join().unwrap();
+            let key = format!("counter:{index}");
+            let counted = lab.node(0).command(&["GET", &key]).unwrap().text();
+            let counted: i64 = counted.unwrap().parse().unwrap();
+            println!("{kills} kills, {told:?}, counted {counted}");
+            assert!(told.done > 0 && told.done <= counted);
+            assert!(counted <= told.done + told.uncertain);
+        }
+    });
+}
+
 #[test]
 fn who_gets_no_connection_of_his_own_is_told_so_and_others_go_on() {
     let lab = Lab::small();
@@ -320,6 +417,53 @@ fn a_reply_that_nobody_asked_for_reaches_nobody() {
 }
 
 #[test]
+fn a_connection_that_opens_after_another_was_refused_ends_the_wait_for_the_node() {
+    let lab = Lab::small();
+    let refused = Arc::new((Mutex::new(false), Condvar::new()));
+    let seen = Arc::clone(&refused);
+    let armed = Arc::new(AtomicBool::new(false));
+    let is_armed = Arc::clone(&armed);
+    // The connection for BLPOP is made to wait until the one for RESP3, asked for after it, has
+    // been refused.
+    let shake_hands = move |args: &[String]| {
+        let (done, changed) = &*seen;
+        if !is_armed.load(Ordering::SeqCst) || args[0] != "HELLO" {
+            return Then::Stay;
+        }
+        let mut done = done.lock().unwrap();
+        if args[1] == "3" && !*done {
+            *done = true;
+            changed.notify_all();
+            return Then::Close;
+        }
+        while !*done {
+            done = changed.wait(done).unwrap();
+        }
+        Then::Stay
+    };
+    let liar = Liar::who_greets(shake_hands, |_, _| (b"+OK\r\n".to_vec(), Then::Stay));
+    let proxy = before_liar(&lab, &liar);
+    let (mut one, mut two) = (proxy.client(), proxy.client());
+    ok(&mut one, &["SET", "k", "v"]);
+    armed.store(true, Ordering::SeqCst);
+    one.send(&["BLPOP", "list", "0"]).unwrap();
+    two.send(&["HELLO", "3"]).unwrap();
+    ok(&mut one_more(&proxy, &refused), &["SET", "k", "v"]);
+    assert_eq!(one.receive().unwrap(), Reply::ok());
+}
+
+/// A client that comes once the connection for RESP3 has been refused.
+fn one_more(proxy: &Proxy, refused: &(Mutex<bool>, Condvar)) -> Client {
+    let (done, changed) = refused;
+    let done = done.lock().unwrap();
+    let waited = changed
+        .wait_timeout_while(done, SOON, |done| !*done)
+        .unwrap();
+    assert!(!waited.1.timed_out(), "nobody asked for RESP3");
+    proxy.client()
+}
+
+#[test]
 fn a_read_of_which_half_a_reply_came_is_asked_again_and_a_write_is_not() {
     let lab = Lab::small();
     let liar = Liar::start(|_, heard| {
@@ -339,4 +483,163 @@ fn a_read_of_which_half_a_reply_came_is_asked_again_and_a_write_is_not() {
         "{reply:?}"
     );
     assert_eq!(liar.heard(), 3);
+}
+
+#[test]
+fn a_database_selected_in_a_transaction_stays_with_its_client() {
+    let lab = Lab::small();
+    let proxy = one_lane(&lab, "");
+    let mut one = proxy.client();
+    let lines = [
+        "MULTI", "SELECT 1", "EXEC", "MULTI", "SET a 1", "EXEC", "SET b 1",
+    ];
+    let lines: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
+    one.pipeline(&lines).unwrap();
+    let mut two = proxy.client();
+    let lines = [vec!["MULTI"], vec!["SET", "c", "1"], vec!["EXEC"]];
+    two.pipeline(&lines).unwrap();
+
+    let mut master = lab.node(0).connect().unwrap();
+    assert_eq!(
+        say(&mut master, &["EXISTS", "a", "b", "c"]),
+        Reply::Int(1),
+        "c in 0"
+    );
+    ok(&mut master, &["SELECT", "1"]);
+    assert_eq!(
+        say(&mut master, &["EXISTS", "a", "b"]),
+        Reply::Int(2),
+        "a and b in 1"
+    );
+}
+
+#[test]
+fn a_select_that_fails_in_a_transaction_selects_nothing() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        for lines in [["SELECT", "99"], ["SELECT", "x"], ["SELECT", "-1"]] {
+            ok(&mut client, &["SELECT", "2"]);
+            ok(&mut client, &["MULTI"]);
+            say(&mut client, &lines);
+            say(&mut client, &["EXEC"]);
+            ok(&mut client, &["SET", "k", "v"]);
+        }
+        ok(&mut client, &["SELECT", "2"]);
+        assert_eq!(say(&mut client, &["DEL", "k"]), Reply::Int(1));
+    });
+}
+
+#[test]
+fn a_setting_changes_after_the_last_unsubscribe_in_the_same_breath() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        say(&mut client, &["HELLO", "3"]);
+        let lines = [
+            "SUBSCRIBE c d",
+            "UNSUBSCRIBE",
+            "MULTI",
+            "DISCARD",
+            "SELECT 1",
+            "ECHO end",
+        ];
+        let mut words = Vec::new();
+        for line in lines {
+            words.extend(command(&line.split(' ').collect::<Vec<_>>()));
+        }
+        client.send_raw(&words).unwrap();
+        let replies: Vec<Reply> = (0..8).map(|_| client.receive().unwrap()).collect();
+        assert_eq!(
+            replies[4..],
+            [Reply::ok(), Reply::ok(), Reply::ok(), Reply::bulk("end")]
+        );
+    });
+}
+
+/// A reader that is always a little behind: it looks at the metrics after each piece.
+fn read_slowly(proxy: &Proxy, stream: &mut TcpStream, piece: usize) -> usize {
+    let (mut buffer, mut got) = (vec![0; piece], 0);
+    while got < piece {
+        match stream.read(&mut buffer[got..]) {
+            Ok(0) => break,
+            Ok(count) => got += count,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    write_timeouts(proxy);
+    got
+}
+
+#[test]
+fn a_large_reply_to_a_slow_reader_takes_no_more_memory_than_its_limit() {
+    let lab = Lab::small();
+    large_value(&lab, "large", 256 * MIB);
+    let proxy = one_lane(&lab, "");
+    let before = Vitals::of(proxy.pid());
+    let mut slow = wire(&proxy);
+    socket2::SockRef::from(&slow)
+        .set_recv_buffer_size(64 * 1024)
+        .unwrap();
+    slow.write_all(&command(&["GET", "large"])).unwrap();
+    for _ in 0..256 {
+        assert_eq!(read_slowly(&proxy, &mut slow, 1 << 20), 1 << 20);
+        let now = Vitals::of(proxy.pid());
+        assert!(
+            now.resident < before.resident + 96 * MIB,
+            "{before:?} {now:?}"
+        );
+    }
+}
+
+#[test]
+fn reads_of_a_frozen_replica_are_asked_again_elsewhere() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    ok(&mut proxy.client(), &["SET", "k", "v"]);
+    lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut client, mut slowest) = (proxy.client(), Duration::ZERO);
+                    while !stop.load(Ordering::Relaxed) {
+                        let asked = Instant::now();
+                        let reply = client.command(&["GET", "k"]);
+                        assert_eq!(reply.unwrap(), Reply::bulk("v"));
+                        slowest = slowest.max(asked.elapsed());
+                    }
+                    slowest
+                })
+            })
+            .collect();
+        let used = wait_for(SOON, || {
+            (crate::routing::calls(lab.node(1), "get") > 100).then_some(())
+        });
+        lab.node(1).freeze().unwrap();
+        let left = wait_for(SOON, || {
+            let before = crate::routing::calls(lab.node(0), "get");
+            let (_, status) = proxy.get("/api/v1/status")?;
+            (before > 0 && status.contains("does not answer")).then_some(())
+        });
+        let answered = wait_for(SOON, || {
+            let name = format!(
+                "switchman_upstream_in_flight_requests{{master_name=\"mymaster\",node=\"{}\"}}",
+                lab.node(1).addr()
+            );
+            metric(&proxy, &name).filter(|count| *count == 0)
+        });
+        stop.store(true, Ordering::Relaxed);
+        let slowest: Vec<_> = readers
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
+        lab.node(1).thaw().unwrap();
+        println!("slowest reads {slowest:?}");
+        assert!(used.is_some() && left.is_some(), "{used:?} {left:?}");
+        assert!(
+            answered.is_some() && slowest.iter().all(Result::is_ok),
+            "{slowest:?}"
+        );
+    });
 }

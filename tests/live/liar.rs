@@ -17,6 +17,9 @@ pub(crate) enum Then {
 /// over all connections.
 type Lie = dyn Fn(&[String], usize) -> (Vec<u8>, Then) + Send + Sync;
 
+/// What becomes of a connection at this command of a handshake; it may take its time.
+type Greeting = dyn Fn(&[String]) -> Then + Send + Sync;
+
 /// A listening liar. Its threads end with its connections.
 #[derive(Debug)]
 pub(crate) struct Liar {
@@ -28,15 +31,26 @@ impl Liar {
     pub(crate) fn start(
         lie: impl Fn(&[String], usize) -> (Vec<u8>, Then) + Send + Sync + 'static,
     ) -> Self {
+        Self::who_greets(|_| Then::Stay, lie)
+    }
+
+    /// One that does not shake hands with everybody at once.
+    pub(crate) fn who_greets(
+        greeting: impl Fn(&[String]) -> Then + Send + Sync + 'static,
+        lie: impl Fn(&[String], usize) -> (Vec<u8>, Then) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (heard, lie): (_, Arc<Lie>) = (Arc::new(AtomicUsize::new(0)), Arc::new(lie));
-        let count = Arc::clone(&heard);
+        let (count, greeting): (_, Arc<Greeting>) = (Arc::clone(&heard), Arc::new(greeting));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (lie, heard) = (Arc::clone(&lie), Arc::clone(&count));
+                let greeting = Arc::clone(&greeting);
                 // A connection that breaks is its peer's business.
-                thread::spawn(move || converse(stream, &*lie, &heard).unwrap_or_default());
+                thread::spawn(move || {
+                    converse(stream, &*greeting, &*lie, &heard).unwrap_or_default();
+                });
             }
         });
         Self { addr, heard }
@@ -52,11 +66,19 @@ impl Liar {
     }
 }
 
-fn converse(stream: TcpStream, lie: &Lie, heard: &AtomicUsize) -> std::io::Result<()> {
+fn converse(
+    stream: TcpStream,
+    greeting: &Greeting,
+    lie: &Lie,
+    heard: &AtomicUsize,
+) -> std::io::Result<()> {
     let mut input = BufReader::new(stream.try_clone()?);
     let mut output = stream;
     while let Some(args) = command(&mut input)? {
         if let Some(truth) = truth(&args) {
+            if greeting(&args) == Then::Close {
+                break;
+            }
             output.write_all(truth)?;
             continue;
         }
