@@ -81,6 +81,8 @@ pub(super) struct Numbered {
     pub(super) spoken: bool,
     /// How often a node has refused it as not the one to ask.
     pub(super) bounces: u8,
+    /// How many connections broke when its reply was the next one due.
+    pub(super) breaks: u8,
     pub(super) origin: Origin,
 }
 

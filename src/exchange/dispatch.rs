@@ -20,6 +20,7 @@ impl Client {
             seq: self.replies.begin(),
             spoken: self.session.speaks(),
             bounces: 0,
+            breaks: 0,
             origin: Origin::Any,
         })
     }
@@ -435,6 +436,7 @@ impl Place<'_> {
             purpose: kind.purpose,
             spoken: number.spoken,
             bounces: number.bounces,
+            breaks: number.breaks,
         };
         link.pipeline.push(ticket, raw);
         match link.lane.role {

@@ -355,6 +355,7 @@ impl Exchange {
             seq: client.replies.begin(),
             spoken: false,
             bounces: 0,
+            breaks: 0,
             origin: Origin::Any,
         };
         let again = Some(number);

@@ -27,6 +27,10 @@ use crate::telemetry::{self, ConnectStage, RequestClass};
 use crate::topology::ReportKind;
 use crate::types::Time;
 
+/// Connections that may break when one request's reply is due next. Each break makes writes of
+/// others on the same connection uncertain, so that a request must not be asked for ever.
+const BREAKS_MAX: u8 = 8;
+
 /// Why a link is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
@@ -273,7 +277,12 @@ impl Exchange {
             self.multi_lost(owner, now);
         }
         let standings = standings(link, aborted);
-        for (lost, standing) in link.pipeline.lost().zip(standings) {
+        let broken = matches!(end, End::Lost(Loss::Broken));
+        for (at, (mut lost, standing)) in link.pipeline.lost().zip(standings).enumerate() {
+            if at == 0 && broken && lost.sent == Sent::Yes {
+                // The reply that was due next may be what broke the connection.
+                lost.ticket.breaks = lost.ticket.breaks.saturating_add(1);
+            }
             self.count_lost(link, lost.sent);
             self.dispose_of(link, lost, end, standing);
         }
@@ -307,6 +316,9 @@ impl Exchange {
             return self.end(ticket.client, Ending::Now);
         }
         match fate(ticket, end, standing) {
+            Fate::Again if ticket.breaks >= BREAKS_MAX => {
+                self.tell(ticket, Reject::Breaks { times: BREAKS_MAX });
+            }
             Fate::Again => {
                 let asked = matches!(end, End::Lost(Loss::Silent));
                 let bounces = ticket.bounces.saturating_add(u8::from(asked));

@@ -72,6 +72,7 @@ impl Exchange {
             seq,
             spoken: false,
             bounces: 0,
+            breaks: 0,
             origin: Origin::Any,
         });
         self.answer(Job { again, ..job }, RequestClass::Session, None)

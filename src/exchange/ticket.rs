@@ -21,6 +21,8 @@ pub(super) struct Ticket {
     pub(super) spoken: bool,
     /// How often a node has refused it as not the one to ask.
     pub(super) bounces: u8,
+    /// How many connections broke when its reply was the next one due.
+    pub(super) breaks: u8,
 }
 
 impl Ticket {
@@ -35,6 +37,7 @@ impl Ticket {
             seq: self.seq,
             spoken: self.spoken,
             bounces,
+            breaks: self.breaks,
             origin,
         };
         Again {

@@ -32,6 +32,11 @@ pub enum Reject<'a> {
     TransactionLost,
     /// EXEC of such a transaction.
     ExecAborted,
+    /// A read whose connection broke each time that its reply was due next.
+    Breaks {
+        /// How often.
+        times: u8,
+    },
     /// No replica may serve the read, and `no-replica = "error"`.
     NoReplica,
     /// The command is refused here.
@@ -137,6 +142,10 @@ impl Reject<'_> {
                 "ERR switchman: all {max} connections for transactions, blocking commands and \
                  subscriptions are in use (upstream.max-leased)"
             ),
+            Self::Breaks { times } => format!(
+                "ERR switchman: the connection to the node broke {times} times when the reply to \
+                 this command was due; it is not sent again"
+            ),
             Self::NoLane { max } => format!(
                 "ERR switchman: more than {max} combinations of user, database and protocol are \
                  in use on one node"
@@ -188,6 +197,7 @@ impl Reject<'_> {
                 Some(Reason::NoMaster)
             }
             Self::Uncertain => Some(Reason::Uncertain),
+            Self::Breaks { .. } => Some(Reason::Breaks),
             Self::UncertainSilent => Some(Reason::ReplyTimeout),
             Self::NoReplica => Some(Reason::NoReplica),
             Self::Refused { .. } | Self::NotOffered { .. } => Some(Reason::RefusedCommand),
@@ -233,6 +243,7 @@ mod tests {
             },
             Reject::NoLease { max: 512 },
             Reject::NoLane { max: 512 },
+            Reject::Breaks { times: 8 },
             Reject::Unauthenticated,
             Reject::UnknownCommand { command: &long },
             Reject::WrongArity { name: "get" },

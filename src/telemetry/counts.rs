@@ -95,6 +95,8 @@ label_values! {
         ReplyTimeout = "reply_timeout",
         /// The connection was lost after a write was sent: its outcome is unknown.
         Uncertain = "uncertain",
+        /// The connection broke each time that the reply was due.
+        Breaks = "breaks",
         /// Switchman is stopping.
         Stopping = "stopping",
     }

@@ -643,3 +643,13 @@ fn reads_of_a_frozen_replica_are_asked_again_elsewhere() {
         );
     });
 }
+
+#[test]
+fn a_read_that_breaks_every_connection_is_not_asked_for_ever() {
+    let lab = Lab::small();
+    let liar = Liar::start(|_, _| (b"nonsense\r\n".to_vec(), Then::Stay));
+    let proxy = before_liar(&lab, &liar);
+    let reply = say(&mut proxy.client(), &["GET", "k"]);
+    assert!(reply.error().is_some(), "{reply:?}");
+    assert!(liar.heard() <= 10, "asked {} times", liar.heard());
+}

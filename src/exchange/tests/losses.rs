@@ -50,6 +50,29 @@ fn what_was_not_wholly_written_is_sent_again_in_order() {
 }
 
 #[test]
+fn a_read_that_breaks_each_connection_is_given_up_and_the_next_ones_are_not() {
+    let mut world = World::with(Setup {
+        replicas: Vec::new(),
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["GET poison", "GET b"]);
+    for _ in 0..7 {
+        assert_eq!(world.asked("m"), ["GET poison", "GET b"]);
+        world.lose_node("m");
+    }
+    assert_eq!(world.heard(client), "");
+    world.lose_node("m");
+    assert_eq!(world.asked("m"), ["GET b"]);
+    world.answer("m", "GET b", "+2");
+    let heard = world.heard(client);
+    assert!(heard.starts_with("-ERR switchman: the connection to the node broke 8 times"));
+    assert!(heard.ends_with("|+2|"), "{heard}");
+    assert_eq!(world.exchange.counts(0).unwrap().uncertain, 0);
+    world.assert_calm();
+}
+
+#[test]
 fn reads_are_sent_again_where_they_may_be_served() {
     let mut world = World::with(Setup {
         replicas: vec![addr("r1"), addr("r2")],
