@@ -39,11 +39,6 @@ impl Tasks {
         self.stop.cancelled().await;
     }
 
-    /// Whether the tasks have been asked to stop.
-    pub fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
-    }
-
     /// Asks every task to stop, without waiting.
     pub fn ask_to_stop(&self) {
         self.stop.cancel();

@@ -85,14 +85,6 @@ impl Listener {
                 .map(|(stream, _)| Stream::Unix(stream)),
         }
     }
-
-    /// The same TCP listener for a second HTTP or RESP server library, or `None` for Unix.
-    pub fn into_tcp(self) -> Option<TcpListener> {
-        match self {
-            Self::Tcp(listener) => Some(listener),
-            Self::Unix(..) => None,
-        }
-    }
 }
 
 async fn bind_tcp(host: &str, port: u16) -> io::Result<Listener> {

@@ -116,11 +116,6 @@ pub enum ReplyError {
 }
 
 impl ReplyKind {
-    /// Whether the reply is an error.
-    pub fn is_error(self) -> bool {
-        matches!(self, Self::Error | Self::BulkError)
-    }
-
     /// Whether the reply is one of the three nulls.
     pub fn is_null(self) -> bool {
         matches!(self, Self::Null | Self::NullBulk | Self::NullArray)
