@@ -120,6 +120,8 @@ pub(super) struct Client {
     pub(super) group: GroupIndex,
     pub(super) wait: Wait,
     pub(super) ending: Ending,
+    /// Whether its last byte was read. What it has sent by then is still placed.
+    pub(super) said_all: bool,
     /// Since when its next request is held, for the metric.
     pub(super) held_since: Option<Time>,
     /// Whether it is in its group's list of held clients.
@@ -164,6 +166,7 @@ impl Client {
             group,
             wait: Wait::No,
             ending: Ending::No,
+            said_all: false,
             held_since: None,
             listed: false,
             master_out: 0,

@@ -62,6 +62,7 @@ impl Exchange {
     pub fn wants_input(&self, key: ClientKey) -> bool {
         self.clients.get(key).is_some_and(|client| {
             client.ending == Ending::No
+                && !client.said_all
                 && (client.wait == Wait::No || client.input.len() < self.settings.read_ahead)
         })
     }
@@ -83,6 +84,7 @@ impl Exchange {
         };
         client.wait = Wait::No;
         self.pump(key, now);
+        self.end_if_all_said(key);
         // It may read again.
         self.mark_dirty(key);
     }

@@ -8,6 +8,7 @@ use crate::exchange::link::Usage;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::session::IdentityId;
+use crate::telemetry::RequestClass;
 use crate::types::Time;
 
 impl Exchange {
@@ -122,20 +123,35 @@ impl Exchange {
             })
     }
 
-    /// A client has sent its last byte: what was placed is answered, what was not is dropped.
+    /// A client has sent its last byte. What it sent before is executed and answered, as Redis
+    /// does, save what a hold would keep: of that, nothing was promised yet.
+    pub fn client_ended(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.said_all = true;
+        }
+        self.end_if_all_said(key);
+    }
+
+    /// Begins the end of a client that has sent its last byte, once the rest of what it sent is
+    /// placed.
     ///
     /// A command that blocks is not waited for: what it pops would be lost with nobody to hear it.
-    pub fn client_ended(&mut self, key: ClientKey) {
-        let lease = self
-            .clients
-            .get(key)
-            .and_then(|client| client.lease.as_ref());
+    pub(super) fn end_if_all_said(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        if !client.said_all || !matches!(client.wait, Wait::No | Wait::Master) {
+            return;
+        }
+        let lease = client.lease.as_ref();
         let link = lease
             .and_then(|lease| lease.link)
             .and_then(|link| self.links.get(link));
         let blocks = link.is_some_and(|link| {
             let mut tickets = link.pipeline.tickets();
-            tickets.any(|ticket| ticket.purpose == Purpose::Slow)
+            tickets.any(|ticket| {
+                ticket.purpose == Purpose::Slow && ticket.class != RequestClass::Admin
+            })
         });
         let ending = if blocks {
             Ending::Now

@@ -51,6 +51,41 @@ fn a_client_that_half_closes_hears_the_end_of_its_transaction() {
 }
 
 #[test]
+fn what_a_client_sent_before_it_half_closed_is_executed_in_its_turn() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(
+        client,
+        &["INCR a", "MULTI", "INCR a", "EXEC", "CONFIG GET x"],
+    );
+    world.exchange.client_ended(client);
+    world.run();
+    assert_eq!(world.asked("m"), ["INCR a"]);
+    assert!(!world.exchange.wants_input(client));
+    world.answer("m", "INCR a", ":1");
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "INCR a", "+QUEUED");
+    world.answer("m", "EXEC", "*1|:2");
+    world.answer("m", "CONFIG GET x", "*0");
+    assert_eq!(world.heard(client), ":1|+OK|+QUEUED|*1|:2|*0|");
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}
+
+#[test]
+fn a_request_that_waited_when_its_client_half_closed_is_dropped_if_it_would_be_held() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["INCR a", "BLPOP q 0"]);
+    world.exchange.client_ended(client);
+    world.switching();
+    world.answer("m", "INCR a", ":1");
+    assert_eq!(world.heard(client), ":1|");
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}
+
+#[test]
 fn a_blocked_pop_whose_link_is_lost_is_uncertain_and_one_that_was_not_sent_goes_on() {
     let mut world = World::new();
     let client = world.client();
