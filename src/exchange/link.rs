@@ -94,6 +94,10 @@ pub(super) struct Link {
     pub(super) waiters: Vec<ClientKey>,
     /// Clients that do not read while this link has bytes for them.
     pub(super) throttled_by: Vec<ClientKey>,
+    /// When it was first throttled.
+    pub(super) throttled_at: Option<Time>,
+    /// When it was last read from again after being throttled.
+    pub(super) relieved_at: Option<Time>,
     /// Confirmations already seen of the subscription that is the oldest in flight.
     pub(super) confirmed: u32,
     /// Confirmations that it gets in all.
@@ -139,6 +143,8 @@ impl Link {
             scanned: 0,
             waiters: Vec::new(),
             throttled_by: Vec::new(),
+            throttled_at: None,
+            relieved_at: None,
             confirmed: 0,
             expected: 0,
             dirty: false,

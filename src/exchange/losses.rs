@@ -13,23 +13,26 @@
 //!
 //! A link that the node refuses passes the node's words on to every request on it.
 
+use std::time::Duration;
+
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::lease::Multi;
 use crate::exchange::link::{Link, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::ticket::{Effect, Purpose, Ticket, Undo};
-use crate::exchange::{
-    Action, ClientKey, Exchange, GroupIndex, LinkKey, OpenFailure, Opened, Role,
-};
+use crate::exchange::{Action, ClientKey, Exchange, LinkKey, OpenFailure, Opened, Role};
 use crate::mux::{Lost, Sent};
 use crate::session::{IdentityId, Piece, Reject};
-use crate::telemetry::{self, ConnectStage, RequestClass};
+use crate::telemetry::{self, ConnectStage, Reason, RequestClass};
 use crate::topology::ReportKind;
 use crate::types::Time;
 
 /// Connections that may break when one request's reply is due next. Each break makes writes of
 /// others on the same connection uncertain, so that a request must not be asked for ever.
 const BREAKS_MAX: u8 = 8;
+
+/// How long after a throttled link was read from again the server may still hold messages for it.
+const BEHIND_AFTER_RELIEF: Duration = Duration::from_secs(10);
 
 /// Why a link is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,7 +271,7 @@ impl Exchange {
     /// Decides for each request of a link that is gone, and mends what its clients had on it.
     fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>, now: Time) {
         let aborted = match link.usage {
-            Usage::Leased(Some(owner)) => self.lease_lost(owner, link.group, end),
+            Usage::Leased(Some(owner)) => self.lease_lost(owner, link, end, now),
             Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => false,
         };
         if let Usage::Leased(Some(owner)) = link.usage
@@ -401,7 +404,7 @@ impl Exchange {
 
     /// What a client had on the link that was its own. Returns whether it was in a transaction that
     /// must not be executed.
-    fn lease_lost(&mut self, owner: ClientKey, group: GroupIndex, end: End<'_>) -> bool {
+    fn lease_lost(&mut self, owner: ClientKey, link: &Link, end: End<'_>, now: Time) -> bool {
         let Some(client) = self.clients.get_mut(owner) else {
             return false;
         };
@@ -422,12 +425,23 @@ impl Exchange {
         if sticky {
             // What stuck to the connection (tracking, MONITOR) cannot be had again unnoticed.
             self.end(owner, Ending::AfterReplies);
-        } else if subscribed && let Some(group) = self.groups.get_mut(group) {
+        } else if subscribed && is_behind(link, now) {
+            self.count_reject(owner, Reason::SlowSubscriber);
+            self.end(owner, Ending::Now);
+        } else if subscribed && let Some(group) = self.groups.get_mut(link.group) {
             group.unsubscribed.push(owner);
         }
         self.touch(owner);
         aborted
     }
+}
+
+/// Whether the server may have held messages back for us when the link was lost: a subscriber that
+/// did not keep up must not go on as if nothing were missing (Redis networking.c,
+/// `closeClientOnOutputBufferLimitReached`, drops what it holds with the connection).
+fn is_behind(link: &Link, now: Time) -> bool {
+    let relieved = |at| now.since(at) < BEHIND_AFTER_RELIEF;
+    !link.throttled_by.is_empty() || link.relieved_at.is_some_and(relieved)
 }
 
 /// Whether the last MULTI on a link is among the requests without a reply, and not closed.

@@ -96,6 +96,7 @@ impl Exchange {
             throttled.throttled_by.retain(|other| *other != key);
             // Its silence was our doing.
             throttled.heard_at = now;
+            throttled.relieved_at = Some(now);
             if throttled.throttled_by.is_empty() && !throttled.dirty {
                 throttled.dirty = true;
                 self.dirty_links.push(link);

@@ -91,6 +91,8 @@ label_values! {
         TooLarge = "too_large",
         /// The client took nothing of its output for too long.
         WriteTimeout = "write_timeout",
+        /// A subscriber did not keep up, and the connection that its messages came over was lost.
+        SlowSubscriber = "slow_subscriber",
         /// The node did not answer in time.
         ReplyTimeout = "reply_timeout",
         /// The connection was lost after a write was sent: its outcome is unknown.

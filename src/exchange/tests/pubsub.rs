@@ -308,3 +308,37 @@ fn a_subscriber_that_does_not_read_throttles_its_own_link_and_is_closed() {
     world.pass(Duration::from_secs(31));
     assert!(world.is_closed(client) && !world.wires.contains_key(&link));
 }
+
+#[test]
+fn a_subscriber_that_did_not_keep_up_is_closed_with_its_link_and_not_left_with_a_gap() {
+    for (catches_up, stays) in [(None, false), (Some(9), false), (Some(11), true)] {
+        let mut world = World::new();
+        let (client, link) = subscriber(&mut world, "a");
+        world.deaf.push(client);
+        let text = message('*', "a", &"x".repeat(100_000));
+        while !world.exchange.is_throttled(link) {
+            world.say(link, &text);
+        }
+        if let Some(seconds) = catches_up {
+            world.deaf.clear();
+            let output = world.exchange.output(client).len();
+            world.exchange.took(client, output, world.now);
+            world.pass(Duration::from_secs(seconds));
+        }
+        world.lose(link);
+        assert_eq!(world.is_closed(client), !stays, "{catches_up:?}");
+    }
+}
+
+#[test]
+fn subscriptions_are_confirmed_to_a_client_that_wants_no_replies() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["CLIENT REPLY OFF", "SUBSCRIBE a"]);
+    let begin = confirmed('*', "subscribe", "a", 1);
+    world.answer("m", "SUBSCRIBE a", &begin);
+    world.send(client, &["UNSUBSCRIBE a"]);
+    let end = confirmed('*', "unsubscribe", "a", 0);
+    world.answer("m", "UNSUBSCRIBE a", &end);
+    assert_eq!(world.heard(client), begin + &end);
+}
