@@ -242,7 +242,14 @@ impl Exchange {
             Purpose::Internal => &[],
             _ => frame,
         };
-        let bytes = if ticket.spoken { bytes } else { &[] };
+        // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,
+        // CLIENT_PUSHING).
+        let confirms = matches!(ticket.purpose, Purpose::Subscription(it) if it.asked) && !failed;
+        let bytes = if ticket.spoken || confirms {
+            bytes
+        } else {
+            &[]
+        };
         if let Some(client) = self.clients.get_mut(ticket.client) {
             client.replies.deliver(ticket.seq, bytes, Piece::Last);
         }

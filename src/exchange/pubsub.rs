@@ -90,7 +90,7 @@ impl Exchange {
         lease.subscriptions.note(announcement);
         link.confirmed += 1;
         let last = link.confirmed >= link.expected;
-        let bytes: &[u8] = if ticket.spoken { frame } else { &[] };
+        let bytes: &[u8] = if subscription.asked { frame } else { &[] };
         if last {
             link.confirmed = 0;
             self.complete(key, bytes, ReplyKind::Simple, now);
