@@ -65,11 +65,11 @@ impl Exchange {
             client.took_at = now;
         }
         for link in links.into_iter().flatten() {
-            self.throttle(link, key);
+            self.throttle(link, key, now);
         }
     }
 
-    fn throttle(&mut self, key: LinkKey, by: ClientKey) {
+    fn throttle(&mut self, key: LinkKey, by: ClientKey, now: Time) {
         let (Some(link), Some(client)) = (self.links.get_mut(key), self.clients.get_mut(by)) else {
             return;
         };
@@ -78,6 +78,7 @@ impl Exchange {
         }
         client.throttled.push(key);
         link.throttled_by.push(by);
+        link.throttled_at.get_or_insert(now);
         if link.usage == Usage::Shared {
             // Others take another link from now on; what is behind this client's replies waits.
             self.retire(key);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::exchange::client::Ending;
-use crate::exchange::link::{LaneId, State, Usage};
+use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::losses::Loss;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{Action, Exchange, GroupIndex, LinkKey, Role};
@@ -235,18 +235,22 @@ impl Exchange {
         })
     }
 
-    /// A client that takes nothing of what it has asked for must not throttle others for ever.
+    /// Clients must not throttle links for ever. One that alone waits for what its link brings may
+    /// read as slowly as it likes, as long as it takes something now and then. One with the replies
+    /// of others behind its own has the same time for all of it, steady or not.
     fn tick_clients(&mut self, now: Time) {
         let limit = self.settings.write_timeout;
-        let stuck: Vec<_> = self
-            .links
-            .iter()
-            .flat_map(|(_, link)| link.throttled_by.iter().copied())
-            .filter(|key| {
+        let mut stuck = Vec::new();
+        for (_, link) in self.links.iter() {
+            let Some(since) = link.throttled_at.filter(|_| !link.throttled_by.is_empty()) else {
+                continue;
+            };
+            let for_all = now.since(since) >= limit && self.has_others_waiting(link);
+            stuck.extend(link.throttled_by.iter().copied().filter(|key| {
                 let client = self.clients.get(*key);
-                client.is_some_and(|client| now.since(client.took_at) >= limit)
-            })
-            .collect();
+                client.is_some_and(|client| for_all || now.since(client.took_at) >= limit)
+            }));
+        }
         for key in stuck {
             if self.is_finished(key) {
                 continue;
@@ -254,6 +258,14 @@ impl Exchange {
             self.count_reject(key, Reason::WriteTimeout);
             self.end(key, Ending::Now);
         }
+    }
+
+    /// Whether replies that a throttled link owes belong to clients that do not throttle it.
+    fn has_others_waiting(&self, link: &Link) -> bool {
+        let mut tickets = link.pipeline.tickets();
+        tickets.any(|ticket| {
+            !link.throttled_by.contains(&ticket.client) && self.clients.get(ticket.client).is_some()
+        })
     }
 
     /// Stops: what is in flight is finished, what is held is refused, nothing new is read.

@@ -91,6 +91,42 @@ fn a_client_that_never_reads_is_closed_in_the_end() {
     world.assert_calm();
 }
 
+/// A client that takes a little of a large reply now and then, and whether another one's request is
+/// behind it on the same link.
+fn steady_reader(behind: bool) -> (World, ClientKey) {
+    let mut world = small(|settings| settings.output_high = 10_000);
+    let (slow, other) = (world.client(), world.client());
+    world.deaf.push(slow);
+    world.send(slow, &["GET big"]);
+    if behind {
+        world.send(other, &["GET small"]);
+    }
+    let link = world.link("r1");
+    world.wires.get_mut(&link).unwrap().asked.pop_front();
+    world.say_raw(link, b"$100000000\r\n").unwrap();
+    for _ in 0..35 {
+        while !world.exchange.is_throttled(link) && !world.is_closed(slow) {
+            world.say_raw(link, &[b'x'; 20_000]).unwrap();
+        }
+        if world.is_closed(slow) {
+            break;
+        }
+        world.pass(ms(1_000));
+        world.exchange.took(slow, 16_000, world.now);
+        world.run();
+    }
+    (world, slow)
+}
+
+#[test]
+fn a_client_that_reads_slowly_but_steadily_is_closed_only_if_others_wait_behind_it() {
+    let (world, slow) = steady_reader(false);
+    assert!(!world.is_closed(slow));
+    let (mut world, slow) = steady_reader(true);
+    assert!(world.is_closed(slow));
+    assert_eq!(rejected(&mut world, "write_timeout"), 1);
+}
+
 #[test]
 fn a_large_reply_is_passed_on_in_pieces() {
     let mut world = World::new();
