@@ -653,3 +653,88 @@ fn a_read_that_breaks_every_connection_is_not_asked_for_ever() {
     assert!(reply.error().is_some(), "{reply:?}");
     assert!(liar.heard() <= 10, "asked {} times", liar.heard());
 }
+
+#[test]
+fn requests_that_still_wait_when_a_client_has_said_its_last_word_are_executed() {
+    let lab = Lab::small();
+    let proxy = one_lane(&lab, "");
+    proxy.wait_ready();
+    let mut stream = wire(&proxy);
+    let transaction = [["MULTI"].as_slice(), &["INCR", "k"], &["EXEC"]];
+    let mut words = command(&["INCR", "k"]).repeat(3000);
+    words.extend(transaction.iter().flat_map(|line| command(line)));
+    words.extend(command(&["GET", "k"]));
+    stream.write_all(&words).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).unwrap();
+    let replies = heard.matches("\r\n").count();
+    assert!(heard.ends_with("$4\r\n3001\r\n"), "{replies} lines only");
+}
+
+#[test]
+fn a_reader_that_takes_a_little_now_and_then_holds_nobody_up_for_longer() {
+    let lab = Lab::small();
+    large_value(&lab, "large", 256 * MIB);
+    let proxy = one_lane(
+        &lab,
+        "client-output-limit = \"1MiB\"\nclient-write-timeout = \"1s\"",
+    );
+    let (stop, slowest) = (AtomicBool::new(false), Duration::from_secs(4));
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let (mut client, mut stalled) = (proxy.patient_client(4 * SOON), Duration::ZERO);
+            while !stop.load(Ordering::Relaxed) && stalled < slowest {
+                let asked = Instant::now();
+                ok(&mut client, &["SET", "k", "v"]);
+                stalled = stalled.max(asked.elapsed());
+            }
+            stop.store(true, Ordering::Relaxed);
+            stalled
+        });
+        let mut slow = wire(&proxy);
+        slow.write_all(&command(&["GET", "large"])).unwrap();
+        let mut taken = 0;
+        while !stop.load(Ordering::Relaxed) && taken < 250 * 1024 * 1024 {
+            match read_slowly(&proxy, &mut slow, 64 * 1024) {
+                0 => break,
+                more => taken += more,
+            }
+        }
+        drop(slow);
+        stop.store(true, Ordering::Relaxed);
+        let stalled = other.join().unwrap();
+        println!("another client waited {stalled:?} at most");
+        assert!(stalled < slowest, "another client waited {stalled:?}");
+    });
+}
+
+#[test]
+fn a_subscriber_too_slow_for_its_messages_is_closed_and_not_left_with_a_gap() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    let mut slow = proxy.client();
+    say(&mut slow, &["SUBSCRIBE", "c"]);
+    let mut master = lab.node(0).connect().unwrap();
+    let filling = "x".repeat(100_000);
+    // Four times of what the server keeps for a subscriber (client-output-buffer-limit).
+    for number in 0..1200 {
+        say(
+            &mut master,
+            &["PUBLISH", "c", &format!("{number} {filling}")],
+        );
+    }
+    let mut expected = 0;
+    while expected < 1200 {
+        let Ok(message) = slow.receive() else { break };
+        let number = message.items()[2].text().unwrap();
+        let (number, _) = number.split_once(' ').unwrap();
+        assert_eq!(number, expected.to_string());
+        expected += 1;
+    }
+    say(&mut master, &["PUBLISH", "c", "1200 "]);
+    if let Ok(message) = slow.receive() {
+        let after = message.items()[2].text().unwrap();
+        panic!("{after:?} after {expected} messages of 1200");
+    }
+}
