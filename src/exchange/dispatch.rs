@@ -476,6 +476,10 @@ fn objection<'r>(
         Some(Problem::UnknownCommand) => Reject::UnknownCommand {
             command: request.name(),
         },
+        Some(Problem::UnknownSubcommand) => Reject::UnknownSubcommand {
+            container: name,
+            sub: request.arg1().unwrap_or_default(),
+        },
         Some(Problem::WrongArity) => Reject::WrongArity { name },
         _ if locked_out => Reject::Unauthenticated,
         _ => Reject::Subscribed { name },

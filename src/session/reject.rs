@@ -68,6 +68,13 @@ pub enum Reject<'a> {
         /// The name.
         command: &'a [u8],
     },
+    /// Redis's own: no such subcommand.
+    UnknownSubcommand {
+        /// Name of the container.
+        container: &'a str,
+        /// The client's word.
+        sub: &'a [u8],
+    },
     /// Redis's own: too few or too many arguments.
     WrongArity {
         /// Lower-case name, `container|subcommand`.
@@ -159,10 +166,22 @@ impl Reject<'_> {
             Self::WrongArity { name } => {
                 format!("ERR wrong number of arguments for '{name}' command")
             }
-            Self::Subscribed { name } => format!(
-                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \
-                 / RESET are allowed in this context"
+            Self::UnknownSubcommand { container, sub } => format!(
+                "ERR unknown subcommand '{}'. Try {} HELP.",
+                quoted(sub),
+                container.to_uppercase()
             ),
+            Self::Subscribed { name } => {
+                // An EXEC that is not executed says so (Redis server.c, `rejectCommandSds`).
+                let code = match name {
+                    "exec" => "EXECABORT Transaction discarded because of:",
+                    _ => "ERR",
+                };
+                format!(
+                    "{code} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING \
+                     / QUIT / RESET are allowed in this context"
+                )
+            }
             _ => String::new(),
         }
     }
@@ -205,6 +224,7 @@ impl Reject<'_> {
             Self::Unauthenticated => Some(Reason::Unauthenticated),
             Self::Stopping => Some(Reason::Stopping),
             Self::UnknownCommand { .. }
+            | Self::UnknownSubcommand { .. }
             | Self::WrongArity { .. }
             | Self::Subscribed { .. }
             | Self::Redis(_) => None,
@@ -246,8 +266,13 @@ mod tests {
             Reject::Breaks { times: 8 },
             Reject::Unauthenticated,
             Reject::UnknownCommand { command: &long },
+            Reject::UnknownSubcommand {
+                container: "client",
+                sub: &long,
+            },
             Reject::WrongArity { name: "get" },
             Reject::Subscribed { name: "get" },
+            Reject::Subscribed { name: "exec" },
             Reject::Redis("ERR x"),
             Reject::Stopping,
         ];

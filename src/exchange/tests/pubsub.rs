@@ -33,14 +33,19 @@ fn a_resp2_subscriber_gets_messages_and_may_do_little_else() {
     let (client, link) = subscriber(&mut world, "news");
     world.say(link, &message('*', "news", "hello"));
     assert_eq!(world.heard(client), message('*', "news", "hello"));
-    world.send(client, &["GET k", "nonsense", "get", "CLIENT ID"]);
+    world.send(
+        client,
+        &["GET k", "nonsense", "get", "CLIENT ID", "EXEC", "client no"],
+    );
     let context = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
         in this context|";
     let want = format!(
         "-ERR Can't execute 'get': {context}\
          -ERR unknown command 'nonsense', with args beginning with: |\
          -ERR wrong number of arguments for 'get' command|\
-         -ERR Can't execute 'client|id': {context}"
+         -ERR Can't execute 'client|id': {context}\
+         -EXECABORT Transaction discarded because of: Can't execute 'exec': {context}\
+         -ERR unknown subcommand 'no'. Try CLIENT HELP.|"
     );
     assert_eq!(world.heard(client), want);
     world.send(client, &["PING"]);
