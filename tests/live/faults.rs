@@ -11,9 +11,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::{ControlFlow, Deref};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use switchman::demo::client::Reply;
@@ -29,10 +30,14 @@ pub(crate) const SWITCHMAN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SENTINELS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// Source address of its nodes.
-const NODES: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+pub(crate) const NODES: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
 /// Time that the front's own connection to its target may take.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// Chunks of up to 16 KiB that are read ahead of a fault; more waits at the sender. Small writes
+/// are a chunk each, and a slow link has half a second of them on its way.
+const CHUNKS_MAX: usize = 8192;
 
 /// What happens to the bytes of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,8 +82,7 @@ impl Fault {
         }
     }
 
-    /// A link on which everything takes `delay` more in each direction, and what comes in the
-    /// meantime up to twice as long.
+    /// A link on which everything takes `delay` more in each direction.
     pub(crate) fn slow(delay: Duration) -> Self {
         Self {
             delay_in: delay,
@@ -220,29 +224,27 @@ impl Shared {
         });
         self.state().links.push(Arc::downgrade(&link));
         for way in [Way::In, Way::Out] {
-            let (shared, link) = (Arc::clone(self), Arc::clone(&link));
-            thread::spawn(move || shared.pump(&link, way));
+            let (chunks, due) = mpsc::sync_channel(CHUNKS_MAX);
+            let (shared, reader, writer) = (Arc::clone(self), Arc::clone(&link), Arc::clone(&link));
+            thread::spawn(move || read(&reader, way, &chunks));
+            thread::spawn(move || shared.pump(&writer, way, &due));
         }
     }
 
-    fn pump(&self, link: &Link, way: Way) {
-        let (mut from, mut to) = match way {
-            Way::In => (&link.client, &link.server),
-            Way::Out => (&link.server, &link.client),
+    /// Passes on what `read` has read, when its time has come.
+    fn pump(&self, link: &Link, way: Way, chunks: &Receiver<Chunk>) {
+        let mut to = match way {
+            Way::In => &link.server,
+            Way::Out => &link.client,
         };
-        let mut chunk = vec![0; 64 * 1024];
-        loop {
-            let read = from.read(&mut chunk);
-            if matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
-                continue;
-            }
-            let read = read.ok();
-            let ControlFlow::Continue(passes) = self.gate(link, way, read.unwrap_or(0)) else {
+        for Chunk { read_at, bytes } in chunks {
+            let read = bytes.as_ref().map_or(0, Vec::len);
+            let ControlFlow::Continue(passes) = self.gate(link, way, (read, read_at)) else {
                 return link.reset();
             };
-            let done = match read {
-                Some(0) => return drop(to.shutdown(Shutdown::Write)),
-                Some(read) => to.write_all(&chunk[..read.min(passes)]).is_ok() && read <= passes,
+            let done = match bytes {
+                Some(bytes) if bytes.is_empty() => return drop(to.shutdown(Shutdown::Write)),
+                Some(bytes) => to.write_all(&bytes[..read.min(passes)]).is_ok() && read <= passes,
                 None => false,
             };
             if !done {
@@ -253,7 +255,12 @@ impl Shared {
 
     /// Waits for as long as the link's fault keeps bytes back. Says how many of `bytes` may pass;
     /// a break where none will ever pass again.
-    fn gate(&self, link: &Link, way: Way, bytes: usize) -> ControlFlow<(), usize> {
+    fn gate(
+        &self,
+        link: &Link,
+        way: Way,
+        (bytes, read_at): (usize, Instant),
+    ) -> ControlFlow<(), usize> {
         let mut state = self.state();
         loop {
             if link.dead.load(Ordering::Relaxed) || state.closed {
@@ -275,7 +282,7 @@ impl Shared {
                 fault.tear_after = (bytes <= left).then(|| left - bytes);
             }
             drop(state);
-            thread::sleep(delay);
+            thread::sleep(delay.saturating_sub(read_at.elapsed()));
             return ControlFlow::Continue(passes);
         }
     }
@@ -292,8 +299,35 @@ impl Shared {
     }
 }
 
+/// What was read at once: nothing at the end, `None` where the connection broke.
+struct Chunk {
+    read_at: Instant,
+    bytes: Option<Vec<u8>>,
+}
+
+/// Reads ahead, so that what is delayed is so by as much as the fault says, and not by more.
+fn read(link: &Link, way: Way, chunks: &SyncSender<Chunk>) {
+    let mut from = match way {
+        Way::In => &link.client,
+        Way::Out => &link.server,
+    };
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer);
+        if matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
+            continue;
+        }
+        let bytes = read.ok().map(|read| buffer[..read].to_vec());
+        let ends = bytes.as_ref().is_none_or(Vec::is_empty);
+        let read_at = Instant::now();
+        if chunks.send(Chunk { read_at, bytes }).is_err() || ends {
+            return;
+        }
+    }
+}
+
 impl Link {
-    /// Both pumps wake and let go, and the kernel says RST instead of FIN.
+    /// All threads wake and let go, and the kernel says RST instead of FIN.
     fn reset(&self) {
         self.dead.store(true, Ordering::Relaxed);
         for stream in [&self.client, &self.server] {
