@@ -56,7 +56,7 @@ pub struct Limits {
 impl Limits {
     /// Limits for clients that wait at most `hold`, under Sentinels with this `down_after`.
     pub fn new(hold: Duration, down_after: Option<Duration>) -> Self {
-        let catch_up = down_after.map_or(CATCH_UP_MAX, |down_after| down_after / 2);
+        let catch_up = down_after.map_or(CATCH_UP_MAX, |down_after| down_after * 3 / 4);
         Self {
             quiet: Duration::from_secs(2),
             order: Duration::from_secs(1),
