@@ -19,7 +19,7 @@ const WRITERS: usize = 8;
 const ENOUGH: u64 = 200;
 
 /// Time from the fault to Sentinel's news of a new master: down-after, election, promotion.
-const SWITCH_MAX: Duration = Duration::from_secs(8);
+pub(crate) const SWITCH_MAX: Duration = Duration::from_secs(8);
 
 /// Time that Sentinel takes at most to make a replica of a master that returns.
 const CONVERT_MAX: Duration = Duration::from_secs(16);
@@ -343,7 +343,7 @@ struct News {
 }
 
 /// Reports when the first Sentinel tells of a new master.
-fn listen(lab: &Lab) -> Receiver<Instant> {
+pub(crate) fn listen(lab: &Lab) -> Receiver<Instant> {
     let (heard, news) = mpsc::channel();
     for mut subscriber in lab
         .subscribe(&["+promoted-slave", "+switch-master"])

@@ -7,6 +7,7 @@
 
 mod link;
 mod master;
+mod promised;
 mod replica;
 mod scene;
 mod sentinels;

@@ -22,14 +22,29 @@ fn a_frozen_replica_costs_no_read() {
     lose_the_replica("replica frozen", |lab| lab.node(1).freeze().unwrap());
 }
 
-fn lose_the_replica(cell: &str, lose: impl Fn(&Lab)) {
-    let lab = Lab::start(&Plan::default());
+#[test]
+fn all_replicas_may_die_at_once() {
+    let plan = Plan {
+        replicas: 2,
+        ..Plan::default()
+    };
+    lose("all replicas killed", &plan, |lab| {
+        lab.nodes()[1..].iter().for_each(|it| it.kill().unwrap());
+    });
+}
+
+fn lose_the_replica(cell: &str, act: impl Fn(&Lab)) {
+    lose(cell, &Plan::default(), act);
+}
+
+fn lose(cell: &str, plan: &Plan, act: impl Fn(&Lab)) {
+    let lab = Lab::start(plan);
     let proxy = lab.proxy();
     let (story, window) = Scene::new(&lab, &proxy).play(|| {
         let read = wait_for(SOON, || (calls(lab.node(1), "get") >= 100).then_some(()));
         assert!(read.is_some(), "the replica was not read from");
         let began = Instant::now();
-        lose(&lab);
+        act(&lab);
         let_last(Duration::from_secs(3));
         began..Instant::now()
     });

@@ -293,6 +293,15 @@ impl Story {
         reads.map(|it| it.done - it.asked).max().unwrap_or_default()
     }
 
+    /// Time from `news` to the first acknowledgement of any client after it.
+    pub(super) fn first_acknowledgement_after(&self, news: Instant) -> Duration {
+        let all = self.writes.iter().flatten();
+        let after =
+            all.filter(|it| matches!(it.outcome, Outcome::Acknowledged(_)) && it.done > news);
+        let first = after.map(|it| it.done).min();
+        first.expect("the clients go on") - news
+    }
+
     /// Whether some write was answered in `window` with `-UNCERTAIN` or `-MASTERDOWN`.
     pub(super) fn fails_in(&self, window: &Range<Instant>) -> bool {
         let mut answered = self

@@ -33,7 +33,7 @@ fn the_leading_sentinel_may_die_during_a_failover() {
     });
     let proxy = Launch::group(&lab, "hold = \"30s\"\n").start();
     let (story, (crash, new)) = Scene::new(&lab, &proxy).play(|| {
-        let leader = lead_of_next_failover(&lab);
+        let leader = first_to_say("+selected-slave", &lab);
         let crash = kill(lab.node(0));
         let leader = leader
             .recv_timeout(PATIENCE)
@@ -46,21 +46,42 @@ fn the_leading_sentinel_may_die_during_a_failover() {
     assert_eq!(figures.refused, 0, "{figures:#?}");
 }
 
-/// Index of the Sentinel that is first to have chosen a replica to promote.
-fn lead_of_next_failover(lab: &Lab) -> mpsc::Receiver<usize> {
-    let (chosen, leader) = mpsc::channel();
-    let subscribers = lab.subscribe(&["+selected-slave"]).unwrap();
+#[test]
+fn the_leading_sentinel_may_die_right_after_the_promotion() {
+    let lab = Lab::start(&Plan {
+        failover_timeout: Duration::from_secs(2),
+        ..Plan::default()
+    });
+    let proxy = Launch::group(&lab, "hold = \"30s\"\n").start();
+    let (story, (crash, new)) = Scene::new(&lab, &proxy).play(|| {
+        let leader = first_to_say("+promoted-slave", &lab);
+        let crash = kill(lab.node(0));
+        let leader = leader
+            .recv_timeout(PATIENCE)
+            .expect("a Sentinel promotes the replica");
+        lab.sentinel(leader).kill().unwrap();
+        (crash, lab.wait_for_switch(lab.node(0), PATIENCE).unwrap())
+    });
+    let figures = story.judge("leading Sentinel killed after promotion", new, &[crash]);
+    assert!(figures.uncertain_each <= 1, "{figures:#?}");
+    assert_eq!(figures.refused, 0, "{figures:#?}");
+}
+
+/// Index of the Sentinel that is the first to publish `event`.
+fn first_to_say(event: &str, lab: &Lab) -> mpsc::Receiver<usize> {
+    let (said, first) = mpsc::channel();
+    let subscribers = lab.subscribe(&[event]).unwrap();
     for (index, mut subscriber) in subscribers.into_iter().enumerate() {
-        let chosen = chosen.clone();
+        let said = said.clone();
         subscriber.wait_at_most(PATIENCE).unwrap();
         thread::spawn(move || {
             if subscriber.receive().is_ok() {
-                // Only the first leader finds somebody who listens.
-                let _nobody_listens = chosen.send(index);
+                // Only the first one finds somebody who listens.
+                let _nobody_listens = said.send(index);
             }
         });
     }
-    leader
+    first
 }
 
 #[test]
@@ -71,6 +92,28 @@ fn a_frozen_sentinel_is_not_noticed() {
         lab.sentinel(0).freeze().unwrap();
         let_last(LASTING);
         lab.sentinel(0).thaw().unwrap();
+    });
+}
+
+#[test]
+fn a_killed_sentinel_is_not_noticed() {
+    sentinels_killed("one Sentinel killed", 1);
+}
+
+#[test]
+fn two_killed_sentinels_are_not_noticed() {
+    sentinels_killed("two Sentinels killed", 2);
+}
+
+fn sentinels_killed(cell: &str, count: usize) {
+    let lab = Lab::start(&unhurried());
+    let proxy = lab.proxy();
+    let killed = &lab.sentinels()[..count];
+    unnoticed(cell, &lab, &proxy, || {
+        killed.iter().for_each(|it| it.kill().unwrap());
+        let_last(LASTING);
+        killed.iter().for_each(|it| it.restart().unwrap());
+        let_last(Duration::from_secs(1));
     });
 }
 
@@ -149,6 +192,28 @@ fn a_reset_of_all_sentinels_costs_no_read() {
             assert_eq!(tell(sentinel, &["SENTINEL", "RESET", "*"]), Reply::Int(1));
         }
         let_last(Duration::from_secs(2));
+    });
+}
+
+#[test]
+fn a_replica_announced_by_a_name_that_does_not_resolve_stops_nothing() {
+    let names = ["resolve-hostnames", "announce-hostnames"];
+    let lab = Lab::start(&Plan {
+        replicas: 2,
+        sentinel_config: names.map(|it| format!("sentinel {it} yes")).to_vec(),
+        ..unhurried()
+    });
+    let proxy = lab.proxy();
+    let (stray, port) = (lab.node(2), lab.node(0).port().to_string());
+    unnoticed("announced name does not resolve", &lab, &proxy, || {
+        for name in ["nowhere.invalid", "127.0.0.1"] {
+            tell(stray, &["CONFIG", "SET", "replica-announce-ip", name]);
+            // It says its name only when it begins to replicate.
+            tell(stray, &["REPLICAOF", "NO", "ONE"]);
+            tell(stray, &["REPLICAOF", "127.0.0.1", &port]);
+            lab.wait_for_replica(stray, lab.node(0), SOON).unwrap();
+            let_last(LASTING);
+        }
     });
 }
 
