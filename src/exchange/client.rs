@@ -107,6 +107,10 @@ pub(super) struct Again {
 
 /// One client.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "marks that are independent of each other, in the largest table of a worker"
+)]
 pub(super) struct Client {
     pub(super) session: Session,
     pub(super) replies: Replies,

@@ -106,7 +106,7 @@ fn steady_reader(behind: bool) -> (World, ClientKey) {
     world.say_raw(link, b"$100000000\r\n").unwrap();
     for _ in 0..35 {
         while !world.exchange.is_throttled(link) && !world.is_closed(slow) {
-            world.say_raw(link, &[b'x'; 20_000]).unwrap();
+            world.say_raw(link, &vec![b'x'; 20_000]).unwrap();
         }
         if world.is_closed(slow) {
             break;

@@ -353,7 +353,7 @@ fn a_replica_that_stays_behind_ends_it() {
     assert_eq!(play.asked, [], "not at once again");
     play.run(10);
     assert_eq!(play.only(), questions[1], "nor the one that has everything");
-    play.run(2_000);
+    play.run(3_000);
     let reason = play.is_given_up_at(StepName::Replicas);
     assert_eq!(reason, "10.0.0.3:6379: 7 bytes behind");
 }

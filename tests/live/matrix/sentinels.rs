@@ -110,9 +110,13 @@ fn sentinels_killed(cell: &str, count: usize) {
     let proxy = lab.proxy();
     let killed = &lab.sentinels()[..count];
     unnoticed(cell, &lab, &proxy, || {
-        killed.iter().for_each(|it| it.kill().unwrap());
+        for sentinel in killed {
+            sentinel.kill().unwrap();
+        }
         let_last(LASTING);
-        killed.iter().for_each(|it| it.restart().unwrap());
+        for sentinel in killed {
+            sentinel.restart().unwrap();
+        }
         let_last(Duration::from_secs(1));
     });
 }
