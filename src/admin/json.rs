@@ -10,8 +10,9 @@
 //!
 //! `/api/v1/failovers`: `failovers[]`, the newest first, with `master_name`, `started_at`
 //! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `cause`, `old_master`,
-//! `new_master`, `took_seconds`, `held_requests`, `uncertain_requests`, `events[]` (`at_ms`,
-//! negative before the first sign, and `what`).
+//! `new_master`, `took_seconds`, `held_requests`, `held_bytes`, `longest_hold_seconds`,
+//! `expired_requests`, `resent_requests`, `uncertain_requests`, `first_released_seconds`,
+//! `events[]` (`at_ms`, negative before the first sign, and `what`).
 
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ fn sentinel(sentinel: &SentinelView) -> Value {
 }
 
 fn incident(master_name: &str, incident: &Incident) -> Value {
-    let events = incident.events.iter();
+    let (events, cost) = (incident.events.iter(), &incident.cost);
     json!({
         "master_name": master_name,
         "started_at": humantime::format_rfc3339_millis(incident.started_at).to_string(),
@@ -94,8 +95,13 @@ fn incident(master_name: &str, incident: &Incident) -> Value {
         "old_master": incident.old_master,
         "new_master": incident.new_master,
         "took_seconds": seconds(incident.took),
-        "held_requests": incident.held_requests,
-        "uncertain_requests": incident.uncertain_requests,
+        "held_requests": cost.held_requests,
+        "held_bytes": cost.held_bytes,
+        "longest_hold_seconds": seconds(cost.longest_hold),
+        "expired_requests": cost.expired_requests,
+        "resent_requests": cost.resent_requests,
+        "uncertain_requests": cost.uncertain_requests,
+        "first_released_seconds": cost.first_released.map(seconds),
         "events": events
             .map(|event| json!({ "at_ms": event.at_ms, "what": event.what }))
             .collect::<Vec<_>>(),
@@ -144,7 +150,8 @@ mod tests {
                 "master_name": "mymaster", "started_at": "2023-11-14T22:13:20.250Z",
                 "outcome": "completed", "cause": "manual failover", "old_master": "redis-2:6379",
                 "new_master": "redis-1:6379", "took_seconds": 1.1, "held_requests": 42,
-                "uncertain_requests": 1,
+                "held_bytes": 1900, "longest_hold_seconds": 1.08, "expired_requests": 0,
+                "resent_requests": 3, "uncertain_requests": 1, "first_released_seconds": 1.101,
                 "events": [{ "at_ms": 7, "what": "+try-failover" }],
             })
         );

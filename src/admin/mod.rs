@@ -13,5 +13,5 @@ pub use control::{Control, Ordered, Refused, StepView, SwitchoverEnd, Switchover
 pub use health::{Health, Readiness};
 pub use server::{Admin, serve};
 pub use view::{
-    Event, GroupView, Incident, NodeRole, NodeView, Outcome, PhaseView, SentinelView, View,
+    Cost, Event, GroupView, Incident, NodeRole, NodeView, Outcome, PhaseView, SentinelView, View,
 };

@@ -148,7 +148,8 @@ impl Page {
             self.raw("<p class=\"dim\">None since the process started.</p>");
             return;
         }
-        self.raw("<table><tr><th>when<th>from<th>to<th>outcome<th>took<th>held<th>uncertain</tr>");
+        self.raw("<table><tr><th>when<th>from<th>to<th>outcome<th>took<th>held<th>longest");
+        self.raw("<th>refused<th>sent again<th>uncertain</tr>");
         for incident in incidents {
             self.incident(incident);
         }
@@ -184,12 +185,17 @@ impl Page {
             incident.outcome.word()
         ));
         self.text("<td class=\"number\">", span(incident.took), "");
-        self.text("<td class=\"number\">", incident.held_requests, "");
-        self.text(
-            "<td class=\"number\">",
-            incident.uncertain_requests,
-            "</tr>",
-        );
+        let cost = &incident.cost;
+        self.text("<td class=\"number\">", cost.held_requests, "");
+        self.text("<td class=\"number\">", span(cost.longest_hold), "");
+        for number in [
+            cost.expired_requests,
+            cost.resent_requests,
+            cost.uncertain_requests,
+        ] {
+            self.text("<td class=\"number\">", number, "");
+        }
+        self.raw("</tr>");
     }
 }
 

@@ -112,12 +112,29 @@ pub struct Incident {
     pub new_master: Option<String>,
     /// From the first sign until writes flowed again, or until now.
     pub took: Duration,
-    /// Requests that waited.
-    pub held_requests: u64,
-    /// Requests that were answered `-UNCERTAIN`.
-    pub uncertain_requests: u64,
+    /// What it cost the clients.
+    pub cost: Cost,
     /// What happened, in order.
     pub events: Vec<Event>,
+}
+
+/// What a switch cost the clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Requests that waited.
+    pub held_requests: u64,
+    /// Bytes of them, and of what their clients had sent behind them.
+    pub held_bytes: u64,
+    /// The longest time for which one of them waited.
+    pub longest_hold: Duration,
+    /// Those among them that were refused at the end of the hold time.
+    pub expired_requests: u64,
+    /// Requests that were sent again elsewhere after their connection was lost.
+    pub resent_requests: u64,
+    /// Requests that were answered `-UNCERTAIN`.
+    pub uncertain_requests: u64,
+    /// From the first sign until the first request that had waited was sent to the master.
+    pub first_released: Option<Duration>,
 }
 
 /// How a switch ended.
@@ -209,8 +226,15 @@ pub(super) mod tests {
             old_master: Some("redis-2:6379".to_owned()),
             new_master: Some("redis-1:6379".to_owned()),
             took: Duration::from_millis(1100),
-            held_requests: 42,
-            uncertain_requests: 1,
+            cost: Cost {
+                held_requests: 42,
+                held_bytes: 1_900,
+                longest_hold: Duration::from_millis(1_080),
+                expired_requests: 0,
+                resent_requests: 3,
+                uncertain_requests: 1,
+                first_released: Some(Duration::from_millis(1_101)),
+            },
             events: vec![Event {
                 at_ms: 7,
                 what: "+try-failover".to_owned(),

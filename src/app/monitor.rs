@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::info_span;
+use tracing::{info, info_span};
 
 use super::Group;
+use crate::admin::Cost;
 use crate::config::Settings;
 use crate::tasks::Tasks;
 use crate::telemetry::{GroupMetrics, Metrics, TopologyPhase, TopologyState};
-use crate::topology::{self, Phase, Status};
-use crate::worker::{GroupGauges, Totals};
+use crate::topology::{self, Incident, Outcome, Phase, Status};
+use crate::types::Time;
+use crate::worker::{GroupGauges, Hold, Totals};
 
 /// How long after an incident's end its requests are still counted: workers publish five times a
 /// second.
@@ -23,12 +25,12 @@ const SETTLE: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tally {
     pub(super) incident: u64,
-    pub(super) held: u64,
-    pub(super) uncertain: u64,
-    /// The group's totals when it began.
+    pub(super) cost: Cost,
+    /// The group's totals just before it began.
     base: Totals,
     /// When its end was first seen.
     ended: Option<Instant>,
+    told: bool,
 }
 
 /// Tallies of a group's incidents, oldest first.
@@ -49,6 +51,7 @@ pub(super) fn start(
             metrics: metrics.group(&settings.master_name),
             gauges: Arc::clone(&group.gauges),
             tallies,
+            calm: Totals::default(),
             sentinels: HashSet::new(),
             completed: 0,
             abandoned: 0,
@@ -73,6 +76,8 @@ struct Follower {
     metrics: GroupMetrics,
     gauges: Arc<GroupGauges>,
     tallies: Tallies,
+    /// The group's totals at the last look.
+    calm: Totals,
     sentinels: HashSet<crate::types::NodeAddr>,
     completed: u64,
     abandoned: u64,
@@ -133,43 +138,72 @@ impl Follower {
         }
     }
 
-    /// While the last incident runs, what was held and lost since its beginning is its own.
-    fn tally(&self, status: &Status) {
+    /// While the last incident runs, and a little longer, what was held and lost since its
+    /// beginning is its own. Then it is told in one line.
+    fn tally(&mut self, status: &Status) {
+        let totals = self.gauges.totals();
+        let before = std::mem::replace(&mut self.calm, totals);
         let Some(incident) = status.incidents.last() else {
             return;
         };
-        let totals = self.gauges.totals();
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        if tallies
-            .last()
-            .is_none_or(|last| last.incident != incident.number)
-        {
-            let (held, uncertain) = (0, 0);
-            let number = incident.number;
+        let number = incident.number;
+        if tallies.last().is_none_or(|last| last.incident != number) {
             tallies.push(Tally {
                 incident: number,
-                held,
-                uncertain,
-                base: totals,
+                cost: Cost::default(),
+                base: before,
                 ended: None,
+                told: false,
             });
             if tallies.len() > topology::INCIDENTS_MAX {
                 tallies.remove(0);
             }
         }
-        let Some(tally) = tallies.last_mut() else {
+        let Some(tally) = tallies.last_mut().filter(|tally| !tally.told) else {
             return;
         };
-        if tally
-            .ended
-            .is_some_and(|ended| ended.elapsed() > SETTLE * 2)
+        tally.cost = cost(&totals, &tally.base, self.gauges.hold(), incident.started);
+        if let Some(outcome) = &incident.outcome
+            && tally.ended.get_or_insert_with(Instant::now).elapsed() > SETTLE * 2
         {
-            return;
+            tally.told = true;
+            tell(incident, outcome, &tally.cost);
         }
-        if incident.outcome.is_some() {
-            tally.ended.get_or_insert_with(Instant::now);
-        }
-        tally.held = totals.held.saturating_sub(tally.base.held);
-        tally.uncertain = totals.uncertain.saturating_sub(tally.base.uncertain);
     }
+}
+
+fn cost(now: &Totals, base: &Totals, hold: Hold, started: Time) -> Cost {
+    Cost {
+        held_requests: now.held.saturating_sub(base.held),
+        held_bytes: now.held_bytes.saturating_sub(base.held_bytes),
+        longest_hold: hold.longest,
+        expired_requests: now.expired.saturating_sub(base.expired),
+        resent_requests: now.resent.saturating_sub(base.resent),
+        uncertain_requests: now.uncertain.saturating_sub(base.uncertain),
+        first_released: hold.first_released.map(|at| at.since(started)),
+    }
+}
+
+/// What is left of an incident in the log.
+fn tell(incident: &Incident, outcome: &Outcome, cost: &Cost) {
+    info!(
+        incident = incident.number,
+        outcome = if outcome.switched { "completed" } else { "abandoned" },
+        cause = %incident.cause,
+        master.old = %incident.from,
+        master.new = %outcome.to,
+        took_ms = millis(outcome.took),
+        held = cost.held_requests,
+        held_bytes = cost.held_bytes,
+        longest_hold_ms = millis(cost.longest_hold),
+        expired = cost.expired_requests,
+        resent = cost.resent_requests,
+        uncertain = cost.uncertain_requests,
+        "incident"
+    );
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

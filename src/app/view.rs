@@ -141,8 +141,7 @@ fn incident_view(incident: &topology::Incident, tally: Option<Tally>, now: Time)
             .outcome
             .as_ref()
             .map_or(since, |outcome| outcome.took),
-        held_requests: tally.map_or(0, |tally| tally.held),
-        uncertain_requests: tally.map_or(0, |tally| tally.uncertain),
+        cost: tally.map(|tally| tally.cost).unwrap_or_default(),
         events: incident
             .marks
             .iter()

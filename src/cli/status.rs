@@ -162,7 +162,8 @@ fn peer(peer: &Value, state: &str) -> String {
 
 fn failover(failover: &Value) -> String {
     format!(
-        "{} {} ({}): {} -> {} in {} s, {} held, {} uncertain",
+        "{} {} ({}): {} -> {} in {} s, {} held ({} s at most), {} refused, \
+         {} sent again, {} uncertain",
         word(&failover["started_at"]),
         word(&failover["outcome"]),
         word(&failover["cause"]),
@@ -170,6 +171,9 @@ fn failover(failover: &Value) -> String {
         word(&failover["new_master"]),
         word(&failover["took_seconds"]),
         word(&failover["held_requests"]),
+        word(&failover["longest_hold_seconds"]),
+        word(&failover["expired_requests"]),
+        word(&failover["resent_requests"]),
         word(&failover["uncertain_requests"]),
     )
 }
@@ -222,7 +226,8 @@ mod tests {
                     "started_at": "2023-11-14T22:13:20.250Z", "outcome": "completed",
                     "cause": "+odown",
                     "old_master": "a:1", "new_master": "b:1", "took_seconds": 1.1,
-                    "held_requests": 42, "uncertain_requests": 1,
+                    "held_requests": 42, "longest_hold_seconds": 1.08, "expired_requests": 0,
+                    "resent_requests": 3, "uncertain_requests": 1,
                 },
             }],
         });
@@ -238,7 +243,7 @@ mod tests {
                 "  replica       r:1                      not in use: ?[2J",
                 "  sentinel      s:26379                  down: refused",
                 "  last failover 2023-11-14T22:13:20.250Z completed (+odown): a:1 -> b:1 in 1.1 s, \
-                 42 held, 1 uncertain",
+                 42 held (1.08 s at most), 0 refused, 3 sent again, 1 uncertain",
             ]
         );
     }

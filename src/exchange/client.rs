@@ -247,6 +247,12 @@ impl Client {
         }
     }
 
+    /// Bytes of its requests that have no place.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        let again = self.again.iter().map(|again| again.raw.len());
+        self.input.len() + again.sum::<usize>()
+    }
+
     /// When its next request was read.
     pub(super) fn next_arrived(&self) -> Time {
         let again = self.again.front();

@@ -2,6 +2,7 @@
 //! wait.
 
 use crate::command::{Class, Command, Problem};
+use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::node::Group;
@@ -420,8 +421,8 @@ impl Place<'_> {
             link: (key, link),
         } = self;
         if let Some(since) = client.held_since.take() {
-            group.counts.held_released += 1;
-            group.counts.hold_duration.record(job.now.since(since));
+            let target = target(link.lane.role);
+            group.counts.released(job.now.since(since), target, job.now);
         }
         let number = client.number(job.again);
         if link.pipeline.is_empty() {

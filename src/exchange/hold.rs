@@ -3,6 +3,7 @@
 
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Placed};
+use crate::exchange::intake::offset;
 use crate::exchange::{ClientKey, Exchange, GroupIndex};
 use crate::session::Reject;
 use crate::telemetry::RequestClass;
@@ -28,8 +29,7 @@ impl Exchange {
             }
             return Placed::Waits;
         }
-        group.counts.held_expired += 1;
-        group.counts.hold_duration.record(held);
+        group.counts.expired(held);
         if self.stopping {
             return self.reject(job, RequestClass::Refused, Reject::Stopping);
         }
@@ -62,17 +62,20 @@ impl Exchange {
             return;
         };
         let mut list = std::mem::take(&mut group.held);
+        let mut freed = 0;
         list.retain(|key| {
             let waits = self.clients.get(*key).map(|client| client.wait) == Some(Wait::Master);
             let stays = waits && !is_over(self, *key);
             if !stays && let Some(client) = self.clients.get_mut(*key) {
                 client.listed = false;
+                freed += client.waiting_bytes();
                 self.end_wait(*key, Wait::Master);
             }
             stays
         });
         if let Some(group) = self.groups.get_mut(index) {
             group.held = list;
+            group.counts.held_bytes += offset(freed);
         }
     }
 

@@ -19,6 +19,9 @@ impl Exchange {
             return;
         };
         let switching = matches!(snapshot.phase, Phase::Switching { .. });
+        if switching && !matches!(group.snapshot.phase, Phase::Switching { .. }) {
+            group.counts.hold_begins();
+        }
         group.snapshot = snapshot;
         group.quiet = !switching;
         if !switching {

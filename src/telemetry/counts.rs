@@ -1,8 +1,10 @@
 //! Floor 0. What one worker counts for one master group: plain fields, no atomics, no names.
 //! Knows nothing of how it is published.
 
+use std::time::Duration;
+
 use crate::telemetry::Latency;
-use crate::types::NodeAddr;
+use crate::types::{NodeAddr, Time};
 
 /// Nodes of one group that have series of their own. A group has a handful; but where every restart
 /// brings a new address a year of them must not fill the memory, so later ones share one series.
@@ -144,6 +146,13 @@ pub struct Counts {
     pub held_expired: u64,
     /// How long requests were held, released and expired ones.
     pub hold_duration: Latency,
+    /// Bytes of requests, and of what was read behind them, that a master or the end of the hold
+    /// time set free.
+    pub held_bytes: u64,
+    /// Gauge: the longest hold of a request since writes were last held.
+    pub longest_hold: Duration,
+    /// Gauge: when a request that was held first went to the master since writes were last held.
+    pub first_released: Option<Time>,
     /// Reads that were sent again elsewhere after their connection was lost.
     pub resent: u64,
     /// Requests answered `-UNCERTAIN`: sent, outcome unknown.
@@ -184,6 +193,29 @@ impl Counts {
     /// Nothing counted yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Writes are held from now on.
+    pub const fn hold_begins(&mut self) {
+        self.longest_hold = Duration::ZERO;
+        self.first_released = None;
+    }
+
+    /// A request was held for so long, and went to a node now.
+    pub fn released(&mut self, held: Duration, target: Target, now: Time) {
+        self.held_released += 1;
+        self.hold_duration.record(held);
+        self.longest_hold = self.longest_hold.max(held);
+        if target == Target::Master {
+            self.first_released.get_or_insert(now);
+        }
+    }
+
+    /// A request was held for so long in vain.
+    pub fn expired(&mut self, held: Duration) {
+        self.held_expired += 1;
+        self.hold_duration.record(held);
+        self.longest_hold = self.longest_hold.max(held);
     }
 
     /// Counts `times` requests of `class` answered by `target`.

@@ -16,5 +16,5 @@ mod links;
 mod publish;
 mod thread;
 
-pub use publish::{GroupGauges, Totals};
+pub use publish::{GroupGauges, Hold, Totals};
 pub use thread::{CommandPolicy, GroupFeed, Setup, Worker, WorkerHandle, start};

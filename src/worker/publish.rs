@@ -1,12 +1,15 @@
 //! Floor 5. What a worker has counted, handed over a few times a second.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use crate::exchange::Exchange;
 use crate::telemetry::{WorkerBusy, WorkerMetrics};
+use crate::types::Time;
 
 /// What all workers together show of a group.
 #[derive(Debug, Default)]
@@ -16,7 +19,21 @@ pub struct GroupGauges {
     clients: AtomicI64,
     held_clients: AtomicI64,
     held: AtomicU64,
+    held_bytes: AtomicU64,
+    expired: AtomicU64,
+    resent: AtomicU64,
     uncertain: AtomicU64,
+    /// What each worker says of the present or last hold.
+    holds: Mutex<HashMap<usize, Hold>>,
+}
+
+/// The present or last hold of writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hold {
+    /// The longest time for which a request was held.
+    pub longest: Duration,
+    /// When the first of them went to a master.
+    pub first_released: Option<Time>,
 }
 
 /// Totals since the start of the process.
@@ -24,6 +41,12 @@ pub struct GroupGauges {
 pub struct Totals {
     /// Requests that waited for a master, until they went on or were refused.
     pub held: u64,
+    /// Bytes of them, and of what their clients had sent behind them.
+    pub held_bytes: u64,
+    /// Those among them that were refused.
+    pub expired: u64,
+    /// Requests sent again elsewhere after their connection was lost.
+    pub resent: u64,
     /// Requests answered `-UNCERTAIN`.
     pub uncertain: u64,
 }
@@ -43,13 +66,31 @@ impl GroupGauges {
     pub fn totals(&self) -> Totals {
         Totals {
             held: self.held.load(Ordering::Relaxed),
+            held_bytes: self.held_bytes.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            resent: self.resent.load(Ordering::Relaxed),
             uncertain: self.uncertain.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The present or last hold, of all workers together.
+    pub fn hold(&self) -> Hold {
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = holds.values().filter_map(|hold| hold.first_released);
+        Hold {
+            longest: holds
+                .values()
+                .map(|hold| hold.longest)
+                .max()
+                .unwrap_or_default(),
+            first_released: first.min(),
         }
     }
 }
 
 /// Publishes one worker's counts.
 pub(super) struct Publisher {
+    worker: usize,
     groups: Vec<Group>,
     busy: WorkerBusy,
 }
@@ -63,8 +104,9 @@ struct Group {
 }
 
 impl Publisher {
-    pub(super) const fn new(busy: WorkerBusy) -> Self {
+    pub(super) const fn new(worker: usize, busy: WorkerBusy) -> Self {
         Self {
+            worker,
             groups: Vec::new(),
             busy,
         }
@@ -96,9 +138,22 @@ impl Publisher {
                 counts.held_released + counts.held_expired,
                 Ordering::Relaxed,
             );
-            gauges
-                .uncertain
-                .fetch_add(counts.uncertain, Ordering::Relaxed);
+            for (total, more) in [
+                (&gauges.held_bytes, counts.held_bytes),
+                (&gauges.expired, counts.held_expired),
+                (&gauges.resent, counts.resent),
+                (&gauges.uncertain, counts.uncertain),
+            ] {
+                total.fetch_add(more, Ordering::Relaxed);
+            }
+            let lately = Hold {
+                longest: counts.longest_hold,
+                first_released: counts.first_released,
+            };
+            let holds = gauges.holds.lock();
+            holds
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(self.worker, lately);
             (group.clients, group.held_clients) = (counts.clients, counts.held_clients);
             group.metrics.publish(counts);
         }

@@ -183,7 +183,7 @@ async fn serve(
     let reports = groups.iter().map(|feed| feed.reports.clone()).collect();
     let exchange = Exchange::new(exchange, policies, seed);
     let core = Core::new(exchange, worker, upstream, (started, count), reports);
-    let mut publisher = Publisher::new(busy);
+    let mut publisher = Publisher::new(worker, busy);
     for (index, feed) in groups.into_iter().enumerate() {
         publisher.add(feed.metrics, feed.gauges);
         spawn_local(follow_snapshots(Rc::clone(&core), index, feed.snapshots));

@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use switchman::demo::client::{Client, ClientError, Reply};
 use switchman::demo::process::{Process, wait_for};
 
@@ -227,9 +228,33 @@ impl Trial<'_> {
             reads,
             longest_read,
         };
+        self.check_record(&figures);
         let first = figures.first_acknowledgement_after_the_news;
         assert!(first <= Duration::from_millis(500), "{figures:#?}");
         figures
+    }
+}
+
+impl Trial<'_> {
+    /// The flight recorder and the log say of the switch what the clients saw.
+    fn check_record(&self, figures: &Figures) {
+        let (_, body) = self.proxy.get("/api/v1/failovers").unwrap();
+        let record: Value = serde_json::from_str(&body).unwrap();
+        let record = &record["failovers"][0];
+        println!("{record:#}");
+        assert_eq!(record["outcome"], "completed");
+        let seconds = |name: &str| Duration::from_secs_f64(record[name].as_f64().unwrap());
+        let held = usize::try_from(record["held_requests"].as_u64().unwrap()).unwrap();
+        assert!(held + figures.uncertain >= WRITERS);
+        assert!(record["held_bytes"].as_u64() > Some(0));
+        assert_eq!(record["expired_requests"], 0);
+        assert_eq!(record["uncertain_requests"], figures.uncertain);
+        assert!(
+            seconds("longest_hold_seconds") <= figures.longest_silence.max(figures.longest_read)
+        );
+        assert!(seconds("first_released_seconds") >= seconds("took_seconds"));
+        let told = |entry: &Value| (entry["master.new"] == record["new_master"]).then_some(());
+        self.proxy.log().wait("incident", told);
     }
 }
 

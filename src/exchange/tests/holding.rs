@@ -55,6 +55,30 @@ fn each_request_is_refused_when_it_has_waited_for_the_hold_time_itself() {
 }
 
 #[test]
+fn what_a_hold_cost_is_known_and_forgotten_when_the_next_one_begins() {
+    let mut world = World::new();
+    let client = world.client();
+    for _ in 0..2 {
+        world.switching();
+        let counts = world.exchange.counts(0).unwrap();
+        assert_eq!((counts.longest_hold, counts.first_released), (ms(0), None));
+        let before = counts.held_bytes;
+        world.send(client, &["SET a 1", "SET b 2"]);
+        world.pass(ms(300));
+        world.publish(Phase::Stable, Some("m"));
+        let now = world.now;
+        let counts = world.exchange.counts(0).unwrap();
+        assert_eq!(
+            (counts.longest_hold, counts.first_released),
+            (ms(300), Some(now))
+        );
+        assert_eq!(counts.held_bytes - before, 2 * 27);
+        world.answer_all("m");
+    }
+    world.assert_calm();
+}
+
+#[test]
 fn a_held_write_is_dropped_when_its_client_leaves() {
     let mut world = unknown();
     let (leaves, ends, stays) = (world.client(), world.client(), world.client());
