@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::admin::{GroupView, PhaseView, View};
+use crate::admin::{GroupView, NodeRole, NodeView, PhaseView, View};
 
 /// A worker that has not beaten for so long hangs. Far above any pause that a busy machine makes:
 /// a restart drops every client.
@@ -97,7 +97,15 @@ pub(super) fn lines(texts: impl Iterator<Item = String>) -> String {
 fn check_group(group: &GroupView) -> (bool, String) {
     let (well, what) = match group.phase {
         PhaseView::Unknown => (false, "no master is known".to_owned()),
-        PhaseView::Stable => (true, "writes flow".to_owned()),
+        PhaseView::Stable => {
+            // A master that is busy says so itself to everybody, and to nobody better elsewhere.
+            let told = |node: &&NodeView| node.role == NodeRole::Master && !node.detail.is_empty();
+            let what = group.nodes.iter().find(told).map_or_else(
+                || "writes flow".to_owned(),
+                |master| format!("the master is {}", master.detail),
+            );
+            (true, what)
+        }
         PhaseView::Switching { elapsed } => {
             let what = format!("switching for {:.1} s", elapsed.as_secs_f64());
             (elapsed <= group.hold, what)
@@ -153,6 +161,17 @@ mod tests {
         assert_eq!(
             Readiness::of(&view).brief(),
             "group mymaster: switching for 11.0 s\n"
+        );
+    }
+
+    #[test]
+    fn a_busy_master_is_told_and_is_no_reason_to_lose_clients() {
+        let mut view = healthy();
+        view.groups[0].nodes[0].detail = "busy with a script".to_owned();
+        assert_eq!(Readiness::of(&view).brief(), "ready\n");
+        assert_eq!(
+            Readiness::of(&view).verbose(),
+            "[+] not stopping\n[+] group mymaster: the master is busy with a script\n"
         );
     }
 

@@ -156,11 +156,12 @@ fn incident_view(incident: &topology::Incident, tally: Option<Tally>, now: Time)
 /// The master first, then the replicas, the serving ones before the others.
 fn nodes(status: &Status) -> Vec<NodeView> {
     let snapshot = &status.snapshot;
-    let waiting = status
-        .waiting
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let busy = status.master.as_ref().is_some_and(|master| master.busy);
+    let waiting = match &status.waiting {
+        Some(waiting) => waiting.to_string(),
+        None if busy => topology::NodeRole::Busy.to_string(),
+        None => String::new(),
+    };
     let master = snapshot.master.as_ref().map(|addr| NodeView {
         addr: addr.to_string(),
         role: NodeRole::Master,

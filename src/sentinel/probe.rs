@@ -1,7 +1,8 @@
 //! Floor 2. The question of a node's role: `ROLE` out, `NodeAnswer` in, with `INFO` where it helps.
-//! Knows both replies, and that either may be renamed or forbidden.
+//! Knows both replies, and that either may be renamed or forbidden, or put off by a script.
 
 use redis::Pipeline;
+use redis::ServerError;
 use redis::Value;
 
 use crate::sentinel::link::{Link, LinkError};
@@ -36,7 +37,8 @@ impl Probe {
             .and_then(|server| info(server).remove("run_id"));
         let role = match answers.first().map(read_role) {
             Some(Ok(role)) => role,
-            Some(Err(why)) => self.ask_differently(why).await?,
+            Some(Err(error)) if is_busy(error) => NodeRole::Busy,
+            Some(Err(error)) => self.ask_differently(wording(error)).await?,
             None => NodeRole::NotData,
         };
         Ok(NodeAnswer { role, run_id })
@@ -50,6 +52,9 @@ impl Probe {
             Ok(answers) => answers,
             Err(error) => return failed(error).map(|answer| answer.role),
         };
+        if answers.first().and_then(refusal).is_some_and(is_busy) {
+            return Ok(NodeRole::Busy);
+        }
         let told = answers
             .first()
             .map(info)
@@ -80,10 +85,16 @@ fn failed(error: LinkError) -> Result<NodeAnswer, NodeFailure> {
     }
 }
 
-/// Reads `ROLE`; the error is the node's refusal in its words.
-fn read_role(role: &Value) -> Result<NodeRole, String> {
+/// Whether the node runs a script, for longer than it lets anybody wait (`busy-reply-threshold`):
+/// it answers nearly everything with `-BUSY` then.
+fn is_busy(error: &ServerError) -> bool {
+    error.code() == "BUSY"
+}
+
+/// Reads `ROLE`; the error is the node's refusal.
+fn read_role(role: &Value) -> Result<NodeRole, &ServerError> {
     if let Some(error) = refusal(role) {
-        return Err(wording(error));
+        return Err(error);
     }
     let words = items(role);
     let offset = |value: Option<&Value>| {
@@ -191,15 +202,29 @@ mod tests {
             bulk("connect"),
             Value::Int(-1),
         ];
-        let role = read_role(&Value::Array(words));
         assert_eq!(
-            role,
+            read_role(&Value::Array(words)),
             Ok(NodeRole::Replica {
                 master: None,
                 connected: false,
                 offset: 0
             })
         );
+    }
+
+    #[test]
+    fn a_node_that_runs_a_script_is_told_from_one_that_may_not_be_asked() {
+        let check = |line: &str, want: bool| {
+            let reply = redis::parse_redis_value(line.as_bytes()).unwrap();
+            assert_eq!(read_role(&reply).map_err(is_busy), Err(want), "{line}");
+        };
+        check(
+            "-BUSY Redis is busy running a script. You can only ...\r\n",
+            true,
+        );
+        check("-BUSYGROUP Consumer Group name already exists\r\n", false);
+        check("-NOPERM this user has no permissions to run ...\r\n", false);
+        check("-ERR unknown command 'ROLE'\r\n", false);
     }
 
     #[test]

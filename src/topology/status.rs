@@ -68,6 +68,8 @@ pub struct NodeStatus {
     pub answered: Option<Time>,
     /// Why it did not answer the last time, if it did not.
     pub error: Option<String>,
+    /// Whether it said that it runs a script, instead of its role.
+    pub busy: bool,
 }
 
 /// A replica, and whether it may serve reads.
@@ -102,6 +104,8 @@ pub enum Ejection {
     IsMaster,
     /// It is no data node, or does not tell its role.
     RoleUnknown,
+    /// It runs a script that does not end soon.
+    Busy,
     /// It follows another master.
     OtherMaster,
     /// Its link to the master is down or syncing.
@@ -199,6 +203,7 @@ impl Ejection {
             Self::Unreachable => "does not answer",
             Self::IsMaster => "answers as a master",
             Self::RoleUnknown => "does not tell its role",
+            Self::Busy => "busy with a script",
             Self::OtherMaster => "follows another master",
             Self::LinkDown => "replication link down or syncing",
             Self::Lagging => "too far behind",

@@ -157,6 +157,9 @@ pub enum NodeRole {
     },
     /// A Sentinel or another thing that is no data node.
     NotData,
+    /// It runs a script that does not end soon: until then it tells nothing, and nobody can change
+    /// its role (`REPLICAOF` is not among what Redis accepts meanwhile).
+    Busy,
     /// Alive, but it does not tell (no permission, renamed commands, an error instead).
     Untold {
         /// Its words.
@@ -178,6 +181,7 @@ impl fmt::Display for NodeRole {
                 }
             }
             Self::NotData => f.write_str("not a data node"),
+            Self::Busy => f.write_str("busy with a script"),
             Self::Untold { why } => write!(f, "role not told: {why}"),
         }
     }

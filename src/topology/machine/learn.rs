@@ -245,17 +245,30 @@ impl Machine {
 
     /// Takes a node's word.
     pub(super) fn learn_node(&mut self, addr: &NodeAddr, answer: NodeAnswer) {
+        let is_master = self.is_master(addr);
         let Some(node) = self.nodes.get_mut(addr) else {
             return;
         };
         let Some(asked) = node.ask.answered() else {
             return;
         };
+        // No other node gains by it: what was never proven, or was left, is not proven by silence.
+        let busy_master = answer.role == NodeRole::Busy && is_master;
+        if busy_master && node.stays_as_it_was(self.now, asked) {
+            self.mark(
+                Witness::Node(addr.clone()),
+                format!("ROLE: {}", answer.role),
+            );
+            return;
+        }
         let is_now_master = matches!(answer.role, NodeRole::Master { .. });
         let says = format!("ROLE: {}", answer.role);
         let untold = match &answer.role {
             NodeRole::Untold { why } => Some(why.clone()),
-            NodeRole::Master { .. } | NodeRole::Replica { .. } | NodeRole::NotData => None,
+            NodeRole::Master { .. }
+            | NodeRole::Replica { .. }
+            | NodeRole::NotData
+            | NodeRole::Busy => None,
         };
         let restarted = node.answered(self.now, asked, answer);
         self.names.learn_run_id(addr, node.run_id.as_deref());

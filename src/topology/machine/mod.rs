@@ -447,7 +447,9 @@ impl Machine {
         let untold_is_enough = self.is_static();
         known.proven().or_else(|| match known.role()? {
             // The configuration itself vouches for a master that cannot be asked.
-            NodeRole::Untold { .. } if untold_is_enough => Some(known.answer.as_ref()?.asked),
+            NodeRole::Busy | NodeRole::Untold { .. } if untold_is_enough => {
+                Some(known.answer.as_ref()?.asked)
+            }
             _ => None,
         })
     }

@@ -82,6 +82,8 @@ pub(super) struct Node {
     pub(super) answer: Option<Answer>,
     /// Why the last question was not answered, if it was not.
     pub(super) failure: Option<NodeFailure>,
+    /// Its last word was that it runs a script; `answer` is what it said of its role before that.
+    busy: bool,
     silent: u32,
     /// A worker has trouble with it: one unanswered question then is enough.
     pub(super) suspect: bool,
@@ -222,20 +224,41 @@ impl Node {
                 self.rogue = false;
                 self.restarted_as_master = false;
             }
-            NodeRole::NotData | NodeRole::Untold { .. } => self.master_since = None,
+            NodeRole::NotData | NodeRole::Busy | NodeRole::Untold { .. } => {
+                self.master_since = None;
+            }
         }
-        if let Some(lost_at) = self.lost_at.take() {
-            self.outage = now.since(lost_at);
-        }
+        self.spoke(now);
+        self.busy = answer.role == NodeRole::Busy;
         self.answer = Some(Answer {
             role: answer.role,
             asked,
             at: now,
         });
+        restarted
+    }
+
+    /// Takes that it is busy, to a question of time `asked`: its role is the one that it told last.
+    /// Returns false where it has told none.
+    pub(super) fn stays_as_it_was(&mut self, now: Time, asked: Time) -> bool {
+        let Some(answer) = &mut self.answer else {
+            return false;
+        };
+        answer.asked = asked;
+        answer.at = now;
+        self.spoke(now);
+        self.busy = true;
+        true
+    }
+
+    /// Takes that it lives.
+    fn spoke(&mut self, now: Time) {
+        if let Some(lost_at) = self.lost_at.take() {
+            self.outage = now.since(lost_at);
+        }
         self.failure = None;
         self.silent = 0;
         self.suspect = false;
-        restarted
     }
 
     /// Takes that it gave none.
@@ -247,6 +270,11 @@ impl Node {
         self.lost_at.get_or_insert(now);
         self.master_since = None;
         self.failure = Some(failure);
+    }
+
+    /// Whether its last word was that it runs a script.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy && self.failure.is_none()
     }
 
     /// Whether it cannot be connected to.
@@ -269,7 +297,7 @@ impl Node {
     pub(super) fn offset(&self) -> Option<u64> {
         match &self.answer.as_ref()?.role {
             NodeRole::Master { offset } | NodeRole::Replica { offset, .. } => Some(*offset),
-            NodeRole::NotData | NodeRole::Untold { .. } => None,
+            NodeRole::NotData | NodeRole::Busy | NodeRole::Untold { .. } => None,
         }
     }
 
@@ -295,6 +323,7 @@ impl Node {
             (Some(NodeFailure::NoConnection { why }), _) => why.clone(),
             (Some(NodeFailure::NoAnswer), _) => "no answer in time".to_owned(),
             (None, None) => "not asked yet".to_owned(),
+            (None, Some(_)) if self.busy => NodeRole::Busy.to_string(),
             (None, Some(answer)) => answer.role.to_string(),
         }
     }

@@ -139,6 +139,7 @@ fn node_status(addr: &NodeAddr, node: &Node) -> NodeStatus {
         run_id: node.run_id.clone(),
         answered: node.answer.as_ref().map(|answer| answer.at),
         error: node.failure.as_ref().map(|_| node.last_words()),
+        busy: node.is_busy(),
     }
 }
 

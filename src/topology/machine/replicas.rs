@@ -130,6 +130,7 @@ impl Machine {
             // to, as long as they answer: old data is what reads get until the switch is over.
             State::Switching(_) if node.serving => match node.role() {
                 Some(NodeRole::NotData) => Err(Ejection::RoleUnknown),
+                Some(NodeRole::Busy) => Err(Ejection::Busy),
                 None if node.is_lost() || node.is_silent(false) => Err(Ejection::Unreachable),
                 Some(_) | None => Ok(()),
             },
@@ -177,6 +178,7 @@ impl Machine {
         };
         match role {
             NodeRole::Master { .. } => Err(Ejection::IsMaster),
+            NodeRole::Busy => Err(Ejection::Busy),
             NodeRole::NotData | NodeRole::Untold { .. } => Err(Ejection::RoleUnknown),
             NodeRole::Replica {
                 master, connected, ..

@@ -1,6 +1,7 @@
 //! Floor 1. The machine against an invented world.
 //! Knows only inputs and outputs.
 
+mod busy;
 mod commanded;
 mod discovery;
 mod failover;
