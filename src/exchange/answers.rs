@@ -319,7 +319,10 @@ impl Exchange {
         let (index, lane, shared) = (link.group, link.lane, link.usage == Usage::Shared);
         let master = lane.role == Role::Master;
         let demoted = frame.starts_with(b"-READONLY ");
-        let not_ready = frame.starts_with(b"-LOADING ") || frame.starts_with(b"-MASTERDOWN ");
+        // That a master runs a script is for all to hear; a replica's reads others can serve.
+        let not_ready = frame.starts_with(b"-LOADING ")
+            || frame.starts_with(b"-MASTERDOWN ")
+            || (!master && frame.starts_with(b"-BUSY "));
         let no_script = !master && frame.starts_with(b"-NOSCRIPT ");
         let inside_script = memchr::memmem::find(frame, b" script: ").is_some();
         if !(demoted || not_ready || no_script) || inside_script {

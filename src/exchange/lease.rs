@@ -224,7 +224,13 @@ impl Exchange {
         };
         let leaves_marks = request.name().eq_ignore_ascii_case(b"script")
             || request.name().eq_ignore_ascii_case(b"debug");
-        let placed = self.send_on_lease(job, request.raw(), kind);
+        // What ends a script must not need a SELECT first: a busy node would refuse it.
+        let database = is_accepted_by_busy(request).then_some(0);
+        let taken = self.take_lease_in(job, database);
+        let placed = match self.lease_or_wait(job, taken) {
+            Ok(link) => self.send(link, job, request.raw(), kind),
+            Err(placed) => placed,
+        };
         if leaves_marks
             && placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
@@ -259,7 +265,17 @@ impl Exchange {
 
     /// The client's own link. An `Err` is what became of the request without one.
     pub(super) fn lease_link(&mut self, job: Job) -> Result<LinkKey, Placed> {
-        self.take_lease(job).map_err(|why| match why {
+        let taken = self.take_lease(job);
+        self.lease_or_wait(job, taken)
+    }
+
+    /// The link that was taken. An `Err` is what became of the request without one.
+    fn lease_or_wait(
+        &mut self,
+        job: Job,
+        taken: Result<LinkKey, NoLease>,
+    ) -> Result<LinkKey, Placed> {
+        taken.map_err(|why| match why {
             NoLease::Gone => Placed::Answered,
             NoLease::NoMaster => self.hold(job),
             NoLease::Full => {
@@ -277,6 +293,12 @@ impl Exchange {
 
     /// The link that the client has, or one from the pool, or a new one.
     pub(super) fn take_lease(&mut self, job: Job) -> Result<LinkKey, NoLease> {
+        self.take_lease_in(job, None)
+    }
+
+    /// The same; a link that is new to the client is in this database, if any is given, and not in
+    /// the session's.
+    fn take_lease_in(&mut self, job: Job, database: Option<u32>) -> Result<LinkKey, NoLease> {
         let client = self.clients.get(job.key).ok_or(NoLease::Gone)?;
         let own = client.lease.as_ref().and_then(|lease| lease.link);
         if client.master_out > 0 && (own.is_none() || client.master_link != own) {
@@ -293,8 +315,10 @@ impl Exchange {
             return free.then_some(own).ok_or(NoLease::NoMaster);
         }
         let node = group.writable.ok_or(NoLease::NoMaster)?;
-        let lane = self.lane_of(job.key, node, Role::Master);
-        let lane = lane.ok_or(NoLease::Gone)?;
+        let mut lane = self
+            .lane_of(job.key, node, Role::Master)
+            .ok_or(NoLease::Gone)?;
+        lane.database = database.unwrap_or(lane.database);
         if let Some(own) = own {
             if self.links.get(own).is_some_and(|link| link.lane == lane) {
                 return Ok(own);
@@ -438,4 +462,13 @@ impl Exchange {
             }
         }
     }
+}
+
+/// Whether it concerns the script that runs, whatever its client's database. Redis accepts these,
+/// and few others, while it is busy with one (`allow_busy` in its `COMMAND`).
+fn is_accepted_by_busy(request: &Request<'_>) -> bool {
+    let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| w.eq_ignore_ascii_case(want));
+    let (name, sub) = (Some(request.name()), request.arg1());
+    let kill = is(sub, b"kill");
+    (kill && is(name, b"script")) || ((kill || is(sub, b"stats")) && is(name, b"function"))
 }

@@ -123,7 +123,8 @@ pub enum OpenFailure {
     Unreachable(ConnectStage),
     /// The node has another role than asked for.
     WrongRole,
-    /// The node is not ready: it loads its data, or has lost its master.
+    /// The node is not ready: it loads its data, has lost its master, or is a replica that runs a
+    /// script.
     NotReady,
     /// The node refused the login, the protocol or the database with this error line.
     Refused(ConnectStage, Box<[u8]>),

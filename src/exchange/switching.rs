@@ -12,6 +12,10 @@ use crate::telemetry::Reason;
 use crate::topology::{Phase, ReportKind, Snapshot};
 use crate::types::{Protocol, Time};
 
+/// Silent links of one lane, at most, that new requests go past at a time: a master on which every
+/// connection falls silent gets no more of them.
+const BYPASSED_MAX: usize = 4;
+
 impl Exchange {
     /// A group has a new picture.
     pub fn topology(&mut self, index: GroupIndex, snapshot: Arc<Snapshot>, now: Time) {
@@ -199,9 +203,10 @@ impl Exchange {
         }
     }
 
-    /// A node that owes replies is silent. The control plane hears of it. Of a master nothing else
-    /// follows here: what was sent stays pending, for suspicion is not loss. The reads of a replica
-    /// are asked elsewhere, each once: a node that is slow, not dead, must not have them all twice.
+    /// A node that owes replies is silent. The control plane hears of it. What was sent to a master
+    /// stays pending, for suspicion is not loss. But it may be busy with one command only, and say
+    /// so to whoever comes over another link. The reads of a replica are asked elsewhere, each
+    /// once: a node that is slow, not dead, must not have them all twice.
     fn suspect(&mut self, key: LinkKey, now: Time) {
         let dice = self.dice.roll();
         let Some(link) = self.links.get_mut(key) else {
@@ -220,11 +225,33 @@ impl Exchange {
             node: node.addr.clone(),
         };
         self.actions.push_back(Action::Report(index, report));
-        if lane.role == Role::Replica && !asked_before {
+        if lane.role == Role::Master {
+            self.bypass(key);
+        } else if !asked_before {
             node.failures = node.failures.saturating_add(1);
             node.retry_at = Some(now + self.settings.backoff.delay(node.failures, dice));
             group.refresh(now);
             self.link_lost(key, Loss::Silent, now);
+        }
+    }
+
+    /// New requests do not queue behind a shared link's silence any more. A client with requests on
+    /// it waits for them, for the sake of its order.
+    fn bypass(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        let (group, lane) = (link.group, link.lane);
+        let alike = |link: &Link| link.group == group && link.lane == lane;
+        let is_bypassed = |link: &Link| link.retired && link.usage == Usage::Shared && alike(link);
+        let bypassed = self.links.iter().filter(|(_, link)| is_bypassed(link));
+        if link.usage != Usage::Shared || bypassed.count() >= BYPASSED_MAX {
+            return;
+        }
+        self.retire(key);
+        if let Some(link) = self.links.get_mut(key) {
+            let waiters = std::mem::take(&mut link.waiters);
+            self.end_waits(key, &waiters);
         }
     }
 

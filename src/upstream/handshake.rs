@@ -113,7 +113,7 @@ pub enum Failure {
         /// The role it should have.
         expected: Expected,
     },
-    /// The node loads its data or has no link to its master.
+    /// The node loads its data or has no link to its master, or it is a replica that runs a script.
     #[error("{node} is not ready: {line}")]
     NotReady {
         /// The node.
@@ -215,7 +215,7 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Fa
     if role.starts_with(b"-NOAUTH") {
         return Err(refused(Stage::Auth, role));
     }
-    check_ready(&plan.node, [&named, &role])?;
+    check_ready(plan, [&named, &role])?;
     let hello = if hello.starts_with(b"-") {
         Err(hello)
     } else {
@@ -233,23 +233,29 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Fa
     Ok(hello.ok())
 }
 
-/// A node that loads its data, or has lost its master, says so to every command.
-fn check_ready(node: &NodeAddr, replies: [&[u8]; 2]) -> Result<(), Failure> {
-    let says = |reply: &&[u8]| reply.starts_with(b"-LOADING") || reply.starts_with(b"-MASTERDOWN");
+/// A node that loads its data, or has lost its master, says so to every command. One that runs a
+/// script says so too: others can serve the reads of a replica, but of a master its clients are to
+/// hear it, and one of them may end the script.
+fn check_ready(plan: &Plan, replies: [&[u8]; 2]) -> Result<(), Failure> {
+    let says = |reply: &&[u8]| {
+        reply.starts_with(b"-LOADING")
+            || reply.starts_with(b"-MASTERDOWN")
+            || (plan.expected == Expected::Replica && reply.starts_with(b"-BUSY "))
+    };
     match replies.into_iter().find(says) {
         None => Ok(()),
         Some(reply) => {
             let line = String::from_utf8_lossy(reply).trim_end().to_owned();
             Err(Failure::NotReady {
-                node: node.clone(),
+                node: plan.node.clone(),
                 line,
             })
         }
     }
 }
 
-/// The role must be the expected one. A node that may not say (`NOPERM`, renamed command) is
-/// believed: the control plane has proven its role with its own login.
+/// The role must be the expected one. A node that may not say (`NOPERM`, renamed command), or a
+/// master that is busy, is believed: the control plane has proven its role with its own login.
 fn check_role(plan: &Plan, reply: &[u8]) -> Result<(), Failure> {
     let is = |role: &[u8]| memchr::memmem::find(reply.get(..24).unwrap_or(reply), role).is_some();
     let fits = match plan.expected {

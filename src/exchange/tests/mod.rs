@@ -3,6 +3,7 @@
 
 mod blocking;
 mod bounds;
+mod busy;
 mod holding;
 mod losses;
 mod memory;

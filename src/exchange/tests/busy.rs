@@ -1,0 +1,146 @@
+//! Floor 4. Tests: Nodes that run a script: silent on the link that asked for it, busy on others.
+
+use super::*;
+use crate::telemetry::ConnectStage;
+
+const BUSY: &str = "-BUSY Redis is busy running a script.";
+
+fn busy() -> OpenFailure {
+    let line = format!("{BUSY}\r\n").into_bytes();
+    OpenFailure::Refused(ConnectStage::Handshake, line.into_boxed_slice())
+}
+
+#[test]
+fn new_requests_go_past_a_silent_link_and_the_order_of_each_client_stays() {
+    let mut world = World::new();
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["EVAL endless 0"]);
+    world.send(two, &["SET a 1"]);
+    let silent = world.link("m");
+    world.pass(ms(600));
+    assert_eq!(
+        world.reports,
+        [ReportKind::Silent { node: addr("m") }],
+        "once, and nothing is lost"
+    );
+    let three = world.client();
+    world.send(three, &["SET b 1"]);
+    world.answer("m", "SET b 1", BUSY);
+    assert_eq!(world.heard(three), format!("{BUSY}|"));
+    world.send(one, &["SET c 1"]);
+    assert_eq!(world.asked("m"), ["EVAL endless 0", "SET a 1"]);
+
+    world.answer("m", "EVAL endless 0", "-ERR killed");
+    assert_eq!(world.heard(one), "-ERR killed|");
+    world.answer("m", "SET c 1", "+OK");
+    assert_eq!(world.heard(one), "+OK|");
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(two), "+OK|");
+    assert!(
+        !world.wires.contains_key(&silent),
+        "closed after its last reply"
+    );
+    assert_eq!(world.exchange.counts(0).unwrap().uncertain, 0);
+    world.assert_calm();
+}
+
+#[test]
+fn clients_that_wait_for_room_on_a_silent_link_go_past_it_too() {
+    let mut setup = Setup::default();
+    setup.settings.link_bytes = 40;
+    let mut world = World::with(setup);
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["EVAL endless-endless-endless 0"]);
+    world.send(two, &["SET a 1"]);
+    assert_eq!(world.asked("m").len(), 1);
+    world.pass(ms(600));
+    world.answer("m", "SET a 1", BUSY);
+    assert_eq!(world.heard(two), format!("{BUSY}|"));
+}
+
+#[test]
+fn a_master_that_is_silent_on_every_link_gets_no_new_ones_for_ever() {
+    let mut world = World::new();
+    for _ in 0..20 {
+        let client = world.client();
+        world.send(client, &["INCR a"]);
+        world.pass(ms(600));
+    }
+    assert_eq!(world.links("m").len(), 5);
+    assert_eq!(world.asked("m").len(), 20);
+    world.answer_all("m");
+    assert_eq!(world.links("m").len(), 1);
+    world.assert_calm();
+}
+
+#[test]
+fn what_a_busy_master_does_not_even_select_is_answered_with_its_words() {
+    let mut world = World::new();
+    let (client, other) = (world.client(), world.client());
+    world.send(client, &["SELECT 3"]);
+    assert_eq!(world.heard(client), "+OK|");
+    world.lose_node("m");
+    world.opens = false;
+    world.send(client, &["SET a 1", "MULTI", "SET a 2", "EXEC", "SELECT 4"]);
+    while let Some(link) = world.opening() {
+        world.refuse(link, busy());
+    }
+    let heard = world.heard(client);
+    assert_eq!(
+        heard,
+        format!("{BUSY}|").repeat(5),
+        "as the node itself would"
+    );
+    world.opens = true;
+    world.send(other, &["SET a 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(other), "+OK|", "nobody else is held");
+    world.send(client, &["SET a 3"]);
+    world.answer("m", "SET a 3", "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_script_is_ended_over_a_link_that_needs_no_database() {
+    for (line, database) in [
+        ("SCRIPT KILL", 0),
+        ("function kill", 0),
+        ("FUNCTION STATS", 0),
+        ("CONFIG RESETSTAT", 3),
+    ] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &["SELECT 3"]);
+        assert_eq!(world.heard(client), "+OK|");
+        world.opens = false;
+        world.send(client, &[line]);
+        let (link, plan) = world.only_opening();
+        assert_eq!(plan.database, database, "{line}");
+        world.open(link);
+        world.answer("m", line, "+OK");
+        assert_eq!(world.heard(client), "+OK|");
+        world.opens = true;
+        world.send(client, &["MULTI"]);
+        let used = world.asked_on("m", "MULTI");
+        assert_eq!(world.wires[&used].plan.database, 3, "after {line}");
+    }
+}
+
+#[test]
+fn a_read_that_a_busy_replica_refuses_is_asked_of_the_master() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a"]);
+    world.answer("r1", "GET a", BUSY);
+    world.answer("m", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|");
+    world.send(client, &["SET a 2"]);
+    world.answer("m", "SET a 2", BUSY);
+    assert_eq!(
+        world.heard(client),
+        format!("{BUSY}|"),
+        "of the master it is heard"
+    );
+    world.assert_calm();
+}
