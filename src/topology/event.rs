@@ -19,6 +19,14 @@ pub enum Event {
         /// The replica that it has chosen, once it has.
         candidate: Option<NodeAddr>,
     },
+    /// It has told the chosen replica to become a master, once and for all, and waits for that
+    /// (`+failover-state-wait-promotion`).
+    PromotionOrdered {
+        /// The master to be replaced.
+        master: Option<NodeAddr>,
+        /// The replica.
+        candidate: Option<NodeAddr>,
+    },
     /// It has seen the chosen replica as a master (`+promoted-slave`) and answers the new address.
     Promoted {
         /// The master replaced.
@@ -69,6 +77,7 @@ pub enum Event {
 enum Kind {
     Try,
     Decided,
+    Ordered,
     Promoted,
     Switch,
     Abort,
@@ -90,7 +99,7 @@ const CHANNELS: &[(&str, Kind)] = &[
     ("+failover-state-select-slave",         Kind::Decided),
     ("+selected-slave",                      Kind::Decided),
     ("+failover-state-send-slaveof-noone",   Kind::Decided),
-    ("+failover-state-wait-promotion",       Kind::Decided),
+    ("+failover-state-wait-promotion",       Kind::Ordered),
     ("+promoted-slave",                      Kind::Promoted),
     ("+failover-state-reconf-slaves",        Kind::Config),
     ("+switch-master",                       Kind::Switch),
@@ -166,6 +175,7 @@ impl Event {
         match kind {
             Kind::Try => Self::FailoverBegan { master },
             Kind::Decided => Self::FailoverDecided { master, candidate },
+            Kind::Ordered => Self::PromotionOrdered { master, candidate },
             Kind::Promoted => Self::Promoted { master, candidate },
             Kind::Abort => Self::FailoverAborted,
             Kind::End => Self::FailoverEnded,

@@ -102,7 +102,7 @@ impl Machine {
     }
 
     fn due_nodes(&self) -> impl Iterator<Item = (NodeAddr, Time)> {
-        let targets = self.targets();
+        let targets = self.urgent();
         self.nodes.iter().filter_map(move |(addr, node)| {
             let urgent = targets.contains(addr);
             Some((
@@ -235,6 +235,7 @@ impl Machine {
             if now.since(sentinel.down_since) >= limit
                 && sentinel
                     .failover
+                    .as_ref()
                     .is_some_and(|heard| now.since(heard.heard) >= limit)
             {
                 sentinel.failover = None;
@@ -279,7 +280,7 @@ impl Machine {
     fn forget(&mut self) {
         let now = self.now;
         let timings = self.settings.timings;
-        let targets = self.targets();
+        let targets = self.urgent();
         let mut gone: Vec<NodeAddr> = Vec::new();
         for (addr, node) in &self.nodes {
             let old = !node.is_listed() && now.since(node.unlisted_since) >= timings.forget_replica;

@@ -102,7 +102,7 @@ impl Machine {
 
     /// A failover that goes on to a promotion whatever our link says.
     pub(super) fn failover_cause(&self) -> Option<Cause> {
-        let failovers = || self.failovers();
+        let failovers = || self.failovers().filter(|failover| !failover.is_undone());
         if failovers().any(|failover| failover.manual) {
             Some(Cause::ManualFailover)
         } else if failovers().any(|failover| failover.decided) {
@@ -201,10 +201,9 @@ impl Machine {
         }
     }
 
-    fn failovers(&self) -> impl Iterator<Item = Failover> {
-        self.sentinels
-            .values()
-            .filter_map(|sentinel| sentinel.failover)
+    fn failovers(&self) -> impl Iterator<Item = &Failover> {
+        let sentinels = self.sentinels.values();
+        sentinels.filter_map(|sentinel| sentinel.failover.as_ref())
     }
 
     /// What the master's own words, or its silence, say.

@@ -5,8 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::Machine;
-use super::peers::Node;
-use super::peers::Sentinel;
+use super::peers::{Failover, Node, Promotion, Sentinel};
 use crate::backoff::Backoff;
 use crate::topology::action::{Action, Note};
 use crate::topology::event::Event;
@@ -14,7 +13,7 @@ use crate::topology::incident::Witness;
 use crate::topology::view::{
     FailoverStep, NodeAnswer, NodeFailure, NodeRole, SentinelFailure, View,
 };
-use crate::types::NodeAddr;
+use crate::types::{NodeAddr, Time};
 
 /// Sentinels known at most, configured ones not counted: a group has three or five.
 pub(super) const LEARNED_SENTINELS_MAX: usize = 32;
@@ -30,12 +29,24 @@ impl Machine {
     pub(super) fn heard(&mut self, from: &NodeAddr, event: Event) {
         match event {
             Event::FailoverBegan { master } => {
+                // Another one than before, if there was one.
+                if let Some(failover) = self.failover_of(from) {
+                    failover.promotion = None;
+                }
                 let manual = !self.sentinels.values().any(|each| each.o_down);
                 self.heard_failover(from, master.as_ref(), (manual, false));
             }
             Event::FailoverDecided { master, candidate } => {
                 self.heard_failover(from, master.as_ref(), (false, true));
                 self.want_candidate(candidate.as_ref());
+            }
+            Event::PromotionOrdered { master, candidate } => {
+                self.heard_failover(from, master.as_ref(), (false, true));
+                self.want_candidate(candidate.as_ref());
+                let now = self.now;
+                if let Some(failover) = self.failover_of(from) {
+                    failover.promotion = candidate.map(|candidate| Promotion::new(candidate, now));
+                }
             }
             Event::Promoted { master, candidate } | Event::Switched { master, candidate } => {
                 self.heard_failover(from, master.as_ref(), (false, true));
@@ -93,6 +104,31 @@ impl Machine {
         if let Some(sentinel) = self.sentinels.get_mut(from).filter(|_| concerns) {
             sentinel.leads(self.now, manual, decided);
             self.sign();
+        }
+    }
+
+    fn failover_of(&mut self, sentinel: &NodeAddr) -> Option<&mut Failover> {
+        self.sentinels.get_mut(sentinel)?.failover.as_mut()
+    }
+
+    /// The replica that is to become a master was heard.
+    fn learn_promotion(&mut self, addr: &NodeAddr, asked: Time) {
+        let Some(role) = self.nodes.get(addr).and_then(Node::role).cloned() else {
+            return;
+        };
+        let follows = matches!(
+            &role,
+            NodeRole::Replica { master: Some(master), connected: true, .. }
+                if self.is_master(master)
+        );
+        let failovers = self
+            .sentinels
+            .values_mut()
+            .filter_map(|sentinel| sentinel.failover.as_mut());
+        for promotion in failovers.filter_map(|failover| failover.promotion.as_mut()) {
+            if promotion.candidate == *addr {
+                promotion.answered(asked, &role, follows);
+            }
         }
     }
 
@@ -165,7 +201,11 @@ impl Machine {
             match failover {
                 Some((manual, decided)) => sentinel.leads(self.now, manual, decided),
                 // An answer to a question from before the event does not contradict it.
-                None if sentinel.failover.is_some_and(|heard| heard.heard <= asked) => {
+                None if sentinel
+                    .failover
+                    .as_ref()
+                    .is_some_and(|it| it.heard <= asked) =>
+                {
                     sentinel.failover = None;
                 }
                 None => {}
@@ -275,6 +315,7 @@ impl Machine {
         self.mark(Witness::Node(addr.clone()), says);
         if !self.is_master(addr) {
             self.learn_replica(addr);
+            self.learn_promotion(addr, asked);
             return;
         }
         if restarted && is_now_master {
@@ -447,7 +488,7 @@ impl Machine {
 
     /// Whether a node is asked fast and without growing pauses: everything waits for it.
     fn is_urgent(&self, addr: &NodeAddr) -> bool {
-        self.is_master(addr) || self.targets().iter().any(|target| target == addr)
+        self.is_master(addr) || self.urgent().iter().any(|target| target == addr)
     }
 
     /// Nodes that Sentinels, or the configuration, name as master and that are not it yet.
@@ -456,6 +497,15 @@ impl Machine {
             .into_iter()
             .filter(|node| !self.is_master(node))
             .collect()
+    }
+
+    /// Nodes whose role is to be known soon: those, and who was ordered to become a master.
+    pub(super) fn urgent(&self) -> Vec<NodeAddr> {
+        let sentinels = self.sentinels.values();
+        let failovers = sentinels.filter_map(|sentinel| sentinel.failover.as_ref());
+        let ordered = failovers.filter_map(|failover| failover.promotion.as_ref());
+        let candidates = ordered.map(|promotion| promotion.candidate.clone());
+        self.targets().into_iter().chain(candidates).collect()
     }
 }
 

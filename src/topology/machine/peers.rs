@@ -48,13 +48,58 @@ pub(super) struct Seen {
 }
 
 /// A failover that one Sentinel leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failover {
     pub(super) heard: Time,
     /// Commanded, so that no election can fail.
     pub(super) manual: bool,
     /// Elected: it goes on to the promotion.
     pub(super) decided: bool,
+    /// The promotion, once it is ordered. Sentinel orders it once (Redis sentinel.c,
+    /// `sentinelFailoverSendSlaveOfNoOne`).
+    pub(super) promotion: Option<Promotion>,
+}
+
+/// The order to become a master, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Promotion {
+    pub(super) candidate: NodeAddr,
+    pub(super) heard: Time,
+    /// The candidate has said since that it is a master.
+    obeyed: bool,
+    /// And then that it follows the master in use again: another Sentinel has undone it.
+    undone: bool,
+}
+
+impl Failover {
+    /// Whether it comes to nothing, though its leader does not know it yet.
+    pub(super) fn is_undone(&self) -> bool {
+        self.promotion.as_ref().is_some_and(|it| it.undone)
+    }
+}
+
+impl Promotion {
+    pub(super) const fn new(candidate: NodeAddr, heard: Time) -> Self {
+        Self {
+            candidate,
+            heard,
+            obeyed: false,
+            undone: false,
+        }
+    }
+
+    /// Takes the candidate's word, to a question of time `asked`. `follows`: it is a replica of the
+    /// master in use, in touch with it.
+    pub(super) fn answered(&mut self, asked: Time, role: &NodeRole, follows: bool) {
+        match role {
+            NodeRole::Master { .. } if asked >= self.heard => {
+                self.obeyed = true;
+                self.undone = false;
+            }
+            NodeRole::Replica { .. } => self.undone |= self.obeyed && follows,
+            _ => {}
+        }
+    }
 }
 
 /// What was logged of a Sentinel and shall not be logged again while it lasts.
@@ -144,11 +189,13 @@ impl Sentinel {
 
     /// Takes note of a failover that it leads.
     pub(super) fn leads(&mut self, now: Time, manual: bool, decided: bool) {
-        let before = self.failover;
+        let before = self.failover.take();
+        let before = before.as_ref();
         self.failover = Some(Failover {
             heard: now,
             manual: manual || before.is_some_and(|before| before.manual),
             decided: decided || before.is_some_and(|before| before.decided),
+            promotion: before.and_then(|before| before.promotion.clone()),
         });
     }
 

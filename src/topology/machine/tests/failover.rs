@@ -73,6 +73,63 @@ fn a_manual_failover_holds_at_its_first_event_and_ends_on_the_new_master() {
     );
 }
 
+const ORDERED: &str = "+failover-state-wait-promotion";
+
+/// S1 leads an automatic failover of A, which is back again, to B, and has told B.
+fn order_promotion(world: &mut World) {
+    let told = leading(view(A, 1, &[B, C]), FailoverStep::WaitPromotion, false);
+    world.sees(S1, told);
+    world.event(S1, "+elected-leader", MASTER);
+    world.event(S1, "+selected-slave", CANDIDATE);
+    world.event(S1, ORDERED, CANDIDATE);
+}
+
+#[test]
+fn a_promotion_that_another_sentinel_undoes_is_not_waited_for() {
+    let mut world = World::healthy();
+    order_promotion(&mut world);
+    assert!(world.is_holding());
+    world.set(B, master());
+    world.run(900);
+    assert!(world.is_holding());
+    world.set(B, cut_off_replica_of(A));
+    world.run(500);
+    assert!(world.is_holding(), "it has not followed A yet");
+    world.set(B, replica_of(A));
+    let took = world.run_until(3_000, |world| world.writable().is_some());
+    assert!(took <= 500, "{took} ms");
+    assert_eq!(world.writable().as_deref(), Some(A));
+    world.run(8_000);
+    world.event(S1, "-failover-abort-slave-timeout", MASTER);
+    world.all_see(&view(A, 1, &[B, C]));
+    world.run(5_000);
+    assert_eq!(world.writable().as_deref(), Some(A));
+    assert_eq!(world.machine.status().switches_abandoned, 1);
+}
+
+#[test]
+fn a_candidate_that_has_not_become_a_master_yet_is_waited_for() {
+    let mut world = World::healthy();
+    // It was one before it was told: of that it says nothing.
+    world.set(B, master());
+    world.run(100);
+    world.set(B, replica_of(A));
+    order_promotion(&mut world);
+    world.run(5_000);
+    assert!(world.is_holding());
+    // What became of an order says nothing of the next one.
+    world.set(B, master());
+    world.run(500);
+    world.set(B, replica_of(A));
+    order_promotion(&mut world);
+    world.run(5_000);
+    assert!(world.is_holding());
+    world.fail_over_to_b(2);
+    world.event(S1, "+promoted-slave", CANDIDATE);
+    world.run(1_000);
+    assert_eq!(world.writable().as_deref(), Some(B));
+}
+
 #[test]
 fn one_switch_told_by_everybody_is_one_switch() {
     let mut world = World::healthy();
