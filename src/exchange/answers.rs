@@ -309,8 +309,10 @@ impl Exchange {
     /// Deals with error replies that say "not executed, ask somebody else": the request is placed
     /// anew. False if it is a reply like any other.
     ///
-    /// Only the latest request of a client may be: with a later one executed, the order would be
-    /// wrong. A line with ` script: ` comes from within a script, of which a part was executed.
+    /// With a later request of its client executed, the order would be wrong, unless none of these
+    /// may write and it does not either. A master that loads its data is waited for as one that
+    /// cannot be reached is. A line with ` script: ` comes from within a script, of which a part
+    /// was executed.
     #[cold]
     fn bounce(&mut self, key: LinkKey, frame: &[u8], now: Time) -> bool {
         let Some(link) = self.links.get_mut(key) else {
@@ -341,8 +343,15 @@ impl Exchange {
         let Some(client) = self.clients.get(ticket.client) else {
             return false;
         };
-        let alone = ticket.purpose == Purpose::Plain && client.replies.is_latest(ticket.seq);
-        if !shared || !alone || ticket.bounces >= BOUNCES_MAX {
+        let alone = client.is_last_to_matter(ticket.seq, ticket.effect);
+        let loads = master && frame.starts_with(b"-LOADING ");
+        let patient = if loads {
+            let hold = self.groups.get(index).map(|group| group.snapshot.hold);
+            hold.is_some_and(|hold| now.since(ticket.arrived) < hold)
+        } else {
+            ticket.bounces < BOUNCES_MAX
+        };
+        if !shared || ticket.purpose != Purpose::Plain || !alone || !patient {
             return false;
         }
         if let Some(link) = self.links.get_mut(key) {
@@ -350,7 +359,8 @@ impl Exchange {
         }
         self.uncount(ticket, key);
         if let Some(client) = self.clients.get_mut(ticket.client) {
-            client.try_again(ticket.again(Usage::Shared, ticket.bounces + 1, &raw));
+            let bounces = ticket.bounces + u8::from(!loads);
+            client.try_again(ticket.again(Usage::Shared, bounces, &raw));
         }
         if let Some(group) = self.groups.get_mut(index) {
             group.counts.resent += 1;

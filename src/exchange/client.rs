@@ -134,6 +134,8 @@ pub(super) struct Client {
     pub(super) master_out: u32,
     /// Those among them that may write.
     pub(super) writes_out: u32,
+    /// The last request that may write.
+    pub(super) last_write: Seq,
     /// Requests in flight to replicas.
     pub(super) replica_out: u32,
     /// The link of the `master_out` requests, if there are any.
@@ -175,6 +177,7 @@ impl Client {
             listed: false,
             master_out: 0,
             writes_out: 0,
+            last_write: Seq::MAX,
             replica_out: 0,
             master_link: None,
             master_lane: None,
@@ -203,6 +206,13 @@ impl Client {
         let at = self.again.iter().take_while(|other| before(other)).count();
         self.again.insert(at, again);
         self.wait = Wait::Over;
+    }
+
+    /// Whether no request behind `seq` changes what it would find, asked anew.
+    pub(super) const fn is_last_to_matter(&self, seq: Seq, effect: Effect) -> bool {
+        let behind = seq.wrapping_sub(self.last_write);
+        let reads_only = matches!(effect, Effect::Reads) && behind != 0 && behind < Seq::MAX / 2;
+        reads_only || self.replies.is_latest(seq)
     }
 
     /// Counts off a request that was answered or lost.

@@ -428,6 +428,9 @@ impl Place<'_> {
         if link.pipeline.is_empty() {
             link.heard_at = job.now;
         }
+        if kind.effect == Effect::Writes && job.again.is_none() {
+            client.last_write = number.seq;
+        }
         let ticket = Ticket {
             client: job.key,
             seq: number.seq,
