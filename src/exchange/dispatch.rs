@@ -5,6 +5,7 @@ use crate::command::{Class, Command, Problem};
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
+use crate::exchange::lookup::NoLane;
 use crate::exchange::node::Group;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
@@ -284,10 +285,19 @@ impl Exchange {
         let Some(lane) = self.lane_of(job.key, node, role) else {
             return Err(Placed::Answered);
         };
-        self.shared_link(group, lane, job.now).map_err(|_too_many| {
-            let max = self.settings.lanes_max;
-            self.reject(job, RequestClass::Refused, Reject::NoLane { max })
-        })
+        let found = self.shared_link(group, lane, job.now);
+        found.map_err(|why| self.without_lane(job, why))
+    }
+
+    /// What becomes of a request for which there is no shared link.
+    pub(super) fn without_lane(&mut self, job: Job, why: NoLane) -> Placed {
+        match why {
+            NoLane::NotNow => self.hold(job),
+            NoLane::TooMany => {
+                let max = self.settings.lanes_max;
+                self.reject(job, RequestClass::Refused, Reject::NoLane { max })
+            }
+        }
     }
 
     /// Puts a request on a link; waits if the link has too much in flight already.

@@ -34,7 +34,12 @@ impl Exchange {
             return self.reject(job, RequestClass::Refused, Reject::Stopping);
         }
         let name = group.settings.name.clone();
-        let reject = Reject::NoMaster { name: &name, held };
+        let name = &name;
+        let reject = if group.writable.is_some() {
+            Reject::NoConnection { name, held }
+        } else {
+            Reject::NoMaster { name, held }
+        };
         self.reject(job, RequestClass::Refused, reject)
     }
 

@@ -350,6 +350,9 @@ impl Exchange {
         if let Some(pooled) = group.pool.get_mut(&lane).and_then(Vec::pop) {
             return Ok(pooled);
         }
+        if !group.may_open(lane.node, job.now) {
+            return Err(NoLease::NoMaster);
+        }
         let login = group.login(lane.identity);
         if self.leased_count() >= self.settings.leases_max {
             // One that nobody uses, but that does not fit, makes room.

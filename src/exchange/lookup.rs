@@ -9,9 +9,14 @@ use crate::types::Time;
 /// The identity of a link that proves a login which no session has yet.
 pub(super) const UNPROVEN: IdentityId = IdentityId(u32::MAX);
 
-/// There are too many different links to one node already.
-#[derive(Debug)]
-pub(super) struct TooMany;
+/// Why there is no shared link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoLane {
+    /// There are too many different ones to the node already.
+    TooMany,
+    /// The node takes no further connection for the moment.
+    NotNow,
+}
 
 impl Exchange {
     /// The lane that fits what the client has set, on `node`.
@@ -27,9 +32,9 @@ impl Exchange {
         group: GroupIndex,
         lane: LaneId,
         now: Time,
-    ) -> Result<LinkKey, TooMany> {
+    ) -> Result<LinkKey, NoLane> {
         let Some(owner) = self.groups.get(group) else {
-            return Err(TooMany);
+            return Err(NoLane::TooMany);
         };
         if let Some(link) = owner.lanes.get(&lane) {
             return Ok(*link);
@@ -40,7 +45,10 @@ impl Exchange {
             .filter(|other| other.node == lane.node)
             .count();
         if alike >= self.settings.lanes_max {
-            return Err(TooMany);
+            return Err(NoLane::TooMany);
+        }
+        if !owner.may_open(lane.node, now) {
+            return Err(NoLane::NotNow);
         }
         let login = owner.login(lane.identity);
         let link = self.open(Link::new(group, lane, Usage::Shared, now), login);
@@ -120,6 +128,7 @@ impl Exchange {
         {
             node.links = node.links.saturating_sub(1);
             if link.state != State::Opening {
+                node.open = node.open.saturating_sub(1);
                 let counts = group.counts.at(node.index);
                 match link.usage {
                     Usage::Shared => counts.shared -= 1,

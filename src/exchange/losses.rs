@@ -98,6 +98,10 @@ impl Exchange {
         if link.state == State::Opening {
             link.state = State::Ready;
             self.opening -= 1;
+            let group = self.groups.get_mut(link.group);
+            if let Some(node) = group.and_then(|group| group.nodes.get_mut(link.lane.node.0)) {
+                node.open += 1;
+            }
         }
         let (lane, index, usage) = (link.lane, link.group, link.usage);
         let waiters = std::mem::take(&mut link.waiters);
@@ -117,7 +121,7 @@ impl Exchange {
             }
             if let Some(node) = group.nodes.get_mut(lane.node.0) {
                 node.failures = 0;
-                recovered = node.retry_at.take().is_some();
+                recovered = node.end_all_pauses();
                 let counts = group.counts.at(node.index);
                 match usage {
                     Usage::Shared => counts.shared += 1,
@@ -197,7 +201,8 @@ impl Exchange {
         }
     }
 
-    /// The node is left alone for a while that grows; the control plane hears of it.
+    /// The node is left alone for a while that grows; the control plane hears of it. Links that are
+    /// open are used meanwhile: a server that takes no further connection serves those that it has.
     fn unreachable(&mut self, link: &Link, failure: &OpenFailure, now: Time) {
         let dice = self.dice.roll();
         let Some(group) = self.groups.get_mut(link.group) else {
@@ -207,7 +212,13 @@ impl Exchange {
             return;
         };
         node.failures = node.failures.saturating_add(1);
-        node.retry_at = Some(now + self.settings.backoff.delay(node.failures, dice));
+        let pause = Some(now + self.settings.backoff.delay(node.failures, dice));
+        let changed = matches!(failure, OpenFailure::WrongRole | OpenFailure::NotReady);
+        if node.open > 0 && !changed {
+            node.open_at = pause;
+        } else {
+            node.retry_at = pause;
+        }
         let stage = match failure {
             OpenFailure::Unreachable(stage) => *stage,
             _ => ConnectStage::Handshake,

@@ -56,10 +56,35 @@ pub(super) struct Node {
     pub(super) in_flight: u32,
     /// Links to it, of any kind.
     pub(super) links: usize,
+    /// Those of them that are open.
+    pub(super) open: usize,
     /// Failed connections in a row.
     pub(super) failures: u32,
-    /// When the next connection may be tried.
+    /// Until when it is left alone.
     pub(super) retry_at: Option<Time>,
+    /// Until when no further link to it is opened, while those that are open are used.
+    pub(super) open_at: Option<Time>,
+}
+
+impl Node {
+    /// Whether a link to it may be opened now.
+    pub(super) fn may_open(&self, now: Time) -> bool {
+        self.open_at.is_none_or(|at| at <= now)
+    }
+
+    /// Ends its pauses that are over by `now`. Returns whether there were any.
+    pub(super) fn end_pauses(&mut self, now: Time) -> bool {
+        let retry = self.retry_at.take_if(|at| *at <= now).is_some();
+        let open = self.open_at.take_if(|at| *at <= now).is_some();
+        retry || open
+    }
+
+    /// Ends its pauses. Returns whether there were any.
+    pub(super) fn end_all_pauses(&mut self) -> bool {
+        let retry = self.retry_at.take().is_some();
+        let open = self.open_at.take().is_some();
+        retry || open
+    }
 }
 
 impl Group {
@@ -96,8 +121,10 @@ impl Group {
             index,
             in_flight: 0,
             links: 0,
+            open: 0,
             failures: 0,
             retry_at: None,
+            open_at: None,
         };
         let snapshot = &self.snapshot;
         let needless = |node: &Node| node.links == 0 && !snapshot_names(snapshot, &node.addr);
@@ -128,9 +155,15 @@ impl Group {
             .collect();
     }
 
+    /// Whether a link to a node may be opened now.
+    pub(super) fn may_open(&self, id: NodeId, now: Time) -> bool {
+        self.nodes.get(id.0).is_none_or(|node| node.may_open(now))
+    }
+
     /// Whether a node that failed is left alone for a moment.
     pub(super) fn is_backing_off(&self) -> bool {
-        self.nodes.iter().any(|node| node.retry_at.is_some())
+        let paused = |node: &Node| node.retry_at.is_some() || node.open_at.is_some();
+        self.nodes.iter().any(paused)
     }
 
     /// Whether a client has to log in before anything else.

@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use crate::command::{Class, Local};
 use crate::exchange::client::{Ending, Numbered, Origin, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::link::{LaneId, Link, State, Usage};
+use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::node::Group;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
@@ -212,7 +212,8 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(index) else {
             return Proof::Settled(Placed::Answered);
         };
-        let Some(node) = group.writable else {
+        let free = |node: &NodeId| group.may_open(*node, job.now);
+        let Some(node) = group.writable.filter(free) else {
             return Proof::Settled(self.hold(job));
         };
         if group.proofs >= PROOFS_MAX {
@@ -287,10 +288,7 @@ impl Exchange {
         };
         match self.shared_link(index, lane, job.now) {
             Ok(link) => self.when_ready(job, link),
-            Err(_too_many) => {
-                let max = self.settings.lanes_max;
-                Proof::Settled(self.reject(job, RequestClass::Refused, Reject::NoLane { max }))
-            }
+            Err(why) => Proof::Settled(self.without_lane(job, why)),
         }
     }
 

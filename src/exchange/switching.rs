@@ -34,7 +34,7 @@ impl Exchange {
             if let Some(addr) = proven {
                 let id = group.node(&addr);
                 if let Some(node) = group.nodes.get_mut(id.0) {
-                    node.retry_at = None;
+                    node.end_all_pauses();
                 }
             }
         }
@@ -156,10 +156,7 @@ impl Exchange {
         };
         let mut recovered = false;
         for node in &mut group.nodes {
-            if node.retry_at.is_some_and(|at| at <= now) {
-                node.retry_at = None;
-                recovered = true;
-            }
+            recovered |= node.end_pauses(now);
         }
         if recovered {
             group.refresh(now);

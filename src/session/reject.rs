@@ -24,6 +24,13 @@ pub enum Reject<'a> {
         /// How long the command waited.
         held: Duration,
     },
+    /// There is a master, and no connection to it could be opened within the hold time.
+    NoConnection {
+        /// The group.
+        name: &'a MasterName,
+        /// How long the command waited.
+        held: Duration,
+    },
     /// Sent, and the connection was lost before the reply.
     Uncertain,
     /// Sent, and no reply came within `upstream.reply-timeout`.
@@ -136,6 +143,11 @@ impl Reject<'_> {
                  was not sent",
                 held.as_millis()
             ),
+            Self::NoConnection { name, held } => format!(
+                "MASTERDOWN switchman: the nodes of '{name}' take no further connection (held {} \
+                 ms); the command was not sent",
+                held.as_millis()
+            ),
             Self::Refused { command } => format!(
                 "ERR switchman: '{}' is refused here (commands.allow permits it)",
                 quoted(command)
@@ -212,9 +224,10 @@ impl Reject<'_> {
     /// The label under which the metric counts it; `None` for Redis's own lines.
     pub const fn reason(&self) -> Option<Reason> {
         match self {
-            Self::NoMaster { .. } | Self::TransactionLost | Self::ExecAborted => {
-                Some(Reason::NoMaster)
-            }
+            Self::NoMaster { .. }
+            | Self::NoConnection { .. }
+            | Self::TransactionLost
+            | Self::ExecAborted => Some(Reason::NoMaster),
             Self::Uncertain => Some(Reason::Uncertain),
             Self::Breaks { .. } => Some(Reason::Breaks),
             Self::UncertainSilent => Some(Reason::ReplyTimeout),
@@ -248,6 +261,10 @@ mod tests {
         let long = [b'\n'; 1000];
         let all = [
             Reject::NoMaster {
+                name: &name,
+                held: Duration::from_secs(5),
+            },
+            Reject::NoConnection {
                 name: &name,
                 held: Duration::from_secs(5),
             },

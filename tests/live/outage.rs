@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use switchman::demo::client::{Client, ClientError, Reply};
 use switchman::demo::deployment::Plan;
+use switchman::demo::process::wait_for;
 
 use crate::lab::{Lab, SOON, error, ok, say};
 use crate::proxy::Launch;
@@ -91,6 +92,36 @@ fn a_group_without_sentinels_serves_its_one_redis() {
 }
 
 #[test]
+fn a_master_without_room_for_another_connection_serves_those_that_it_has() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    proxy.wait_ready();
+    let (mut writer, mut waits) = (proxy.client(), proxy.patient_client(4 * SOON));
+    ok(&mut writer, &["SET", "k", "v"]);
+    let mut master = lab.node(0).connect().unwrap();
+    // Who has a connection keeps it.
+    ok(&mut master, &["CONFIG", "SET", "maxclients", "1"]);
+    waits.send(&["BLPOP", "q", "0"]).unwrap();
+    let refused = wait_for(SOON, || {
+        let (_, text) = proxy.get("/metrics")?;
+        let failures = "switchman_upstream_connect_failures_total";
+        let counted = |line: &str| line.starts_with(failures) && !line.ends_with(" 0");
+        text.lines().any(counted).then_some(())
+    });
+    assert!(refused.is_some(), "no connection was refused");
+    let began = Instant::now();
+    for _ in 0..200 {
+        ok(&mut writer, &["SET", "k", "v"]);
+    }
+    let took = began.elapsed();
+    assert!(took < SOON / 5, "200 writes took {took:?}");
+    assert_eq!(say(&mut writer, &["RPUSH", "q", "1"]), Reply::Int(1));
+    ok(&mut master, &["CONFIG", "SET", "maxclients", "1000"]);
+    let popped = waits.receive().unwrap();
+    assert_eq!(popped.items()[1], Reply::bulk("1"));
+}
+
+#[test]
 fn more_clients_than_allowed_are_told_so() {
     let lab = Lab::small();
     let mut launch = Launch::before(&lab);
@@ -107,7 +138,7 @@ fn more_clients_than_allowed_are_told_so() {
     );
     assert_eq!(third.drain().unwrap(), b"");
     drop(one);
-    let admitted = switchman::demo::process::wait_for(SOON, || {
+    let admitted = wait_for(SOON, || {
         proxy
             .client()
             .command(&["PING"])

@@ -298,19 +298,89 @@ fn a_master_that_loads_has_the_write_tried_again() {
 
 #[test]
 fn a_request_that_every_node_refuses_gets_the_nodes_words_in_the_end() {
+    let loading = "-LOADING Redis is loading the dataset in memory";
+    let read_only = "-READONLY You can't write against a read only replica.";
+    // A master that loads is waited for as long as one that cannot be reached: five seconds here.
+    for (words, want) in [(read_only, 9), (loading, 51)] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &["SET a 1"]);
+        let mut tries = 0;
+        while !world.asked("m").is_empty() {
+            world.answer("m", "SET a 1", words);
+            world.pass(ms(100));
+            tries += 1;
+        }
+        assert_eq!(tries, want, "{words}");
+        assert_eq!(world.heard(client), format!("{words}|"));
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn reads_that_a_replica_refuses_are_asked_elsewhere_unless_a_write_follows_them() {
     let mut world = World::new();
     let client = world.client();
-    world.send(client, &["SET a 1"]);
+    world.send(client, &["GET a", "GET b", "SET a 1", "GET c"]);
     let loading = "-LOADING Redis is loading the dataset in memory";
-    let mut tries = 0;
-    while !world.asked("m").is_empty() {
-        world.answer("m", "SET a 1", loading);
-        world.pass(ms(100));
-        tries += 1;
+    let words = format!("{loading}|");
+    for line in ["GET a", "GET b"] {
+        world.answer("r1", line, loading);
     }
-    assert_eq!(tries, 9);
-    assert_eq!(world.heard(client), format!("{loading}|"));
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "GET c", "$1|c");
+    assert_eq!(world.heard(client), format!("{words}{words}+OK|$1|c|"));
+    world.pass(ms(100));
+    world.send(client, &["GET a", "GET b"]);
+    for line in ["GET a", "GET b"] {
+        world.answer("r1", line, loading);
+    }
+    assert_eq!(world.asked("m"), ["GET a", "GET b"]);
+    world.answer("m", "GET a", "$1|a");
+    world.answer("m", "GET b", "$1|b");
+    assert_eq!(world.heard(client), "$1|a|$1|b|");
     world.assert_calm();
+}
+
+#[test]
+fn a_master_that_takes_no_further_connection_is_used_over_those_that_it_has() {
+    let mut world = World::new();
+    let (one, two) = (world.client(), world.client());
+    world.opens = false;
+    world.send(two, &["BLPOP q 1"]);
+    let (link, _) = world.only_opening();
+    world.refuse(link, full());
+    world.send(one, &["SET a 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(one), "+OK|");
+    // A pause comes between two attempts, however many want one.
+    world.send(one, &["BLPOP p 1"]);
+    assert!(world.wires.values().all(|wire| wire.open));
+    for _ in 0..60 {
+        world.pass(ms(100));
+        let opening = world.wires.iter().find(|(_, wire)| !wire.open);
+        if let Some(link) = opening.map(|(link, _)| *link) {
+            world.refuse(link, full());
+        }
+    }
+    let held = "(held 5000 ms); the command was not sent|";
+    let words = "-MASTERDOWN switchman: the nodes of 'orders' take no further connection ";
+    for client in [one, two] {
+        assert_eq!(world.heard(client), format!("{words}{held}"));
+    }
+    world.opens = true;
+    world.pass(ms(1_000));
+    world.send(two, &["BLPOP q 1"]);
+    world.answer("m", "BLPOP q 1", "*-1");
+    world.assert_calm();
+}
+
+fn full() -> OpenFailure {
+    let line = b"-ERR max number of clients reached\r\n";
+    OpenFailure::Refused(
+        crate::telemetry::ConnectStage::Handshake,
+        Box::from(&line[..]),
+    )
 }
 
 #[test]
