@@ -33,9 +33,11 @@ impl Exchange {
         if self.stopping {
             return self.reject(job, RequestClass::Refused, Reject::Stopping);
         }
-        let name = group.settings.name.clone();
+        let (name, no_majority) = (group.settings.name.clone(), group.snapshot.no_majority);
         let name = &name;
-        let reject = if group.writable.is_some() {
+        let reject = if no_majority {
+            Reject::NoMajority { name, held }
+        } else if group.writable.is_some() {
             Reject::NoConnection { name, held }
         } else {
             Reject::NoMaster { name, held }

@@ -103,6 +103,7 @@ impl Settings {
                 },
             },
             hold: self.hold,
+            strict_quorum: self.strict_quorum,
             workers: self.workers,
             max_lag: self.max_lag,
             timings: topology::Timings {

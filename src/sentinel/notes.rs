@@ -21,7 +21,9 @@ pub(super) fn log(note: &Note) {
         | Note::CandidateDoubted { .. }
         | Note::ViewsDiffer { .. }
         | Note::Regressed { .. }
-        | Note::RoleUntold { .. } => log_doubt(note),
+        | Note::RoleUntold { .. }
+        | Note::MajorityLost { .. }
+        | Note::MajorityBack { .. } => log_doubt(note),
         Note::SentinelUp { .. }
         | Note::SentinelDown { .. }
         | Note::NotASentinel { .. }
@@ -123,6 +125,18 @@ fn log_doubt(note: &Note) {
         }
         Note::RoleUntold { node, why } => {
             error!(%node, reason = why, "node does not tell its role; it cannot be proven");
+        }
+        Note::MajorityLost { answering, known } => {
+            warn!(
+                answering,
+                known, "fewer than a majority of the sentinels answer"
+            );
+        }
+        Note::MajorityBack { answering, known } => {
+            info!(
+                answering,
+                known, "a majority of the sentinels answers again"
+            );
         }
         _ => {}
     }

@@ -18,6 +18,8 @@ pub struct Settings {
     pub node_credentials: Option<Credentials>,
     /// How long commands wait for a master.
     pub hold: Hold,
+    /// For how long fewer than a majority of the Sentinels may answer before writes are held.
+    pub strict_quorum: Option<Duration>,
     /// Longest wait for workers to report that the old master is quiet.
     pub drain: Duration,
     /// How many workers report.
@@ -72,6 +74,7 @@ impl Settings {
             source,
             node_credentials: None,
             hold: Hold::Auto,
+            strict_quorum: None,
             drain: Duration::from_millis(500),
             workers: 1,
             max_lag: None,

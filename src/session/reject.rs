@@ -31,6 +31,13 @@ pub enum Reject<'a> {
         /// How long the command waited.
         held: Duration,
     },
+    /// No majority of the Sentinels within the hold time, and `strict-quorum` demands one.
+    NoMajority {
+        /// The group.
+        name: &'a MasterName,
+        /// How long the command waited.
+        held: Duration,
+    },
     /// Sent, and the connection was lost before the reply.
     Uncertain,
     /// Sent, and no reply came within `upstream.reply-timeout`.
@@ -148,6 +155,11 @@ impl Reject<'_> {
                  ms); the command was not sent",
                 held.as_millis()
             ),
+            Self::NoMajority { name, held } => format!(
+                "MASTERDOWN switchman: no majority of the Sentinels for '{name}' answers, and \
+                 strict-quorum is set (held {} ms); the command was not sent",
+                held.as_millis()
+            ),
             Self::Refused { command } => format!(
                 "ERR switchman: '{}' is refused here (commands.allow permits it)",
                 quoted(command)
@@ -228,6 +240,7 @@ impl Reject<'_> {
             | Self::NoConnection { .. }
             | Self::TransactionLost
             | Self::ExecAborted => Some(Reason::NoMaster),
+            Self::NoMajority { .. } => Some(Reason::NoMajority),
             Self::Uncertain => Some(Reason::Uncertain),
             Self::Breaks { .. } => Some(Reason::Breaks),
             Self::UncertainSilent => Some(Reason::ReplyTimeout),
@@ -265,6 +278,10 @@ mod tests {
                 held: Duration::from_secs(5),
             },
             Reject::NoConnection {
+                name: &name,
+                held: Duration::from_secs(5),
+            },
+            Reject::NoMajority {
                 name: &name,
                 held: Duration::from_secs(5),
             },

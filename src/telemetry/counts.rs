@@ -83,6 +83,8 @@ label_values! {
         RefusedCommand = "refused_command",
         /// There was no writable master until the end of the hold time; not sent.
         NoMaster = "no_master",
+        /// No majority of the Sentinels answered until the end of the hold time; not sent.
+        NoMajority = "no_majority",
         /// There was no healthy replica, and the master must not serve reads.
         NoReplica = "no_replica",
         /// The client has not authenticated.

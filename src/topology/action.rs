@@ -135,6 +135,20 @@ pub enum Note {
         /// Why.
         why: String,
     },
+    /// Fewer than a majority of the Sentinels answer.
+    MajorityLost {
+        /// Those that do.
+        answering: usize,
+        /// All that are known.
+        known: usize,
+    },
+    /// A majority of the Sentinels answers again.
+    MajorityBack {
+        /// Those that do.
+        answering: usize,
+        /// All that are known.
+        known: usize,
+    },
     /// A configured address leads to something that is no Sentinel.
     NotASentinel {
         /// The address.

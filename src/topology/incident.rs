@@ -70,6 +70,8 @@ pub enum Cause {
     ReplicaPromoted,
     /// A Sentinel names another master.
     NewerView,
+    /// Fewer than a majority of the Sentinels have answered for too long.
+    NoMajority,
 }
 
 /// One thing said.
@@ -217,6 +219,7 @@ impl Cause {
             Self::MasterSilent => "master silent",
             Self::ReplicaPromoted => "replica promoted",
             Self::NewerView => "newer address",
+            Self::NoMajority => "no majority of sentinels",
         }
     }
 }

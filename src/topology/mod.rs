@@ -22,7 +22,8 @@ pub use report::{Report, ReportKind};
 pub use settings::{Hold, Settings, Source, Timings};
 pub use snapshot::{Phase, Snapshot};
 pub use status::{
-    Candidate, Ejection, NodeStatus, ReplicaStatus, SentinelStatus, Status, Subscription, Waiting,
+    Candidate, Ejection, Majority, NodeStatus, ReplicaStatus, SentinelStatus, Status, Subscription,
+    Waiting,
 };
 pub use view::{
     FailoverStep, Fields, Flags, MasterEntry, NodeAnswer, NodeFailure, NodeRole, ReplicaEntry,

@@ -20,6 +20,9 @@ pub struct Settings {
     pub source: Source,
     /// How long commands wait for a master.
     pub hold: Hold,
+    /// Writes are held when fewer than a majority of the Sentinels have answered for so long.
+    /// `None`: they flow as long as nobody names another master.
+    pub strict_quorum: Option<Duration>,
     /// How many workers report [`ReportKind::Quiet`](super::ReportKind::Quiet).
     pub workers: usize,
     /// A replica further behind than this many bytes serves no reads; `None` for any lag.

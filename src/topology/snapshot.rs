@@ -13,6 +13,8 @@ pub struct Snapshot {
     pub epoch: ConfigEpoch,
     /// Whether writes flow.
     pub phase: Phase,
+    /// Whether writes are held because too few Sentinels answer.
+    pub no_majority: bool,
     /// The proven master. In [`Phase::Switching`] it is the one being left, in [`Phase::Unknown`]
     /// there is none.
     pub master: Option<NodeAddr>,
@@ -46,6 +48,7 @@ impl Snapshot {
             generation: Generation::FIRST,
             epoch: ConfigEpoch::new(0),
             phase: Phase::Unknown,
+            no_majority: false,
             master: None,
             replicas: Vec::new(),
             hold,

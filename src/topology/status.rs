@@ -26,6 +26,8 @@ pub struct Status {
     pub candidates: Vec<Candidate>,
     /// Whether too few Sentinels answer, or all are behind the epoch in use.
     pub view_stale: bool,
+    /// How many Sentinels answer; `None` in a static group.
+    pub majority: Option<Majority>,
     /// What the master itself said last.
     pub master: Option<NodeStatus>,
     /// All replicas that are listed or configured.
@@ -40,6 +42,17 @@ pub struct Status {
     pub switches_abandoned: u64,
     /// How long the last hold was, of either kind.
     pub last_switch_took: Option<Duration>,
+}
+
+/// How many Sentinels of a group answer and know its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Majority {
+    /// Sentinels that answer.
+    pub answering: usize,
+    /// Sentinels known, configured and learned.
+    pub known: usize,
+    /// For how long a majority may be missing before writes are held; `None` for ever.
+    pub strict: Option<Duration>,
 }
 
 /// A node that Sentinels name as master.
@@ -123,7 +136,7 @@ pub enum Ejection {
 pub struct SentinelStatus {
     /// Its address.
     pub addr: NodeAddr,
-    /// Its id, when it told one.
+    /// Its id, when it or another one told it.
     pub id: Option<String>,
     /// Whether it is configured, not learned.
     pub seed: bool,
@@ -175,6 +188,13 @@ pub enum Waiting {
     NameUnknown,
     /// Sentinels know the name and no address for it.
     NoAddress,
+    /// Fewer than a majority of the Sentinels answer, and that is not enough.
+    Majority {
+        /// Those that answer.
+        answering: usize,
+        /// All that are known.
+        known: usize,
+    },
     /// Sentinels disagree and no node is proven.
     Disagreement,
     /// This node must prove by its `ROLE` that it is master; its last word.
@@ -188,6 +208,21 @@ pub enum Waiting {
     Failover,
     /// Workers still wait for replies of the old master.
     Drain,
+}
+
+impl SentinelStatus {
+    /// Whether its events are heard. If not, a failover that it is commanded to begin is noticed
+    /// late, and what the old master acknowledges meanwhile may be lost.
+    pub fn is_heard(&self) -> bool {
+        self.subscription == Subscription::On
+    }
+}
+
+impl Majority {
+    /// Whether more than half of the Sentinels answer.
+    pub const fn is_reached(&self) -> bool {
+        self.answering * 2 > self.known
+    }
 }
 
 impl Ejection {
@@ -223,6 +258,12 @@ impl fmt::Display for Waiting {
             Self::SentinelsUnreachable => f.write_str("no sentinel answers"),
             Self::NameUnknown => f.write_str("no sentinel knows this master name"),
             Self::NoAddress => f.write_str("no sentinel knows an address for this master"),
+            Self::Majority { answering, known } => {
+                write!(
+                    f,
+                    "no majority of the sentinels answers: {answering} of {known}"
+                )
+            }
             Self::Disagreement => f.write_str("sentinels name different masters, none is proven"),
             Self::Proof { node, last } => write!(f, "{node} is not proven to be master: {last}"),
             Self::Failover => f.write_str("a failover is under way"),

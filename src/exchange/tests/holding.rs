@@ -79,6 +79,24 @@ fn what_a_hold_cost_is_known_and_forgotten_when_the_next_one_begins() {
 }
 
 #[test]
+fn without_a_majority_of_the_sentinels_that_is_what_the_refusal_says() {
+    let mut world = World::new();
+    let client = world.client();
+    world.picture.no_majority = true;
+    world.switching();
+    world.send(client, &["SET a 1"]);
+    world.pass(ms(5_000));
+    let text = "no majority of the Sentinels for 'orders' answers, and strict-quorum is set \
+                (held 5000 ms); the command was not sent|";
+    assert_eq!(
+        world.heard(client),
+        format!("-MASTERDOWN switchman: {text}")
+    );
+    assert_eq!(world.exchange.counts(0).unwrap().held_expired, 1);
+    world.assert_calm();
+}
+
+#[test]
 fn a_held_write_is_dropped_when_its_client_leaves() {
     let mut world = unknown();
     let (leaves, ends, stays) = (world.client(), world.client(), world.client());

@@ -73,14 +73,19 @@ impl Machine {
         };
         lost.chain(wait.filter(|end| *end > self.now))
             .chain(self.commanded)
+            .chain(self.majority_due())
             .min()
     }
 
     /// Longest pause before the next question to a Sentinel that does not answer.
     pub(super) fn sentinel_pause(&self) -> Duration {
         match &self.state {
-            State::Stable => self.settings.timings.poll_idle,
-            State::Unknown | State::Switching(_) => self.settings.timings.poll_trouble,
+            State::Stable if self.settings.strict_quorum.is_none() => {
+                self.settings.timings.poll_idle
+            }
+            State::Stable | State::Unknown | State::Switching(_) => {
+                self.settings.timings.poll_trouble
+            }
         }
     }
 

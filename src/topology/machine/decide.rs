@@ -30,6 +30,7 @@ impl Machine {
         if self.is_static() {
             return;
         }
+        self.watch_majority();
         let votes = self.votes();
         let in_use = self.master.as_ref().map(|master| (master, self.epoch));
         self.choice = choose(&votes, in_use, &self.names);
@@ -58,7 +59,7 @@ impl Machine {
             }
             State::Switching(_) => {
                 self.adopt_epoch();
-                if let Some(target) = self.target() {
+                if let Some(target) = self.target().filter(|_| !self.lacks_majority()) {
                     self.remember_proof();
                     self.is_drained() && self.switch_to(target)
                 } else {
@@ -98,6 +99,7 @@ impl Machine {
             .or_else(|| self.master_cause())
             .or_else(|| self.newer_is_named().then_some(Cause::NewerView))
             .or_else(|| self.replica_is_promoted().then_some(Cause::ReplicaPromoted))
+            .or_else(|| self.lacks_majority().then_some(Cause::NoMajority))
     }
 
     /// A failover that goes on to a promotion whatever our link says.
@@ -142,13 +144,8 @@ impl Machine {
 
     /// Whether fewer than a majority of the Sentinels answer, or all are behind the epoch in use.
     pub(super) fn is_stale(&self) -> bool {
-        let up = self
-            .sentinels
-            .values()
-            .filter(|sentinel| sentinel.up)
-            .count();
         let older = matches!(self.choice, Choice::Older { .. });
-        !self.is_static() && (older || up * 2 <= self.sentinels.len())
+        self.majority().is_some_and(|it| older || !it.is_reached())
     }
 
     /// Whether nothing is in flight to the old master any more, or has been for too long.
@@ -298,8 +295,9 @@ impl Machine {
             })
         } else {
             // A failover under way ends in another answer: better to begin with that one.
-            self.target()
-                .filter(|_| self.discovered() && self.failover_cause().is_none())
+            self.target().filter(|_| {
+                self.discovered() && self.failover_cause().is_none() && !self.lacks_majority()
+            })
         };
         let Some(Target { node, epoch }) = found else {
             return false;

@@ -257,6 +257,10 @@ impl Machine {
         {
             return;
         }
+        if self.settings.strict_quorum.is_some() {
+            // Writes may depend on it: one slow answer must not count for a whole pace.
+            sentinel.ask.want();
+        }
         let note = match &failure {
             SentinelFailure::NotASentinel => {
                 let noted = mem::replace(&mut sentinel.noted.not_a_sentinel, true);
@@ -375,7 +379,7 @@ impl Machine {
             let same = |other: &Sentinel| id.is_some() && other.id == *id;
             self.sentinels.values().any(|other| other.up && same(other))
         };
-        let mut found: Vec<NodeAddr> = Vec::new();
+        let mut found: Vec<(NodeAddr, Option<String>)> = Vec::new();
         let views = self
             .sentinels
             .values()
@@ -388,10 +392,10 @@ impl Machine {
             let known = self
                 .sentinels
                 .keys()
-                .chain(&found)
+                .chain(found.iter().map(|(addr, _)| addr))
                 .any(|key| self.names.same_place(key, addr));
             if !known {
-                found.push(addr.clone());
+                found.push((addr.clone(), entry.id.clone()));
             }
         }
         let learned = self
@@ -399,14 +403,18 @@ impl Machine {
             .values()
             .filter(|sentinel| !sentinel.seed)
             .count();
-        for addr in found
+        for (addr, id) in found
             .into_iter()
             .take(LEARNED_SENTINELS_MAX.saturating_sub(learned))
         {
             self.note(Note::SentinelLearned {
                 sentinel: addr.clone(),
             });
-            self.add_sentinel(addr, false);
+            self.add_sentinel(addr.clone(), false);
+            if let Some(sentinel) = self.sentinels.get_mut(&addr) {
+                // It may be one of those that are known, at an address where it cannot be reached.
+                sentinel.id = id;
+            }
         }
     }
 

@@ -26,6 +26,7 @@ mod choose;
 mod command;
 mod decide;
 mod learn;
+mod majority;
 mod peers;
 mod picture;
 mod replicas;
@@ -83,6 +84,8 @@ pub struct Machine {
     regressed_since: Option<Time>,
     doubt: Option<Doubt>,
     demoted_heard: Option<Time>,
+    /// Since when fewer than a majority of the Sentinels have answered.
+    minority_since: Option<Time>,
     /// Until when writes are held by command.
     commanded: Option<Time>,
     noted: NotedGroup,
@@ -174,6 +177,7 @@ impl Machine {
             regressed_since: None,
             doubt: None,
             demoted_heard: None,
+            minority_since: None,
             commanded: None,
             noted: NotedGroup::default(),
             recorder: Recorder::new(),
@@ -411,6 +415,7 @@ impl Machine {
         let picture = Snapshot {
             generation: self.snapshot.generation,
             epoch: self.epoch,
+            no_majority: phase != Phase::Stable && self.lacks_majority(),
             phase,
             master: self.master.clone(),
             replicas: self.serving(),

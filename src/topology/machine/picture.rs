@@ -10,7 +10,7 @@ use super::peers::Node;
 use super::peers::Sentinel;
 use crate::topology::incident::Cause;
 use crate::topology::status::{
-    Candidate, Ejection, NodeStatus, ReplicaStatus, SentinelStatus, Status, Waiting,
+    Candidate, Ejection, Majority, NodeStatus, ReplicaStatus, SentinelStatus, Status, Waiting,
 };
 use crate::types::NodeAddr;
 
@@ -30,6 +30,7 @@ impl Machine {
             cause: self.hold_cause(),
             candidates: self.candidates(),
             view_stale: self.is_stale(),
+            majority: self.majority(),
             master: master.and_then(|addr| Some(node_status(addr, self.nodes.get(addr)?))),
             replicas: replicas
                 .map(|(addr, node)| self.replica_status(addr, node))
@@ -64,6 +65,14 @@ impl Machine {
     }
 
     fn waiting(&self) -> Option<Waiting> {
+        let few = self.majority().filter(|_| self.lacks_majority());
+        if let Some(Majority {
+            answering, known, ..
+        }) = few
+            && answering > 0
+        {
+            return Some(Waiting::Majority { answering, known });
+        }
         match &self.state {
             State::Stable => None,
             State::Unknown => Some(self.waiting_first()),

@@ -64,6 +64,7 @@ pub(super) fn settings(source: Source) -> Settings {
         master_name: MasterName::new("orders"),
         source,
         hold: Hold::Auto,
+        strict_quorum: None,
         workers: 2,
         max_lag: None,
         timings: Timings::default(),
