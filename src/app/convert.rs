@@ -25,6 +25,7 @@ pub(super) fn sentinel(settings: &Settings, group: &GroupSettings) -> sentinel::
             Hold::Auto => topology::Hold::Auto,
             Hold::Fixed(time) => topology::Hold::Fixed(time),
         },
+        strict_quorum: group.strict_quorum,
         drain: group.drain_timeout,
         workers: settings.workers.get(),
         ..sentinel::Settings::new(group.master_name.clone(), source)

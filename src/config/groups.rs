@@ -125,6 +125,7 @@ fn group(
     let credentials = credentials(&mut lookup, &NODE_LOGIN, surroundings);
     let discovery = discovery(&mut lookup, surroundings);
     let hold = lookup.one(&keys::HOLD, values::hold);
+    let strict_quorum = lookup.one(&keys::STRICT_QUORUM, values::strict_quorum);
     let drain = values::duration(DRAIN_RANGE.0, DRAIN_RANGE.1);
     let drain_timeout = lookup.one(&keys::DRAIN_TIMEOUT, drain);
     let consistency = lookup.one(&keys::CONSISTENCY, values::consistency);
@@ -137,6 +138,7 @@ fn group(
         discovery: discovery?,
         credentials: credentials?,
         hold: hold?,
+        strict_quorum: strict_quorum?,
         drain_timeout: drain_timeout?,
         consistency: consistency?,
         no_replica: no_replica?,

@@ -173,6 +173,8 @@ keys! {
         "File with the password of Switchman itself at the nodes."
     HOLD Group Text "hold" [] "auto"
         "How long commands wait for a writable master; auto follows down-after-milliseconds."
+    STRICT_QUORUM Group Text "strict-quorum" [] "off"
+        "Commands for the master wait when no majority of the Sentinels has answered for so long."
     DRAIN_TIMEOUT Group Duration "drain-timeout" [] "500ms"
         "From the first sign of a switch until what is in flight to the old master is abandoned."
     CONSISTENCY Group Text "consistency" [] "eventual"

@@ -94,6 +94,8 @@ pub struct GroupSettings {
     pub credentials: Option<Credentials>,
     /// How long commands wait for a writable master.
     pub hold: Hold,
+    /// Time without an answer of most Sentinels after which writes are held; `None`: never.
+    pub strict_quorum: Option<Duration>,
     /// From the first sign of a switch until what is in flight to the old master is abandoned.
     pub drain_timeout: Duration,
     /// Which reads go to replicas.

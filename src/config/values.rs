@@ -15,6 +15,10 @@ const SENTINEL_PORT: u16 = 26379;
 /// Bounds of a fixed hold time: below, no failover is ever covered; above, every client gave up.
 const HOLD_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(600));
 
+/// Bounds of the time without a majority of the Sentinels: below, one slow answer would hold
+/// writes; above, everything has failed over twice.
+const STRICT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
 /// A value that its own type knows how to read.
 pub(super) fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
@@ -119,6 +123,16 @@ pub(super) fn hold(text: &str) -> Result<Hold, String> {
         .map_err(|problem| format!("{problem}, or auto"))
 }
 
+/// The time without a majority of the Sentinels, or `off` for none.
+pub(super) fn strict_quorum(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let time = duration(STRICT_RANGE.0, STRICT_RANGE.1)(text);
+    time.map(Some)
+        .map_err(|problem| format!("{problem}, or off"))
+}
+
 /// Which reads go to replicas.
 pub(super) fn consistency(text: &str) -> Result<Consistency, String> {
     match text {
@@ -182,6 +196,16 @@ mod tests {
         assert_eq!(
             hold("1ms").unwrap_err(),
             "1ms is out of bounds; give 100ms to 10m, or auto"
+        );
+    }
+
+    #[test]
+    fn a_quorum_is_strict_after_a_time_or_never() {
+        assert_eq!(strict_quorum("off"), Ok(None));
+        assert_eq!(strict_quorum("5s"), Ok(Some(Duration::from_secs(5))));
+        assert_eq!(
+            strict_quorum("500ms").unwrap_err(),
+            "500ms is out of bounds; give 1s to 10m, or off"
         );
     }
 
