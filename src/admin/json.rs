@@ -19,7 +19,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::health::Readiness;
-use crate::admin::{GroupView, Incident, NodeRole, NodeView, PhaseView, SentinelView, View};
+use crate::admin::{
+    GroupView, Incident, MajorityView, NodeRole, NodeView, PhaseView, SentinelView, View,
+};
 
 /// The body of `/api/v1/status`.
 pub(super) fn status(view: &View) -> Value {
@@ -66,6 +68,7 @@ fn group(group: &GroupView) -> Value {
         "master": master.map(|node| &node.addr),
         "nodes": group.nodes.iter().map(node).collect::<Vec<_>>(),
         "sentinels": group.sentinels.iter().map(sentinel).collect::<Vec<_>>(),
+        "majority": group.majority.as_ref().map(majority),
         "clients": group.clients,
         "held_clients": group.held_clients,
         "last_failover": group.incidents.first().map(|one| incident(&group.master_name, one)),
@@ -82,7 +85,22 @@ fn node(node: &NodeView) -> Value {
 }
 
 fn sentinel(sentinel: &SentinelView) -> Value {
-    json!({ "addr": sentinel.addr, "up": sentinel.up, "detail": sentinel.detail })
+    json!({
+        "addr": sentinel.addr,
+        "up": sentinel.up,
+        "heard": sentinel.heard,
+        "detail": sentinel.detail,
+    })
+}
+
+fn majority(majority: &MajorityView) -> Value {
+    json!({
+        "answering": majority.answering,
+        "known": majority.known,
+        "reached": majority.reached,
+        "strict_quorum_seconds": majority.strict.map(seconds),
+        "detail": majority.to_string(),
+    })
 }
 
 fn incident(master_name: &str, incident: &Incident) -> Value {
@@ -132,12 +150,21 @@ mod tests {
                     "master_name": "mymaster", "listen": ["127.0.0.1:6379"], "phase": "stable",
                     "phase_seconds": null, "waiting": "", "generation": 7, "config_epoch": 3,
                     "hold_seconds": 10.0, "master": "redis-1:6379",
+                    "majority": {
+                        "answering": 0, "known": 1, "reached": false,
+                        "strict_quorum_seconds": 5.0,
+                        "detail":
+                            "0 of 1 answer, NO majority; writes are held after 5s without one",
+                    },
                     "nodes": [
                         { "addr": "redis-1:6379", "role": "master", "in_use": true, "detail": "" },
                         { "addr": "redis-2:6379", "role": "replica", "in_use": true, "detail": "" },
                     ],
                     "sentinels": [
-                        { "addr": "redis-1:26379", "up": false, "detail": "<refused>" },
+                        {
+                            "addr": "redis-1:26379", "up": false, "heard": false,
+                            "detail": "<refused>",
+                        },
                     ],
                     "clients": 5, "held_clients": 0, "last_failover": null,
                 }],

@@ -106,7 +106,11 @@ impl Page {
         }
         self.raw("</table>");
         if !group.sentinels.is_empty() {
-            self.raw("<h3>Sentinels</h3><table><tr><th>address<th>state<th></tr>");
+            self.raw("<h3>Sentinels</h3>");
+            if let Some(majority) = &group.majority {
+                self.text("<p class=\"dim\">", majority, "</p>");
+            }
+            self.raw("<table><tr><th>address<th>state<th></tr>");
             for sentinel in &group.sentinels {
                 self.sentinel(sentinel);
             }

@@ -1,5 +1,6 @@
 //! Floor 4. What there is to see, as plain values: whoever wires the process fills them in.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// The process at one moment.
@@ -42,12 +43,27 @@ pub struct GroupView {
     pub nodes: Vec<NodeView>,
     /// Every Sentinel known; empty in a static group.
     pub sentinels: Vec<SentinelView>,
+    /// How many of them answer; `None` in a static group.
+    pub majority: Option<MajorityView>,
     /// Clients connected.
     pub clients: u64,
     /// Clients whose next request waits for a writable master.
     pub held_clients: u64,
     /// Switches of the master, the newest first; a bounded number of them.
     pub incidents: Vec<Incident>,
+}
+
+/// How many Sentinels answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MajorityView {
+    /// Those that answer and know the group.
+    pub answering: usize,
+    /// All that are known, one with two addresses once.
+    pub known: usize,
+    /// Whether those are more than half.
+    pub reached: bool,
+    /// For how long that may be missing before writes are held; `None` for ever.
+    pub strict: Option<Duration>,
 }
 
 /// Whether writes flow.
@@ -93,6 +109,8 @@ pub struct SentinelView {
     pub addr: String,
     /// Whether it is connected and answers.
     pub up: bool,
+    /// Whether its events are heard. At one that is not, a planned failover may lose writes.
+    pub heard: bool,
     /// In a few words, why not, or what it says; may be empty.
     pub detail: String,
 }
@@ -155,6 +173,24 @@ pub struct Event {
     pub at_ms: i64,
     /// What happened, in a few words.
     pub what: String,
+}
+
+impl fmt::Display for MajorityView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reached = if self.reached { "a" } else { "NO" };
+        write!(
+            f,
+            "{} of {} answer, {reached} majority",
+            self.answering, self.known
+        )?;
+        match self.strict {
+            Some(time) => {
+                let time = humantime::format_duration(time);
+                write!(f, "; writes are held after {time} without one")
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl View {
@@ -262,8 +298,15 @@ pub(super) mod tests {
                 sentinels: vec![SentinelView {
                     addr: "redis-1:26379".to_owned(),
                     up: false,
+                    heard: false,
                     detail: "<refused>".to_owned(),
                 }],
+                majority: Some(MajorityView {
+                    answering: 0,
+                    known: 1,
+                    reached: false,
+                    strict: Some(Duration::from_secs(5)),
+                }),
                 clients: 5,
                 held_clients: 0,
                 incidents: vec![incident],

@@ -118,6 +118,7 @@ impl Follower {
             .collect();
         for gone in self.sentinels.difference(&known) {
             self.metrics.sentinel_down(gone);
+            self.metrics.sentinel_unheard(gone);
         }
         for sentinel in &status.sentinels {
             if sentinel.up {
@@ -125,6 +126,16 @@ impl Follower {
             } else {
                 self.metrics.sentinel_down(&sentinel.addr);
             }
+            if sentinel.is_heard() {
+                self.metrics.sentinel_heard(&sentinel.addr);
+            } else {
+                self.metrics.sentinel_unheard(&sentinel.addr);
+            }
+        }
+        if status.majority.is_none_or(|it| it.is_reached()) {
+            self.metrics.majority_reached();
+        } else {
+            self.metrics.majority_missing();
         }
         self.sentinels = known;
         while self.completed < status.switches_completed {

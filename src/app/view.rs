@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use super::monitor::{Tallies, Tally};
 use super::{Group, VERSION};
 use crate::admin::{
-    Event, GroupView, Incident, NodeRole, NodeView, Outcome, PhaseView, SentinelView, View,
+    Event, GroupView, Incident, MajorityView, NodeRole, NodeView, Outcome, PhaseView, SentinelView,
+    View,
 };
 use crate::config::Settings;
 use crate::downstream::Door;
 use crate::net::ListenAddr;
-use crate::topology::{self, Phase, ReplicaStatus, SentinelStatus, Status};
+use crate::topology::{self, Majority, Phase, ReplicaStatus, SentinelStatus, Status, Subscription};
 use crate::types::{ConfigEpoch, Time};
 use crate::worker::GroupGauges;
 
@@ -102,6 +103,7 @@ impl Source {
             hold: snapshot.hold,
             nodes: nodes(&status),
             sentinels: status.sentinels.iter().map(sentinel).collect(),
+            majority: status.majority.map(majority),
             clients: source.gauges.clients(),
             held_clients: source.gauges.held_clients(),
             incidents: status
@@ -191,8 +193,17 @@ fn replica(replica: &ReplicaStatus) -> NodeView {
     }
 }
 
+fn majority(majority: Majority) -> MajorityView {
+    MajorityView {
+        answering: majority.answering,
+        known: majority.known,
+        reached: majority.is_reached(),
+        strict: majority.strict,
+    }
+}
+
 fn sentinel(sentinel: &SentinelStatus) -> SentinelView {
-    let detail = match (&sentinel.error, &sentinel.master) {
+    let said = match (&sentinel.error, &sentinel.master) {
         (Some(error), _) if !sentinel.up => error.clone(),
         (_, Some(master)) => {
             let epoch = sentinel.epoch.map_or(0, ConfigEpoch::get);
@@ -201,9 +212,18 @@ fn sentinel(sentinel: &SentinelStatus) -> SentinelView {
         }
         _ => String::new(),
     };
+    let unheard = match &sentinel.subscription {
+        _ if !sentinel.up => "",
+        Subscription::On => "",
+        Subscription::Forbidden => "; SUBSCRIBE is forbidden: a planned failover may lose writes",
+        Subscription::Off | Subscription::Lost { .. } => {
+            "; its events are not heard: a planned failover may lose writes"
+        }
+    };
     SentinelView {
         addr: sentinel.addr.to_string(),
         up: sentinel.up,
-        detail,
+        heard: sentinel.is_heard(),
+        detail: format!("{said}{unheard}"),
     }
 }

@@ -137,6 +137,10 @@ fn group_lines(group: &Value) -> Vec<(String, String)> {
         };
         lines.push((word(&node["role"]), peer(node, state)));
     }
+    if !group["majority"].is_null() {
+        let majority = word(&group["majority"]["detail"]);
+        lines.push(("sentinels".to_owned(), majority));
+    }
     for sentinel in list(&group["sentinels"]) {
         let state = if sentinel["up"] == Value::Bool(true) {
             "up"
@@ -221,6 +225,7 @@ mod tests {
                     { "addr": "r:1", "role": "replica", "in_use": false, "detail": "\u{1b}[2J" },
                 ],
                 "sentinels": [{ "addr": "s:26379", "up": false, "detail": "refused" }],
+                "majority": { "detail": "2 of 3 answer, a majority" },
                 "clients": 5, "held_clients": 2,
                 "last_failover": {
                     "started_at": "2023-11-14T22:13:20.250Z", "outcome": "completed",
@@ -241,6 +246,7 @@ mod tests {
                 "  clients       5, 2 held",
                 "  master        redis-1:6379             in use",
                 "  replica       r:1                      not in use: ?[2J",
+                "  sentinels     2 of 3 answer, a majority",
                 "  sentinel      s:26379                  down: refused",
                 "  last failover 2023-11-14T22:13:20.250Z completed (+odown): a:1 -> b:1 in 1.1 s, \
                  42 held (1.08 s at most), 0 refused, 3 sent again, 1 uncertain",

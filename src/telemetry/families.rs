@@ -84,6 +84,10 @@ families! {
         "Bytes written to nodes."
     SENTINEL_UP Gauge "switchman_sentinel_up" ["master_name", "sentinel"]
         "Whether a Sentinel is connected and answers: 1 or 0."
+    SENTINEL_HEARD Gauge "switchman_sentinel_heard" ["master_name", "sentinel"]
+        "Whether a Sentinel's events are heard: 1 or 0; a planned failover at 0 may lose writes."
+    SENTINEL_MAJORITY Gauge "switchman_sentinel_majority" ["master_name"]
+        "Whether more than half of the known Sentinels answer: 1 or 0; 1 without Sentinels."
     MASTER_INFO Gauge "switchman_master_info" ["master_name", "node"]
         "1 for the node that is the master in use, 0 for those that were."
     REPLICA_INFO Gauge "switchman_replica_info" ["master_name", "node"]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 
 use crate::telemetry::families::{
-    MASTER_INFO, REPLICA_INFO, SENTINEL_UP, TOPOLOGY_EPOCH, TOPOLOGY_GENERATION, TOPOLOGY_PHASE,
-    TOPOLOGY_SWITCH_DURATION, TOPOLOGY_SWITCHES,
+    Family, MASTER_INFO, REPLICA_INFO, SENTINEL_HEARD, SENTINEL_MAJORITY, SENTINEL_UP,
+    TOPOLOGY_EPOCH, TOPOLOGY_GENERATION, TOPOLOGY_PHASE, TOPOLOGY_SWITCH_DURATION,
+    TOPOLOGY_SWITCHES,
 };
 use crate::telemetry::recorder::Recorder;
 use crate::types::{ConfigEpoch, Generation, MasterName, NodeAddr};
@@ -21,6 +22,7 @@ pub struct GroupMetrics {
     generation: Gauge,
     epoch: Gauge,
     phases: [(TopologyPhase, Gauge); 3],
+    majority: Gauge,
     masters: HashMap<NodeAddr, Gauge>,
     replicas: HashMap<NodeAddr, Gauge>,
     completed: Counter,
@@ -71,6 +73,7 @@ impl GroupMetrics {
                 phase(TopologyPhase::Stable),
                 phase(TopologyPhase::Switching),
             ],
+            majority: recorder.gauge(&SENTINEL_MAJORITY, &[group]),
             masters: HashMap::new(),
             replicas: HashMap::new(),
             completed: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "completed"]),
@@ -107,12 +110,32 @@ impl GroupMetrics {
 
     /// Tells that `sentinel` is connected and answers.
     pub fn sentinel_up(&self, sentinel: &NodeAddr) {
-        self.sentinel(sentinel).set(1.0);
+        self.sentinel(&SENTINEL_UP, sentinel).set(1.0);
     }
 
     /// Tells that `sentinel` is known and does not answer.
     pub fn sentinel_down(&self, sentinel: &NodeAddr) {
-        self.sentinel(sentinel).set(0.0);
+        self.sentinel(&SENTINEL_UP, sentinel).set(0.0);
+    }
+
+    /// Tells that the events of `sentinel` are heard.
+    pub fn sentinel_heard(&self, sentinel: &NodeAddr) {
+        self.sentinel(&SENTINEL_HEARD, sentinel).set(1.0);
+    }
+
+    /// Tells that the events of `sentinel` are not heard.
+    pub fn sentinel_unheard(&self, sentinel: &NodeAddr) {
+        self.sentinel(&SENTINEL_HEARD, sentinel).set(0.0);
+    }
+
+    /// Tells that more than half of the known Sentinels answer, or that there are none.
+    pub fn majority_reached(&self) {
+        self.majority.set(1.0);
+    }
+
+    /// Tells that too few of them do.
+    pub fn majority_missing(&self) {
+        self.majority.set(0.0);
     }
 
     /// Counts a switch that took `took` from its first sign until writes flowed again.
@@ -126,9 +149,9 @@ impl GroupMetrics {
         self.abandoned.increment(1);
     }
 
-    fn sentinel(&self, sentinel: &NodeAddr) -> Gauge {
+    fn sentinel(&self, family: &Family, sentinel: &NodeAddr) -> Gauge {
         self.recorder
-            .gauge(&SENTINEL_UP, &[self.name.as_str(), &sentinel.to_string()])
+            .gauge(family, &[self.name.as_str(), &sentinel.to_string()])
     }
 }
 

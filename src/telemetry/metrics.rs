@@ -150,6 +150,8 @@ mod tests {
         worker.publish(&mut counts);
         let mut group = metrics.group(&name);
         group.sentinel_up(&node(26379));
+        group.sentinel_heard(&node(26379));
+        group.majority_reached();
         group.switch_completed(Duration::from_millis(1100));
         group.topology(&TopologyState {
             generation: Generation::new(4),

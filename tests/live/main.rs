@@ -25,6 +25,7 @@ mod matrix;
 mod order;
 mod outage;
 mod proxy;
+mod quorum;
 mod routing;
 mod session;
 mod switchover;
