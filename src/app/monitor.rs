@@ -1,6 +1,6 @@
 //! Floor 8. Follows what the control plane sees, for the metrics and the incidents' tallies.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,13 @@ use crate::worker::{GroupGauges, Hold, Totals};
 /// How long after an incident's end its requests are still counted: workers publish five times a
 /// second.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// What was lost so long before an incident is its own: the loss may be what it began with, and one
+/// worker may have published it before the other one was heard.
+const BEFORE: Duration = Duration::from_secs(1);
+
+/// Looks kept: a group whose picture changes all the time is looked at all the time.
+const LOOKS_MAX: usize = 1024;
 
 /// What an incident cost, for the last few.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +58,7 @@ pub(super) fn start(
             metrics: metrics.group(&settings.master_name),
             gauges: Arc::clone(&group.gauges),
             tallies,
-            calm: Totals::default(),
+            looks: VecDeque::new(),
             sentinels: HashSet::new(),
             completed: 0,
             abandoned: 0,
@@ -76,8 +83,8 @@ struct Follower {
     metrics: GroupMetrics,
     gauges: Arc<GroupGauges>,
     tallies: Tallies,
-    /// The group's totals at the last look.
-    calm: Totals,
+    /// The group's totals at the last looks, oldest first: back to [`BEFORE`], at least.
+    looks: VecDeque<(Instant, Totals)>,
     sentinels: HashSet<crate::types::NodeAddr>,
     completed: u64,
     abandoned: u64,
@@ -149,11 +156,25 @@ impl Follower {
         }
     }
 
+    /// The totals a little while ago.
+    fn look_back(&mut self, totals: Totals) -> Totals {
+        self.looks.push_back((Instant::now(), totals));
+        while self.looks.len() > LOOKS_MAX
+            || self
+                .looks
+                .get(1)
+                .is_some_and(|(at, _)| at.elapsed() >= BEFORE)
+        {
+            self.looks.pop_front();
+        }
+        self.looks.front().map_or(totals, |(_, oldest)| *oldest)
+    }
+
     /// While the last incident runs, and a little longer, what was held and lost since its
     /// beginning is its own. Then it is told in one line.
     fn tally(&mut self, status: &Status) {
         let totals = self.gauges.totals();
-        let before = std::mem::replace(&mut self.calm, totals);
+        let before = self.look_back(totals);
         let Some(incident) = status.incidents.last() else {
             return;
         };
