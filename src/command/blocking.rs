@@ -10,11 +10,23 @@ use crate::resp::Request;
 /// What is known about a request that waits at the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocking {
-    /// Whether it takes nothing away and names the positions it reads from, so that it can be
-    /// issued again at any time: `XREAD` whose IDs are neither `$` nor `+`.
-    pub repeatable: bool,
+    /// When it may be issued again.
+    pub repeat: Repeat,
     /// Where it says how long to wait; `None` if that is not known (a module's command).
     pub timeout: Option<Timeout>,
+}
+
+/// When a request that waits may be issued again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// At any time: it takes nothing away and names the positions that it reads from (`XREAD` whose
+    /// IDs are neither `$` nor `+`).
+    Always,
+    /// Once the server has said that nothing came of it.
+    IfUndone,
+    /// Never: what it waits for begins at the moment of its arrival (`XREAD` with `$`), or how long
+    /// it waits is not known.
+    Never,
 }
 
 /// Where a request says how long it waits.
@@ -85,10 +97,13 @@ pub fn blocking(spec: &Spec, request: &Request<'_>) -> Blocking {
             .and_then(milliseconds),
         _ => None,
     };
-    Blocking {
-        repeatable: spec.name == "xread" && names_positions(request),
-        timeout,
-    }
+    let repeat = match spec.name.as_ref() {
+        "xread" if names_positions(request) => Repeat::Always,
+        "xread" => Repeat::Never,
+        _ if timeout.is_none() => Repeat::Never,
+        _ => Repeat::IfUndone,
+    };
+    Blocking { repeat, timeout }
 }
 
 /// Whether all IDs of an `XREAD` are positions in the stream, not "what is the last one now".
@@ -144,19 +159,20 @@ mod tests {
     }
 
     #[test]
-    fn only_reads_of_named_positions_may_be_issued_again() {
-        let check = |text: &str, want: bool| assert_eq!(of(text).repeatable, want, "{text}");
-        check("XREAD BLOCK 5 STREAMS a 0", true);
-        check("XREAD BLOCK 5 STREAMS a b 0 7-1", true);
-        check("XREAD BLOCK 5 STREAMS a $", false);
-        check("XREAD BLOCK 5 STREAMS a b 0 $", false);
-        check("XREAD BLOCK 5 STREAMS a +", false);
-        check("XREAD BLOCK 5 STREAMS $ 0", true);
-        check("XREAD BLOCK 5 STREAMS", false);
-        check("XREADGROUP GROUP g c BLOCK 5 STREAMS a 0", false);
-        check("BLPOP a 5", false);
-        check("BLMOVE a b LEFT RIGHT 5", false);
-        check("WAIT 1 5", false);
+    fn only_reads_of_named_positions_may_be_issued_again_at_any_time() {
+        let check = |text: &str, want: Repeat| assert_eq!(of(text).repeat, want, "{text}");
+        check("XREAD BLOCK 5 STREAMS a 0", Repeat::Always);
+        check("XREAD BLOCK 5 STREAMS a b 0 7-1", Repeat::Always);
+        check("XREAD BLOCK 5 STREAMS a $", Repeat::Never);
+        check("XREAD BLOCK 5 STREAMS a b 0 $", Repeat::Never);
+        check("XREAD BLOCK 5 STREAMS a +", Repeat::Never);
+        check("XREAD BLOCK 5 STREAMS $ 0", Repeat::Always);
+        check("XREAD BLOCK 5 STREAMS", Repeat::Never);
+        let group = "XREADGROUP GROUP g c BLOCK 5 STREAMS a 0";
+        for line in [group, "BLPOP a 5", "BLMOVE a b LEFT RIGHT 5", "WAIT 1 5"] {
+            check(line, Repeat::IfUndone);
+        }
+        check("GET a", Repeat::Never);
     }
 
     #[test]

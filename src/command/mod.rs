@@ -15,7 +15,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use blocking::{Blocking, Timeout, Unit, blocking};
+pub use blocking::{Blocking, Repeat, Timeout, Unit, blocking};
 pub use keys::{KeySpec, Keys};
 pub use spec::{Flags, Script, Spec};
 pub use table::{Described, Table};

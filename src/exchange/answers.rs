@@ -6,6 +6,7 @@ use crate::exchange::client::Ending;
 use crate::exchange::intake::offset;
 use crate::exchange::link::{NodeId, Usage};
 use crate::exchange::ticket::{Purpose, Ticket, Undo};
+use crate::exchange::waiting::is_null;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{ReplyError, ReplyKind, Scan};
 use crate::session::{Piece, Replies};
@@ -232,6 +233,9 @@ impl Exchange {
             Purpose::Subscription(subscription) if failed && !subscription.asked => {
                 self.end(ticket.client, Ending::Now);
             }
+            Purpose::Waits(_) if self.is_left(key) && !is_null(frame) => {
+                return self.last_word(ticket);
+            }
             _ => {}
         }
         let bytes: &[u8] = match ticket.purpose {
@@ -299,10 +303,11 @@ impl Exchange {
             Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => false,
         };
         !announces
-            && link
-                .pipeline
-                .oldest_written()
-                .is_some_and(|t| matches!(t.purpose, Purpose::Plain | Purpose::Slow))
+            && link.pipeline.oldest_written().is_some_and(|t| {
+                use Purpose::{Plain, Slow, Waits};
+                matches!(t.purpose, Plain | Slow | Waits(_))
+            })
+            && !self.is_left(key)
             && !link.scanner.is_push()
     }
 
@@ -315,6 +320,9 @@ impl Exchange {
     /// was executed.
     #[cold]
     fn bounce(&mut self, key: LinkKey, frame: &[u8], now: Time) -> bool {
+        if self.unblocked(key, frame, now) {
+            return true;
+        }
         let Some(link) = self.links.get_mut(key) else {
             return false;
         };
@@ -370,7 +378,7 @@ impl Exchange {
     }
 
     /// A node says that it cannot do what it was chosen for: it is left alone for a moment.
-    fn distrust(&mut self, index: GroupIndex, id: NodeId, now: Time) {
+    pub(super) fn distrust(&mut self, index: GroupIndex, id: NodeId, now: Time) {
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
@@ -383,7 +391,7 @@ impl Exchange {
     }
 
     /// The control plane hears, once for each moment of distrust, that the master is none.
-    fn report_demoted(&mut self, index: GroupIndex, id: NodeId) {
+    pub(super) fn report_demoted(&mut self, index: GroupIndex, id: NodeId) {
         let node = self
             .groups
             .get(index)
@@ -463,7 +471,8 @@ impl Exchange {
                 self.discard(key);
             }
         }
-        self.check_quiet(index);
+        self.end_of_left(key, now);
+        self.check_quiet(index, now);
     }
 }
 

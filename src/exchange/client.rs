@@ -84,6 +84,23 @@ pub(super) struct Numbered {
     /// How many connections broke when its reply was the next one due.
     pub(super) breaks: u8,
     pub(super) origin: Origin,
+    /// Since when the time runs for which it is to wait at a server, if it has waited already.
+    pub(super) waits_since: Option<Time>,
+}
+
+impl Numbered {
+    /// For a request that has not been placed before.
+    #[inline]
+    pub(super) const fn new(seq: Seq, spoken: bool) -> Self {
+        Self {
+            seq,
+            spoken,
+            bounces: 0,
+            breaks: 0,
+            origin: Origin::Any,
+            waits_since: None,
+        }
+    }
 }
 
 /// Where a request was before it has to be placed anew.
@@ -103,6 +120,15 @@ pub(super) struct Again {
     pub(super) number: Numbered,
     pub(super) arrived: Time,
     pub(super) raw: Box<[u8]>,
+}
+
+impl Again {
+    /// The same for a request that was waiting at a server until `now`: what it may still wait for
+    /// a master is another matter than what is left of its time there.
+    pub(super) fn after_waiting(mut self, now: Time) -> Self {
+        self.number.waits_since = Some(std::mem::replace(&mut self.arrived, now));
+        self
+    }
 }
 
 /// One client.

@@ -18,13 +18,7 @@ use crate::types::Time;
 impl Client {
     /// The number of a request: the one it has, or the next.
     fn number(&mut self, again: Option<Numbered>) -> Numbered {
-        again.unwrap_or_else(|| Numbered {
-            seq: self.replies.begin(),
-            spoken: self.session.speaks(),
-            bounces: 0,
-            breaks: 0,
-            origin: Origin::Any,
-        })
+        again.unwrap_or_else(|| Numbered::new(self.replies.begin(), self.session.speaks()))
     }
 }
 

@@ -10,22 +10,19 @@
 //! ```
 
 use crate::command::{Class, Leased, Local};
-use crate::exchange::client::{Client, Numbered, Origin, Wait};
+use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::ticket::Purpose;
 use crate::exchange::transaction::Selections;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
-use crate::resp::{Request, encode};
+use crate::resp::Request;
 use crate::session::{Reject, Subscriptions};
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
 
 /// Idle links kept for each kind of lane.
 const POOL_MAX: usize = 64;
-
-/// Channel of the message that makes WAIT see a client's own writes; nobody listens.
-const WAIT_CHANNEL: &[u8] = b"__switchman__:wait";
 
 /// A client's own link, and what sticks to it.
 #[derive(Debug, Default)]
@@ -205,13 +202,13 @@ impl Exchange {
             ),
             Leased::Watch => self.watch(job, raw),
             Leased::Unwatch => self.unwatch(job, raw),
-            Leased::Wait => self.place_wait(job, raw),
+            Leased::Wait => self.place_wait(job, request),
             Leased::Tracking | Leased::ConnectionState | Leased::Monitor => {
                 let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
                 self.on_lease(job.key, placed, |lease| lease.sticky = true);
                 placed
             }
-            Leased::Blocking => self.send_on_lease(job, raw, Kind::leased(Purpose::Slow)),
+            Leased::Blocking => self.place_blocking(job, request),
             _ => self.place_subscription(job, request, leased),
         }
     }
@@ -240,19 +237,6 @@ impl Exchange {
             self.retire(link);
         }
         placed
-    }
-
-    /// WAIT counts the writes of its own connection. These of the client went over another one, so
-    /// that a message, which is replicated like a write, goes first: its offset lies behind theirs.
-    fn place_wait(&mut self, job: Job, raw: &[u8]) -> Placed {
-        let link = match self.lease_link(job) {
-            Ok(link) => link,
-            Err(placed) => return placed,
-        };
-        let mut publish = Vec::new();
-        encode::request(&mut publish, &[b"PUBLISH", WAIT_CHANNEL, b""]);
-        self.send_internal(link, job, Purpose::Internal, &publish);
-        self.send(link, job, raw, Kind::leased(Purpose::Slow))
     }
 
     /// Sends on the client's own link, which is taken from the pool or opened first.
@@ -302,6 +286,9 @@ impl Exchange {
         let client = self.clients.get(job.key).ok_or(NoLease::Gone)?;
         let own = client.lease.as_ref().and_then(|lease| lease.link);
         if client.master_out > 0 && (own.is_none() || client.master_link != own) {
+            return Err(NoLease::Order);
+        }
+        if own.is_some_and(|own| self.is_left(own)) {
             return Err(NoLease::Order);
         }
         let index = client.group;
@@ -378,14 +365,7 @@ impl Exchange {
         };
         // It takes a number like any other so that the client's counts stay true, and gives an
         // empty reply.
-        let number = Numbered {
-            seq: client.replies.begin(),
-            spoken: false,
-            bounces: 0,
-            breaks: 0,
-            origin: Origin::Any,
-        };
-        let again = Some(number);
+        let again = Some(Numbered::new(client.replies.begin(), false));
         // With a number a request is never refused for lack of room.
         let _ = self.send(link, Job { again, ..job }, raw, Kind::leased(purpose));
     }

@@ -107,6 +107,8 @@ pub(super) struct Link {
     pub(super) heard_at: Time,
     /// Whether its silence has been reported.
     pub(super) suspected: bool,
+    /// Since when it stays only for the end of what waits at a master that was left.
+    pub(super) left: Option<Time>,
 }
 
 /// What a handshake has found.
@@ -151,6 +153,7 @@ impl Link {
             dirty: false,
             heard_at: now,
             suspected: false,
+            left: None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | on a link that never opened | placed anew, transactions included | – | – |
 //! | on a shared link | placed anew | UNCERTAIN | placed anew |
-//! | blocking, admin | placed anew | UNCERTAIN | – |
+//! | blocking, admin | placed anew | UNCERTAIN | placed anew |
 //! | between MULTI and EXEC | not executed | not executed, or UNCERTAIN with its EXEC | – |
 //! | EXEC | EXECABORT | UNCERTAIN | – |
 //! | WATCH | `OK`, but EXEC will not succeed | the same | – |
@@ -43,6 +43,8 @@ pub enum Loss {
     Silent,
     /// We left the node.
     Left,
+    /// The node has ended the wait of what was the oldest on it, and closes it without reading on.
+    Unblocked,
 }
 
 /// How a link ended, for the requests on it.
@@ -70,11 +72,12 @@ enum Fate {
     Nothing,
 }
 
-/// Where a lost request stood.
+/// Where a lost request stood, and when it was lost.
 #[derive(Clone, Copy)]
 struct Standing {
     sent: Sent,
     close: Close,
+    at: Time,
 }
 
 /// How the transaction ends, on the same link, of which a lost request is a part.
@@ -268,7 +271,7 @@ impl Exchange {
         self.end_waits(key, &link.waiters);
         self.restore_subscriptions(link.group, now);
         self.settle(now);
-        self.check_quiet(link.group);
+        self.check_quiet(link.group, now);
     }
 
     /// Ends the waits of clients for a link.
@@ -290,9 +293,11 @@ impl Exchange {
         {
             self.multi_lost(owner, now);
         }
-        let standings = standings(link, aborted);
+        let unread = matches!(end, End::Lost(Loss::Unblocked));
+        let standings = standings(link, (aborted, unread), now);
         let broken = matches!(end, End::Lost(Loss::Broken));
         for (at, (mut lost, standing)) in link.pipeline.lost().zip(standings).enumerate() {
+            lost.sent = standing.sent;
             if at == 0 && broken && lost.sent == Sent::Yes {
                 // The reply that was due next may be what broke the connection.
                 lost.ticket.breaks = lost.ticket.breaks.saturating_add(1);
@@ -336,7 +341,11 @@ impl Exchange {
             Fate::Again => {
                 let asked = matches!(end, End::Lost(Loss::Silent));
                 let bounces = ticket.bounces.saturating_add(u8::from(asked));
-                client.try_again(ticket.again(link.usage, bounces, lost.bytes));
+                let mut again = ticket.again(link.usage, bounces, lost.bytes);
+                if matches!(ticket.purpose, Purpose::Waits(_)) && lost.sent == Sent::Yes {
+                    again = again.after_waiting(standing.at);
+                }
+                client.try_again(again);
                 if let Some(group) = self.groups.get_mut(link.group)
                     && lost.sent == Sent::Yes
                 {
@@ -384,7 +393,7 @@ impl Exchange {
     }
 
     /// Answers a lost request with an error of our own.
-    fn tell(&mut self, ticket: Ticket, reject: Reject<'_>) {
+    pub(super) fn tell(&mut self, ticket: Ticket, reject: Reject<'_>) {
         self.scratch.clear();
         reject.write(&mut self.scratch);
         self.deliver_scratch(ticket);
@@ -478,8 +487,12 @@ fn is_passing(words: &[u8]) -> bool {
 
 /// Where each request of a link stands. `aborted`: the last transaction, which is not closed yet,
 /// must not be executed.
-fn standings(link: &Link, aborted: bool) -> Vec<Standing> {
-    let lost: Vec<_> = link.pipeline.lost().collect();
+/// `unread`: the node has read none of them.
+fn standings(link: &Link, (aborted, unread): (bool, bool), at: Time) -> Vec<Standing> {
+    let mut lost: Vec<_> = link.pipeline.lost().collect();
+    for lost in lost.iter_mut().filter(|_| unread) {
+        lost.sent = Sent::No;
+    }
     let mut close = if aborted { Close::Undone } else { Close::Open };
     let from_behind = lost.iter().rev().map(|lost| {
         match (lost.ticket.purpose, lost.sent) {
@@ -491,6 +504,7 @@ fn standings(link: &Link, aborted: bool) -> Vec<Standing> {
         Standing {
             sent: lost.sent,
             close,
+            at,
         }
     });
     let mut standings: Vec<_> = from_behind.collect();
@@ -523,7 +537,7 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
     };
     let uncertain = match loss {
         Loss::Silent => Reject::UncertainSilent,
-        Loss::Broken | Loss::Left => Reject::Uncertain,
+        Loss::Broken | Loss::Left | Loss::Unblocked => Reject::Uncertain,
     };
     match (ticket.purpose, ticket.effect, standing.sent) {
         (Purpose::Undo(undo), ..) => Fate::Undone(undo),
@@ -533,7 +547,9 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
             Fate::Error(Reject::TransactionLost)
         }
         (Purpose::Exec | Purpose::Multi | Purpose::Queued, ..)
-        | (Purpose::Plain | Purpose::Slow, Effect::Writes, Sent::Yes) => Fate::Error(uncertain),
+        | (Purpose::Plain | Purpose::Slow | Purpose::Waits(_), Effect::Writes, Sent::Yes) => {
+            Fate::Error(uncertain)
+        }
         _ => Fate::Again,
     }
 }

@@ -37,6 +37,7 @@ mod switching;
 mod tests;
 mod ticket;
 mod transaction;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

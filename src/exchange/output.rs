@@ -8,7 +8,6 @@ use crate::exchange::link::Usage;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::session::IdentityId;
-use crate::telemetry::RequestClass;
 use crate::types::Time;
 
 impl Exchange {
@@ -151,9 +150,7 @@ impl Exchange {
             .and_then(|link| self.links.get(link));
         let blocks = link.is_some_and(|link| {
             let mut tickets = link.pipeline.tickets();
-            tickets.any(|ticket| {
-                ticket.purpose == Purpose::Slow && ticket.class != RequestClass::Admin
-            })
+            tickets.any(|ticket| matches!(ticket.purpose, Purpose::Waits(_)))
         });
         let ending = if blocks {
             Ending::Now
@@ -183,7 +180,7 @@ impl Exchange {
         self.recycle(client.input);
         self.recycle(client.replies.into_buffer());
         self.settle(now);
-        self.check_quiet(index);
+        self.check_quiet(index, now);
     }
 
     /// Begins the end of a client.

@@ -7,7 +7,7 @@
 use std::collections::hash_map::Entry;
 
 use crate::command::{Class, Local};
-use crate::exchange::client::{Ending, Numbered, Origin, Wait};
+use crate::exchange::client::{Ending, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
@@ -68,13 +68,7 @@ impl Exchange {
             return Placed::Answered;
         };
         let seq = client.replies.begin();
-        let again = Some(Numbered {
-            seq,
-            spoken: false,
-            bounces: 0,
-            breaks: 0,
-            origin: Origin::Any,
-        });
+        let again = Some(Numbered::new(seq, false));
         self.answer(Job { again, ..job }, RequestClass::Session, None)
     }
 

@@ -44,7 +44,7 @@ impl Exchange {
         self.restore_subscriptions(index, now);
         self.resume_held(index);
         self.settle(now);
-        self.check_quiet(index);
+        self.check_quiet(index, now);
     }
 
     /// Closes the links to a master that was left, and lets those to other nodes that are not what
@@ -58,7 +58,7 @@ impl Exchange {
         };
         let snapshot = &group.snapshot;
         let switching = matches!(snapshot.phase, Phase::Switching { .. });
-        let (mut left, mut idle) = (Vec::new(), Vec::new());
+        let (mut left, mut waiting, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         for (key, link) in self.links.iter().filter(|(_, link)| link.group == index) {
             let Some(node) = group.nodes.get(link.lane.node.0) else {
                 continue;
@@ -66,7 +66,14 @@ impl Exchange {
             match link.lane.role {
                 Role::Master => {
                     let stays = snapshot.master.as_ref() == Some(&node.addr);
-                    if !stays || (switching && link.state == State::Opening) {
+                    if !stays && link.left.is_some() {
+                        // It has an end of its own.
+                    } else if !stays && link.is_worth_waiting() {
+                        waiting.push(key);
+                    } else if !stays
+                        || link.left.is_some()
+                        || (switching && link.state == State::Opening)
+                    {
                         left.push(key);
                     }
                 }
@@ -76,6 +83,9 @@ impl Exchange {
         }
         for key in left {
             self.lose(key, Loss::Left, now);
+        }
+        for key in waiting {
+            self.leave_later(key, now);
         }
         for key in idle {
             self.close_when_idle(key, now);
@@ -117,8 +127,9 @@ impl Exchange {
         }
     }
 
-    /// Reports, once for each switch, that nothing is in flight to the master being left.
-    pub(super) fn check_quiet(&mut self, index: GroupIndex) {
+    /// Reports, once for each switch, that nothing is in flight to the master being left. What
+    /// merely waits there does not count: it may take for ever, and writes only if another does.
+    pub(super) fn check_quiet(&mut self, index: GroupIndex, now: Time) {
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
@@ -126,7 +137,7 @@ impl Exchange {
             return;
         }
         let busy = self.links.iter().any(|(_, link)| {
-            link.group == index && link.lane.role == Role::Master && !link.pipeline.is_empty()
+            link.group == index && link.lane.role == Role::Master && !link.is_quiet(now)
         });
         if !busy {
             group.quiet = true;
@@ -166,10 +177,12 @@ impl Exchange {
         self.restore_subscriptions(index, now);
         self.next_proofs(index);
         self.expire_held(index, now);
+        self.check_quiet(index, now);
     }
 
     fn tick_links(&mut self, now: Time) {
         let (mut overdue, mut suspects, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        self.give_up_left(now);
         let settings = &self.settings;
         for (key, link) in self.links.iter() {
             let silence = now.since(link.heard_at);
@@ -179,7 +192,7 @@ impl Exchange {
             }
             match link.pipeline.oldest_ticket() {
                 None if silence >= settings.idle && !link.is_owned() => idle.push(key),
-                Some(ticket) if ticket.purpose == Purpose::Slow => {}
+                Some(ticket) if matches!(ticket.purpose, Purpose::Slow | Purpose::Waits(_)) => {}
                 Some(_) if silence >= settings.reply_timeout => overdue.push(key),
                 Some(_) if silence >= settings.suspect_after && !link.suspected => {
                     suspects.push(key);

@@ -1,5 +1,6 @@
 //! Floor 4. What is remembered of a request in flight, and given back with its reply or loss.
 
+use crate::command::Repeat;
 use crate::exchange::ClientKey;
 use crate::exchange::client::{Again, Numbered, Origin};
 use crate::exchange::link::Usage;
@@ -39,6 +40,7 @@ impl Ticket {
             bounces,
             breaks: self.breaks,
             origin,
+            waits_since: None,
         };
         Again {
             number,
@@ -72,8 +74,11 @@ pub(super) enum Purpose {
     Watch,
     /// DISCARD or UNWATCH: whether they arrive or the link is lost, the end is the same.
     Undo(Undo),
-    /// A command that may take its time, as it blocks or administers a node.
+    /// A command that may take its time, as it administers a node.
     Slow,
+    /// A command that waits at the server until something happens or its time is over, and when it
+    /// may be issued again.
+    Waits(Repeat),
     /// A change of subscriptions.
     Subscription(Subscription),
     /// Asked by Switchman itself; the reply is nobody's.

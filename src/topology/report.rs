@@ -14,9 +14,9 @@ pub struct Report {
 /// What a worker can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReportKind {
-    /// Nothing of this worker's clients is in flight to the master of snapshot `generation`, which
-    /// was [`Phase::Switching`](super::Phase::Switching), and no write will be sent before the next
-    /// snapshot.
+    /// Nothing of this worker's clients is in flight to the master of snapshot `generation`, save
+    /// commands that merely wait there until somebody else writes. The snapshot was
+    /// [`Phase::Switching`](super::Phase::Switching), and no write will be sent before the next.
     Quiet {
         /// Generation of that snapshot.
         generation: Generation,

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use switchman::demo::client::{Client, ClientError, Reply};
+use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::{Lab, SOON, say};
-use crate::proxy::Proxy;
+use crate::proxy::{Launch, Proxy};
 
 const WRITERS: usize = 8;
 
@@ -48,6 +49,44 @@ fn clients_survive_a_master_that_hangs() {
     Trial::run("SIGSTOP", fault, |old| old.thaw().unwrap());
 }
 
+/// Nobody waits for a reply that may never come.
+#[test]
+fn a_client_in_a_blocking_command_does_not_prolong_a_planned_failover() {
+    let lab = Lab::start(&Plan::default());
+    let mut launch = Launch::before(&lab);
+    launch.env("SWITCHMAN_DRAIN_TIMEOUT", "20s");
+    let proxy = launch.start();
+    proxy.wait_ready();
+    let mut writer = proxy.patient_client(6 * SOON);
+    say(&mut writer, &["SET", "count", "0"]);
+    lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
+    let mut waiter = proxy.patient_client(6 * SOON);
+    waiter.send(&["BLPOP", "queue", "0"]).unwrap();
+    let blocked = wait_for(SOON, || {
+        let info = lab.node(0).command(&["INFO", "clients"]).ok()?;
+        (info.info("blocked_clients")? == "1").then_some(())
+    });
+    assert!(blocked.is_some(), "BLPOP never arrived");
+    lab.failover().unwrap();
+    let (mut stall, mut count) = (Duration::ZERO, 0);
+    while lab
+        .master()
+        .is_none_or(|node| node.addr() == lab.node(0).addr())
+    {
+        let sent = Instant::now();
+        count += 1;
+        assert_eq!(say(&mut writer, &["INCR", "count"]), Reply::Int(count));
+        stall = stall.max(sent.elapsed());
+    }
+    println!("longest stall: {stall:?}");
+    assert!(stall < SOON, "{stall:?}");
+    let doubt = waiter.receive().unwrap();
+    let doubtful = doubt
+        .error()
+        .is_some_and(|line| line.starts_with("UNCERTAIN"));
+    assert!(doubtful, "{doubt:?}");
+}
+
 /// One failover from load to load.
 struct Trial<'a> {
     lab: &'a Lab,
@@ -73,7 +112,7 @@ impl Trial<'_> {
     /// Runs `fault` under load, checks everything that holds for every failover, prints the
     /// figures.
     fn run(name: &str, fault: impl Fn(&Lab), revive: impl Fn(&Process)) -> Figures {
-        let lab = Lab::start(&switchman::demo::deployment::Plan::default());
+        let lab = Lab::start(&Plan::default());
         let proxy = lab.proxy();
         proxy.wait_ready();
         say(&mut proxy.client(), &["SET", "fixed", "v"]);

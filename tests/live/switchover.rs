@@ -222,6 +222,74 @@ fn a_switchover_loses_nothing_and_nobody_hears_an_error() {
     scene.new_master();
 }
 
+/// What waits at the master does not keep a switchover from beginning, and goes on at the new one.
+#[test]
+fn clients_in_a_blocking_command_are_served_by_the_new_master() {
+    const WAIT_MS: &str = "6000";
+    let scene = Scene::start(&Plan::default());
+    let lines: [&[&str]; 4] = [
+        &["BLPOP", "queue", "0"],
+        &["XREAD", "BLOCK", "0", "STREAMS", "stream", "0-0"],
+        &[
+            "XREADGROUP",
+            "GROUP",
+            "g",
+            "c",
+            "BLOCK",
+            "0",
+            "STREAMS",
+            "stream2",
+            ">",
+        ],
+        &["WAIT", "5", WAIT_MS],
+    ];
+    let mut other = scene.proxy.client();
+    say(
+        &mut other,
+        &["XGROUP", "CREATE", "stream2", "g", "$", "MKSTREAM"],
+    );
+    let wait = |line: &[&str]| {
+        let mut client = scene.proxy.patient_client(4 * SOON);
+        let asked = Instant::now();
+        (say(&mut client, line), asked.elapsed())
+    };
+    let ((done, text), replies) = thread::scope(|scope| {
+        let waiters = lines.map(|line| scope.spawn(move || wait(line)));
+        let master = scene.lab.node(0);
+        let all = wait_for(SOON, || {
+            let info = master.command(&["INFO", "clients"]).ok()?;
+            (info.info("blocked_clients")? == "4").then_some(())
+        });
+        assert!(all.is_some(), "not everybody waits");
+        let (result, stalls) = scene.under_load(|| scene.order());
+        let stall = median(stalls);
+        println!("median stall: {stall:?}");
+        assert!(stall <= STALL_MAX, "{stall:?}");
+        say(&mut other, &["RPUSH", "queue", "element"]);
+        say(&mut other, &["XADD", "stream", "1-1", "f", "v"]);
+        say(&mut other, &["XADD", "stream2", "1-1", "f", "v"]);
+        (result, waiters.map(|waiter| waiter.join().unwrap()))
+    });
+    assert!(done, "{text}");
+    assert!(text.contains("nothing was lost"), "{text}");
+    let entry = |stream: &str| {
+        let fields = Reply::Array(vec![Reply::bulk("f"), Reply::bulk("v")]);
+        let entry = Reply::Array(vec![Reply::bulk("1-1"), fields]);
+        let stream = vec![Reply::bulk(stream), Reply::Array(vec![entry])];
+        Reply::Array(vec![Reply::Array(stream)])
+    };
+    let element = Reply::Array(vec![Reply::bulk("queue"), Reply::bulk("element")]);
+    let [pop, read, group, (count, waited)] = replies;
+    assert_eq!(pop.0, element);
+    assert_eq!((read.0, group.0), (entry("stream"), entry("stream2")));
+    assert!(matches!(count, Reply::Int(0..=1)), "{count:?}");
+    let time = Duration::from_millis(WAIT_MS.parse().unwrap());
+    assert!(waited >= time && waited <= time + SOON / 2, "{waited:?}");
+    let left = say(&mut other, &["LLEN", "queue"]);
+    assert_eq!(left, Reply::Int(0), "popped, and popped once");
+    scene.new_master();
+}
+
 #[test]
 fn a_switchover_waits_for_a_replica_that_is_behind() {
     let scene = Scene::start(&Plan::default());

@@ -90,8 +90,9 @@ fn a_blocked_pop_whose_link_is_lost_is_uncertain_and_one_that_was_not_sent_goes_
     let mut world = World::new();
     let client = world.client();
     world.send(client, &["BLPOP q 0"]);
-    world.switch_to("r1", &[]);
+    world.lose_node("m");
     assert!(world.heard(client).starts_with("-UNCERTAIN"));
+    world.switch_to("r1", &[]);
     world.opens = false;
     world.send(client, &["BLPOP q 0"]);
     let (link, _) = world.only_opening();
@@ -100,6 +101,151 @@ fn a_blocked_pop_whose_link_is_lost_is_uncertain_and_one_that_was_not_sent_goes_
     world.pass(ms(100));
     world.answer("r1", "BLPOP q 0", "*-1");
     assert_eq!(world.heard(client), "*-1|");
+    world.assert_calm();
+}
+
+const UNBLOCKED: &str = "-UNBLOCKED force unblock from blocking operation, instance state changed \
+    (master -> replica?)";
+
+#[test]
+fn what_waits_at_a_master_that_becomes_a_replica_waits_on_at_the_new_one() {
+    let mut world = World::new();
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["BLPOP q 10"]);
+    world.send(two, &["SET a 1", "WAIT 1 9000"]);
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "PUBLISH __switchman__:wait ", ":0");
+    world.pass(ms(2_000));
+    world.switching();
+    world.switch_to("r1", &[]);
+    world.send(one, &["INCR b"]);
+    assert_eq!(
+        world.heard(one),
+        "",
+        "the old master may still say what came of it"
+    );
+    world.pass(ms(500));
+    world.answer("m", "BLPOP q 10", UNBLOCKED);
+    world.answer(
+        "m",
+        "WAIT 1 9000",
+        "-READONLY You can't write against a read only replica.",
+    );
+    assert!(world.links("m").is_empty());
+    let publish = "PUBLISH __switchman__:wait ";
+    assert_eq!(world.asked("r1"), ["BLPOP q 7.500", publish, "WAIT 1 6500"]);
+    world.answer("r1", "BLPOP q 7.500", "*2|$1|q|$1|1");
+    world.answer("r1", publish, ":0");
+    world.answer("r1", "WAIT 1 6500", ":0");
+    world.answer("r1", "INCR b", ":1");
+    assert_eq!(world.heard(one), "*2|$1|q|$1|1|:1|");
+    assert_eq!(world.heard(two), "+OK|:0|");
+    world.assert_calm();
+}
+
+#[test]
+fn the_time_of_what_waits_runs_on_while_it_is_held() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["BLPOP q 10"]);
+    world.pass(ms(3_000));
+    world.answer("m", "BLPOP q 10", UNBLOCKED);
+    let demoted = ReportKind::Demoted { node: addr("m") };
+    assert!(world.reports.contains(&demoted));
+    world.switching();
+    world.pass(ms(2_000));
+    world.switch_to("r1", &[]);
+    world.answer("r1", "BLPOP q 5.000", UNBLOCKED);
+    world.switching();
+    world.pass(ms(4_000));
+    world.switch_to("m", &[]);
+    world.pass(ms(3_000));
+    world.answer("m", "BLPOP q 1.000", "*-1");
+    assert_eq!(world.heard(client), "*-1|");
+    world.assert_calm();
+}
+
+#[test]
+fn what_was_sent_behind_a_wait_that_the_node_ended_was_not_read() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["BLPOP q 0", "BLPOP p 0"]);
+    world.answer("m", "BLPOP q 0", UNBLOCKED);
+    world.switching();
+    world.switch_to("r1", &[]);
+    assert_eq!(world.asked("r1"), ["BLPOP q 0", "BLPOP p 0"]);
+    world.answer("r1", "BLPOP q 0", "*2|$1|q|$1|1");
+    world.answer("r1", "BLPOP p 0", "*2|$1|p|$1|2");
+    assert_eq!(world.heard(client), "*2|$1|q|$1|1|*2|$1|p|$1|2|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_wait_that_another_client_ended_has_ended() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["BLPOP q 0", "XREAD BLOCK 0 STREAMS s $"]);
+    let line = "-UNBLOCKED client unblocked via CLIENT UNBLOCK";
+    world.answer("m", "BLPOP q 0", line);
+    world.answer("m", "XREAD BLOCK 0 STREAMS s $", UNBLOCKED);
+    assert_eq!(world.heard(client), format!("{line}|{UNBLOCKED}|"));
+    world.assert_calm();
+}
+
+#[test]
+fn a_read_that_waits_goes_to_the_new_master_at_once() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["XREAD BLOCK 9000 STREAMS s 0-1"]);
+    world.pass(ms(1_000));
+    world.switching();
+    world.switch_to("r1", &[]);
+    assert!(world.links("m").is_empty());
+    let rest = "XREAD BLOCK 8000 STREAMS s 0-1";
+    assert_eq!(world.asked("r1"), [rest]);
+    world.lose_node("r1");
+    assert_eq!(world.heard(client), "");
+    world.answer("r1", rest, "*-1");
+    assert_eq!(world.heard(client), "*-1|");
+    world.assert_calm();
+}
+
+#[test]
+fn the_last_word_of_a_master_that_was_left_is_heard_for_a_moment() {
+    for (word, want) in [
+        ("*-1", "*-1|"),
+        ("*2|$1|q|$1|1", "-UNCERTAIN "),
+        ("-ERR unknown", "-UNCERTAIN "),
+    ] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &["WATCH k", "BLPOP q 9"]);
+        world.answer("m", "WATCH k", "+OK");
+        world.pass(ms(100));
+        world.switching();
+        world.switch_to("r1", &[]);
+        world.send(client, &["MULTI", "EXEC"]);
+        world.answer("m", "BLPOP q 9", word);
+        let heard = world.heard(client);
+        assert!(heard.starts_with(&format!("+OK|{want}")), "{heard}");
+        assert!(world.links("m").is_empty());
+        world.answer("r1", "MULTI", "+OK");
+        world.answer("r1", "DISCARD", "+OK");
+        assert!(
+            world.heard(client).ends_with("*-1|"),
+            "what was watched is lost"
+        );
+        world.assert_calm();
+    }
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["BLPOP q 9"]);
+    world.pass(ms(100));
+    world.switch_to("r1", &["m"]);
+    world.pass(ms(950));
+    assert_eq!(world.heard(client), "");
+    world.pass(ms(50));
+    assert!(world.heard(client).starts_with("-UNCERTAIN "));
     world.assert_calm();
 }
 

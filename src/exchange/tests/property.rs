@@ -28,6 +28,8 @@ struct Line {
     multi: Option<Result<Vec<String>, ()>>,
     /// The pop that it waits for.
     blocked: Option<String>,
+    /// Its node reads no more.
+    deaf: bool,
 }
 
 /// One request as its client remembers it.
@@ -123,9 +125,10 @@ impl Sim {
         self.exchange.topology(0, picture, self.now);
         self.perform();
         if phase == Phase::Stable {
-            for line in self.lines.values() {
+            for (key, line) in &self.lines {
                 let left = line.plan.role == Role::Master && line.node != master;
-                assert!(!left, "a link to a master that was left");
+                let waits = left && self.exchange.is_left(*key);
+                assert!(!left || waits, "a link to a master that was left");
             }
         }
     }
@@ -144,6 +147,7 @@ impl Sim {
                         to_us: Vec::new(),
                         multi: None,
                         blocked: None,
+                        deaf: false,
                     };
                     assert!(self.lines.insert(key, line).is_none());
                 }
@@ -481,6 +485,10 @@ impl Sim {
         if !line.open || bytes.is_empty() {
             return;
         }
+        assert!(
+            !self.exchange.is_left(key),
+            "a request for a master that was left"
+        );
         let quiet = self.quiet == Some(self.picture.generation);
         let left = quiet && self.picture.phase != Phase::Stable && line.plan.role == Role::Master;
         assert!(!left, "a request after quiet: {}", bytes.escape_ascii());
@@ -512,6 +520,9 @@ impl Sim {
             let reply = self.execute(line, &pop);
             line.to_us.extend_from_slice(reply.as_bytes());
             return true;
+        }
+        if line.deaf {
+            return false;
         }
         let (mut decoder, mut inline) = (RequestDecoder::default(), Vec::new());
         let limits = RequestLimits::AUTHENTICATED;
@@ -657,9 +668,23 @@ impl Sim {
         for (at, node) in self.nodes.iter_mut().enumerate() {
             node.is_master = at == next;
         }
+        if self.dice.bool() {
+            self.unblock_all(next);
+        }
         let others = NODES.iter().enumerate().filter(|(at, _)| *at != next);
         self.picture.replicas = others.map(|(_, host)| addr(host)).collect();
         self.publish(Phase::Stable, next);
+    }
+
+    /// Nodes that are no masters end the wait of their clients.
+    fn unblock_all(&mut self, master: usize) {
+        for line in self.lines.values_mut().filter(|line| line.node != master) {
+            if line.blocked.take().is_some() {
+                line.to_us
+                    .extend_from_slice(b"-UNBLOCKED force unblock from it\r\n");
+                line.deaf = true;
+            }
+        }
     }
 
     /// The trouble is over: everything is answered.

@@ -31,6 +31,40 @@ fn quiet_is_reported_once_and_not_before_the_last_reply() {
 }
 
 #[test]
+fn quiet_does_not_wait_for_what_merely_waits() {
+    let mut world = World::new();
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["BLPOP q 0"]);
+    world.pass(ms(50));
+    world.send(two, &["SET a 1", "BLPOP p 0"]);
+    let first = world.switching();
+    assert_eq!(quiet(&world), []);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(quiet(&world), [first], "what was held is not sent");
+    world.switch_to("m", &["r1"]);
+    let second = world.switching();
+    assert_eq!(quiet(&world), [first], "there may be something to pop");
+    world.pass(ms(50));
+    assert_eq!(quiet(&world), [first, second]);
+    world.answer("m", "BLPOP q 0", "*2|$1|q|$1|1");
+    assert_eq!(world.heard(one), "*2|$1|q|$1|1|");
+}
+
+#[test]
+fn quiet_waits_for_what_was_sent_behind_what_waits() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["BLPOP q 0", "BLPOP p 0"]);
+    world.pass(ms(50));
+    let generation = world.switching();
+    world.pass(ms(500));
+    assert_eq!(quiet(&world), []);
+    world.answer("m", "BLPOP q 0", "*-1");
+    world.pass(ms(50));
+    assert_eq!(quiet(&world), [generation]);
+}
+
+#[test]
 fn a_worker_with_nothing_in_flight_is_quiet_at_once_in_each_switch() {
     let mut world = World::new();
     let first = world.switching();

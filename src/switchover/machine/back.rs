@@ -28,8 +28,8 @@ impl Switchover {
         let waited = "within the time that there is";
         let why = match &self.phase {
             Phase::Quieting => format!(
-                "not all workers were quiet {waited}: a client waits for the master, \
-                 perhaps in a blocking command such as BLPOP"
+                "not all workers were quiet {waited}: the master owes a client a reply, \
+                 perhaps to a script that runs long"
             ),
             Phase::CatchingUp(replicas) => {
                 let behind = replicas.iter().filter_map(|(node, each)| {

@@ -316,7 +316,7 @@ fn workers_that_are_not_quiet_in_time_end_it_before_anybody_is_paused() {
     assert_eq!(play.releases, 0);
     play.run(2_000);
     assert_eq!(play.asked, []);
-    assert!(play.is_given_up_at(StepName::Hold).contains("BLPOP"));
+    assert!(play.is_given_up_at(StepName::Hold).contains("script"));
 }
 
 #[test]
