@@ -229,6 +229,22 @@ pub struct Credentials {
     pub password: Secret,
 }
 
+/// `INFO replication`, as far as it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replication {
+    /// Whether it is a master.
+    pub is_master: bool,
+    /// `master_replid`: the history that it writes or follows.
+    pub id: String,
+    /// Bytes of that history that it has applied (`master_repl_offset` of a master,
+    /// `slave_repl_offset` of a replica).
+    pub offset: u64,
+    /// `master_replid2`: the history that it left when it was promoted.
+    pub left: String,
+    /// `second_repl_offset`: the first byte of that one which it does not have.
+    pub left_at: Option<u64>,
+}
+
 /// Version of the Redis serialization protocol that a connection speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {

@@ -5,9 +5,8 @@ use redis::Pipeline;
 use redis::Value;
 
 use crate::sentinel::link::{Link, LinkError};
-use crate::sentinel::words::{info, refusal, wording};
-use crate::switchover::{Answer, Failure, Question, Replication};
-use crate::topology::Fields;
+use crate::sentinel::words::{info, refusal, replication, wording};
+use crate::switchover::{Answer, Failure, Question};
 use crate::types::{MasterName, NodeAddr};
 
 /// Whom a question is for.
@@ -39,7 +38,7 @@ pub(super) async fn perform(
         return Err(Failure::Refused(wording(error)));
     }
     match question {
-        Question::Replication { .. } => Ok(Answer::Replication(read(&info(answer)))),
+        Question::Replication { .. } => Ok(Answer::Replication(replication(&info(answer)))),
         Question::Pause { .. }
         | Question::Unpause { .. }
         | Question::Failover { .. }
@@ -67,25 +66,6 @@ fn failure(error: &LinkError) -> Failure {
     match error {
         LinkError::Connect(_) | LinkError::LogIn(_) => Failure::NotSent(why),
         LinkError::Lost(_) | LinkError::Silent(_) => Failure::Unclear(why),
-    }
-}
-
-fn read(fields: &Fields) -> Replication {
-    let text = |name: &str| fields.get(name).cloned().unwrap_or_default();
-    let number = |name: &str| fields.get(name).and_then(|value| value.parse().ok());
-    let is_master = text("role") == "master";
-    let offset = if is_master {
-        "master_repl_offset"
-    } else {
-        "slave_repl_offset"
-    };
-    Replication {
-        is_master,
-        id: text("master_replid"),
-        offset: number(offset).unwrap_or(0),
-        left: text("master_replid2"),
-        // -1 where it was never promoted.
-        left_at: number("second_repl_offset"),
     }
 }
 
@@ -120,23 +100,5 @@ mod tests {
             let want = format!("*{}\r\n{bulks}", words.split(' ').count());
             assert_eq!(String::from_utf8_lossy(&packed), want);
         }
-    }
-
-    #[test]
-    fn a_master_and_a_replica_tell_their_offsets_under_different_names() {
-        let told = |text: &str| read(&info(&Value::BulkString(text.as_bytes().to_vec())));
-        let master = told(
-            "role:master\r\nmaster_replid:b\r\nmaster_replid2:a\r\n\
-             master_repl_offset:20\r\nsecond_repl_offset:15\r\n",
-        );
-        assert!(master.is_master);
-        assert_eq!((master.offset, master.left_at), (20, Some(15)));
-        assert_eq!((master.id.as_str(), master.left.as_str()), ("b", "a"));
-        let replica = told(
-            "role:slave\r\nslave_read_repl_offset:12\r\nslave_repl_offset:11\r\n\
-             master_replid:b\r\nmaster_repl_offset:20\r\nsecond_repl_offset:-1\r\n",
-        );
-        assert!(!replica.is_master);
-        assert_eq!((replica.offset, replica.left_at), (11, None));
     }
 }

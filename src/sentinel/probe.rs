@@ -1,4 +1,4 @@
-//! Floor 2. The question of a node's role: `ROLE` out, `NodeAnswer` in, with `INFO` where it helps.
+//! Floor 2. The question of a node's role: `ROLE` and `INFO` out, `NodeAnswer` in.
 //! Knows both replies, and that either may be renamed or forbidden, or put off by a script.
 
 use redis::Pipeline;
@@ -6,7 +6,7 @@ use redis::ServerError;
 use redis::Value;
 
 use crate::sentinel::link::{Link, LinkError};
-use crate::sentinel::words::{chain, info, items, number, refusal, text, wording};
+use crate::sentinel::words::{chain, info, items, number, refusal, replication, text, wording};
 use crate::topology::{Fields, NodeAnswer, NodeFailure, NodeRole};
 use crate::types::NodeAddr;
 
@@ -20,13 +20,14 @@ pub(super) struct Probe {
 impl Probe {
     /// Questions over `link`.
     pub(super) fn new(link: Link) -> Self {
-        let mut questions = Pipeline::with_capacity(2);
+        let mut questions = Pipeline::with_capacity(3);
         questions.cmd("ROLE");
         questions.cmd("INFO").arg("server");
+        questions.cmd("INFO").arg("replication");
         Self { link, questions }
     }
 
-    /// Asks for role and process.
+    /// Asks for role, process and history.
     pub(super) async fn ask(&mut self) -> Result<NodeAnswer, NodeFailure> {
         let answers = match self.link.ask(&self.questions).await {
             Ok(answers) => answers,
@@ -41,7 +42,12 @@ impl Probe {
             Some(Err(error)) => self.ask_differently(wording(error)).await?,
             None => NodeRole::NotData,
         };
-        Ok(NodeAnswer { role, run_id })
+        let told = answers.get(2).map(|told| replication(&info(told)));
+        Ok(NodeAnswer {
+            role,
+            run_id,
+            replication: told.filter(|told| !told.id.is_empty()),
+        })
     }
 
     /// `ROLE` was refused with the words `why`: it may be renamed, or not allowed.
@@ -80,7 +86,11 @@ fn failed(error: LinkError) -> Result<NodeAnswer, NodeFailure> {
             let role = NodeRole::Untold {
                 why: error.to_string(),
             };
-            Ok(NodeAnswer { role, run_id: None })
+            Ok(NodeAnswer {
+                role,
+                run_id: None,
+                replication: None,
+            })
         }
     }
 }

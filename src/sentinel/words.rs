@@ -7,6 +7,7 @@ use redis::ServerError;
 use redis::Value;
 
 use crate::topology::Fields;
+use crate::types::Replication;
 
 /// An error with its causes, the last of which is what the system said.
 pub(super) fn chain(error: &dyn Error) -> String {
@@ -77,6 +78,26 @@ pub(super) fn info(value: &Value) -> Fields {
         .collect()
 }
 
+/// `INFO replication`, read.
+pub(super) fn replication(fields: &Fields) -> Replication {
+    let text = |name: &str| fields.get(name).cloned().unwrap_or_default();
+    let number = |name: &str| fields.get(name).and_then(|value| value.parse().ok());
+    let is_master = text("role") == "master";
+    let offset = if is_master {
+        "master_repl_offset"
+    } else {
+        "slave_repl_offset"
+    };
+    Replication {
+        is_master,
+        id: text("master_replid"),
+        offset: number(offset).unwrap_or(0),
+        left: text("master_replid2"),
+        // -1 where it was never promoted.
+        left_at: number("second_repl_offset"),
+    }
+}
+
 /// The error that the peer answered instead.
 pub(super) fn refusal(value: &Value) -> Option<&ServerError> {
     match value {
@@ -126,5 +147,23 @@ mod tests {
         assert_eq!(told.get("run_id").map(String::as_str), Some("f00d"));
         assert_eq!(told.get("sentinel_tilt").map(String::as_str), Some("1"));
         assert_eq!(told.len(), 2);
+    }
+
+    #[test]
+    fn a_master_and_a_replica_tell_their_offsets_under_different_names() {
+        let told = |text: &str| replication(&info(&bulk(text)));
+        let master = told(
+            "role:master\r\nmaster_replid:b\r\nmaster_replid2:a\r\n\
+             master_repl_offset:20\r\nsecond_repl_offset:15\r\n",
+        );
+        assert!(master.is_master);
+        assert_eq!((master.offset, master.left_at), (20, Some(15)));
+        assert_eq!((master.id.as_str(), master.left.as_str()), ("b", "a"));
+        let replica = told(
+            "role:slave\r\nslave_read_repl_offset:12\r\nslave_repl_offset:11\r\n\
+             master_replid:b\r\nmaster_repl_offset:20\r\nsecond_repl_offset:-1\r\n",
+        );
+        assert!(!replica.is_master);
+        assert_eq!((replica.offset, replica.left_at), (11, None));
     }
 }

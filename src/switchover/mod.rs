@@ -26,6 +26,7 @@ use std::time::Duration;
 
 pub use self::machine::Switchover;
 pub use self::report::{Fork, Outcome, Report, Step, StepName};
+pub use crate::types::Replication;
 use crate::types::{NodeAddr, Time};
 
 /// How much longer than the whole undertaking the master stays paused: time to unpause it in order.
@@ -151,22 +152,6 @@ pub enum Answer {
     Done,
     /// Where it stands.
     Replication(Replication),
-}
-
-/// `INFO replication`, as far as it matters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Replication {
-    /// Whether it is a master.
-    pub is_master: bool,
-    /// `master_replid`: the history that it writes or follows.
-    pub id: String,
-    /// Bytes of that history that it has applied (`master_repl_offset` of a master,
-    /// `slave_repl_offset` of a replica).
-    pub offset: u64,
-    /// `master_replid2`: the history that it left when it was promoted.
-    pub left: String,
-    /// `second_repl_offset`: the first byte of that one which it does not have.
-    pub left_at: Option<u64>,
 }
 
 /// Why there is no answer.

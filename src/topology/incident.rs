@@ -49,6 +49,9 @@ pub struct Outcome {
     pub epoch: ConfigEpoch,
     /// Time for which writes were held.
     pub took: Duration,
+    /// Bytes of the old master's history, up to where it stood when the hold began, that the new
+    /// one does not have: they were acknowledged and are lost. `None` where that is not known.
+    pub forked: Option<u64>,
 }
 
 /// Why writes were held.
@@ -274,6 +277,7 @@ mod tests {
                 switched: false,
                 epoch,
                 took,
+                forked: None,
             })
             .unwrap();
     }

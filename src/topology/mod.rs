@@ -20,7 +20,7 @@ pub use machine::{HOLD_MAX, HoldRefused, Machine};
 pub use names::{Names, is_name};
 pub use report::{Report, ReportKind};
 pub use settings::{Hold, Settings, Source, Timings};
-pub use snapshot::{Phase, Snapshot};
+pub use snapshot::{Acks, Phase, Snapshot};
 pub use status::{
     Candidate, Ejection, Majority, NodeStatus, ReplicaStatus, SentinelStatus, Status, Subscription,
     Waiting,

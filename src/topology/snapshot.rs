@@ -18,6 +18,8 @@ pub struct Snapshot {
     /// The proven master. In [`Phase::Switching`] it is the one being left, in [`Phase::Unknown`]
     /// there is none.
     pub master: Option<NodeAddr>,
+    /// What becomes of the master's replies to writes.
+    pub acks: Acks,
     /// Replicas that may serve reads: healthy in Sentinel's view and by their own `ROLE`.
     pub replicas: Vec<NodeAddr>,
     /// Longest time for which a command waits for a writable master, from its arrival.
@@ -41,6 +43,23 @@ pub enum Phase {
     },
 }
 
+/// What becomes of the master's replies to writes. During a hold this is about the master being
+/// left; afterwards, until the next hold, about the one that was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acks {
+    /// They are passed on. So is what was kept back, if the master stayed.
+    #[default]
+    Given,
+    /// They are kept back: whoever replaces the master may not have what they acknowledge.
+    Kept,
+    /// What a worker had kept back when it reported
+    /// [`ReportKind::Quiet`](super::ReportKind::Quiet) is passed on: whoever replaces the master
+    /// has what it acknowledges. What comes later is kept back, or in doubt with the old master.
+    Settled,
+    /// What was kept back is in doubt: the new master is not known to have what it acknowledges.
+    Doubtful,
+}
+
 impl Snapshot {
     /// The picture before anything is known.
     pub const fn unknown(hold: Duration) -> Self {
@@ -50,6 +69,7 @@ impl Snapshot {
             phase: Phase::Unknown,
             no_majority: false,
             master: None,
+            acks: Acks::Given,
             replicas: Vec::new(),
             hold,
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::{ConfigEpoch, NodeAddr};
+use crate::types::{ConfigEpoch, NodeAddr, Replication};
 
 /// One field list of a Sentinel's answer. Fields come and go with versions and states, so they are
 /// read by name and never by place.
@@ -136,6 +136,8 @@ pub struct NodeAnswer {
     pub role: NodeRole,
     /// `run_id` of its process, where `INFO` may be asked.
     pub run_id: Option<String>,
+    /// The history that it writes or follows, where `INFO` may be asked.
+    pub replication: Option<Replication>,
 }
 
 /// The role that a node has by its own word.

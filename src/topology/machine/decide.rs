@@ -8,10 +8,12 @@ use super::NotedGroup;
 use super::State;
 use super::Switching;
 use super::choose::{Choice, Vote, choose};
+use super::fork::Fork;
 use super::peers::{Failover, Node, Sentinel};
 use crate::topology::action::Note;
 use crate::topology::incident::{Cause, Outcome, Witness};
 use crate::topology::settings::Source;
+use crate::topology::snapshot::Acks;
 use crate::topology::view::NodeRole;
 use crate::types::{ConfigEpoch, NodeAddr, Time};
 
@@ -61,7 +63,7 @@ impl Machine {
                 self.adopt_epoch();
                 if let Some(target) = self.target().filter(|_| !self.lacks_majority()) {
                     self.remember_proof();
-                    self.is_drained() && self.switch_to(target)
+                    self.is_drained() && self.is_measured() && self.switch_to(target)
                 } else {
                     self.may_release() && self.release()
                 }
@@ -332,6 +334,7 @@ impl Machine {
             generation,
             quiet: BTreeSet::new(),
             proven: None,
+            fork: Fork::new(self.master_node()),
         });
         self.want_all_sentinels();
         for node in self.nodes.values_mut().filter(|node| node.serving) {
@@ -339,6 +342,7 @@ impl Machine {
         }
         self.want_master();
         self.trouble();
+        self.watch_fork();
         true
     }
 
@@ -353,6 +357,7 @@ impl Machine {
         let unquiet = self.settings.workers.saturating_sub(hold.quiet.len());
         let generation = self.snapshot.generation.next();
         let (new, from) = (node.clone(), self.epoch);
+        let forked = self.judge_fork(&node);
         self.mark(Witness::Switchman, format!("writes go on with {node}"));
         if epoch < from {
             self.note(Note::RegressionAccepted { from, to: epoch });
@@ -370,6 +375,7 @@ impl Machine {
             switched: true,
             epoch,
             took,
+            forked,
         });
         self.counts.completed += 1;
         self.counts.last_took = Some(took);
@@ -477,9 +483,11 @@ impl Machine {
             switched: false,
             epoch,
             took,
+            forked: None,
         });
         self.counts.abandoned += 1;
         self.counts.last_took = Some(took);
+        self.acks = Acks::Given;
         self.state = State::Stable;
         self.noted.outside = false;
         true

@@ -39,6 +39,7 @@ impl Machine {
             Event::FailoverDecided { master, candidate } => {
                 self.heard_failover(from, master.as_ref(), (false, true));
                 self.want_candidate(candidate.as_ref());
+                self.chosen(master.as_ref(), candidate);
             }
             Event::PromotionOrdered { master, candidate } => {
                 self.heard_failover(from, master.as_ref(), (false, true));

@@ -25,6 +25,7 @@ mod asking;
 mod choose;
 mod command;
 mod decide;
+mod fork;
 mod learn;
 mod majority;
 mod peers;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 use self::choose::Choice;
 pub use self::command::{HOLD_MAX, HoldRefused};
+use self::fork::Fork;
 use self::peers::Listing;
 use self::peers::Node;
 use self::peers::Sentinel;
@@ -52,7 +54,7 @@ use crate::topology::incident::{Cause, Mark, Recorder, Witness};
 use crate::topology::names::Names;
 use crate::topology::report::{Report, ReportKind};
 use crate::topology::settings::{Settings, Source};
-use crate::topology::snapshot::{Phase, Snapshot};
+use crate::topology::snapshot::{Acks, Phase, Snapshot};
 use crate::topology::status::Subscription;
 use crate::topology::view::{NodeAnswer, NodeFailure, NodeRole, SentinelFailure, View};
 use crate::types::{ConfigEpoch, Generation, NodeAddr, Time};
@@ -75,6 +77,7 @@ pub struct Machine {
     hold: Duration,
     down_after: Option<Duration>,
     snapshot: Arc<Snapshot>,
+    acks: Acks,
     choice: Choice,
     started: Time,
     /// The moment of the last input.
@@ -115,6 +118,7 @@ struct Switching {
     quiet: BTreeSet<usize>,
     /// When another master was first proven.
     proven: Option<Time>,
+    fork: Fork,
 }
 
 /// A host name that is looked up now and then.
@@ -169,6 +173,7 @@ impl Machine {
             hold,
             down_after: None,
             snapshot: Arc::new(Snapshot::unknown(hold)),
+            acks: Acks::Given,
             choice: Choice::Nothing,
             started: now,
             now,
@@ -395,6 +400,7 @@ impl Machine {
         self.compare_views();
         // A switch may uncover a cause to hold again at once; no state follows a third one.
         for _ in 0..3 {
+            self.watch_fork();
             let moved = self.step();
             self.judge_replicas();
             self.publish();
@@ -418,6 +424,7 @@ impl Machine {
             no_majority: phase != Phase::Stable && self.lacks_majority(),
             phase,
             master: self.master.clone(),
+            acks: self.acks,
             replicas: self.serving(),
             hold: self.hold,
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ask::Ask;
 use crate::topology::status::{Ejection, Subscription};
 use crate::topology::view::{NodeAnswer, NodeFailure, NodeRole, View};
-use crate::types::{NodeAddr, Time};
+use crate::types::{NodeAddr, Replication, Time};
 
 /// Answers that a replica must give before it serves again after it had failed to.
 const PROBATION: u8 = 2;
@@ -169,6 +169,7 @@ pub(super) struct Listing {
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) role: NodeRole,
+    pub(super) replication: Option<Replication>,
     pub(super) asked: Time,
     pub(super) at: Time,
 }
@@ -244,6 +245,12 @@ impl Node {
         Some(&answer.role)
     }
 
+    /// Where it stands in which history, and when it was asked, if it answered the last question.
+    pub(super) fn replication(&self) -> Option<(Time, &Replication)> {
+        let answer = self.answer.as_ref().filter(|_| self.failure.is_none())?;
+        Some((answer.asked, answer.replication.as_ref()?))
+    }
+
     /// When it was asked the question to which it last answered that it is a master.
     pub(super) fn proven(&self) -> Option<Time> {
         let answer = self.answer.as_ref().filter(|_| self.failure.is_none())?;
@@ -279,6 +286,7 @@ impl Node {
         self.busy = answer.role == NodeRole::Busy;
         self.answer = Some(Answer {
             role: answer.role,
+            replication: answer.replication,
             asked,
             at: now,
         });

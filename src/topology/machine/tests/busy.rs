@@ -7,7 +7,11 @@ const SWITCH: &str = "orders 10.0.0.1 6379 10.0.0.2 6379";
 
 fn busy() -> Peer<NodeAnswer> {
     let role = NodeRole::Busy;
-    Peer::Answers(NodeAnswer { role, run_id: None })
+    Peer::Answers(NodeAnswer {
+        role,
+        run_id: None,
+        replication: None,
+    })
 }
 
 #[test]

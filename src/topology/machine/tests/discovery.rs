@@ -328,7 +328,11 @@ fn a_static_master_that_may_not_be_asked_is_taken_at_the_word_of_the_configurati
     };
     world.set(
         A,
-        Peer::Answers(crate::topology::NodeAnswer { role, run_id: None }),
+        Peer::Answers(crate::topology::NodeAnswer {
+            role,
+            run_id: None,
+            replication: None,
+        }),
     );
     world.run(100);
     assert_eq!(world.writable().as_deref(), Some(A));

@@ -445,6 +445,7 @@ fn a_replica_that_restarts_as_a_master_holds_nothing() {
         Peer::Answers(NodeAnswer {
             role,
             run_id: Some(run_id.to_owned()),
+            replication: None,
         })
     };
     let role = NodeRole::Replica {

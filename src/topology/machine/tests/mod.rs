@@ -5,6 +5,7 @@ mod busy;
 mod commanded;
 mod discovery;
 mod failover;
+mod fork;
 mod majority;
 mod property;
 mod readers;

@@ -209,6 +209,7 @@ impl Run {
                 let answer = NodeAnswer {
                     role,
                     run_id: Some(format!("{node} {run_id}")),
+                    replication: None,
                 };
                 self.machine.handle_node(now, &node, answer);
             }

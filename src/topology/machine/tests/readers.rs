@@ -142,7 +142,11 @@ fn a_replica_too_far_behind_is_ejected_and_returns_when_it_is_close() {
             connected: true,
             offset,
         };
-        Peer::Answers(NodeAnswer { role, run_id: None })
+        Peer::Answers(NodeAnswer {
+            role,
+            run_id: None,
+            replication: None,
+        })
     };
     world.set(B, at(900));
     world.run(3_000);

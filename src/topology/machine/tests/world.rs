@@ -124,6 +124,7 @@ pub(super) fn master() -> Peer<NodeAnswer> {
     Peer::Answers(NodeAnswer {
         role: NodeRole::Master { offset: 1_000 },
         run_id: None,
+        replication: None,
     })
 }
 
@@ -133,7 +134,11 @@ pub(super) fn replica_of(of: &str) -> Peer<NodeAnswer> {
         connected: true,
         offset: 1_000,
     };
-    Peer::Answers(NodeAnswer { role, run_id: None })
+    Peer::Answers(NodeAnswer {
+        role,
+        run_id: None,
+        replication: None,
+    })
 }
 
 pub(super) fn cut_off_replica_of(of: &str) -> Peer<NodeAnswer> {
@@ -142,7 +147,11 @@ pub(super) fn cut_off_replica_of(of: &str) -> Peer<NodeAnswer> {
         connected: false,
         offset: 1_000,
     };
-    Peer::Answers(NodeAnswer { role, run_id: None })
+    Peer::Answers(NodeAnswer {
+        role,
+        run_id: None,
+        replication: None,
+    })
 }
 
 impl World {
