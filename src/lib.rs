@@ -81,10 +81,10 @@
 //! **session**: what a client has set (login, database, protocol, name), commands answered here,
 //! the queue that puts replies into request order, every error line of our own.
 //!
-//! **exchange**: all clients and links of one worker. Classifies and places requests, holds
-//! clients, leases links for transactions, blocking commands and subscriptions, decides what
-//! becomes of lost requests, throttles what feeds a client that does not read. The worker calls it
-//! with bytes and events, and performs the actions that it gives.
+//! **exchange**: all clients and links of one worker. Classifies and places requests, holds clients
+//! and, in a failover, replies; leases links for transactions, blocking commands and
+//! subscriptions, decides what becomes of lost requests, throttles what feeds a client that does
+//! not read. The worker calls it with bytes and events, and performs the actions that it gives.
 //!
 //! **downstream**: the acceptor and the limit of clients. **admin**: HTTP pages, JSON, health.
 //! **worker**: the thread: polls sockets, calls the exchange, publishes counts. **config**: the
@@ -133,6 +133,8 @@
 //!
 //! *Switching*: a snapshot in the phase `Switching` holds. Each worker reports `Quiet` when nothing
 //! is in flight to the old master. The next snapshot comes when all have, or at `drain-timeout`.
+//! Meanwhile the workers keep replies to writes back (`exchange/gate.rs`) until the snapshot says
+//! that the successor has, or may not have, what they acknowledge (`topology/machine/fork.rs`).
 //! Links to the old master are lost then, and what was on them is judged like any loss.
 //!
 //! *Errors*: an enum where they arise, with facts; `anyhow` in `app` and `main` only. What a peer
@@ -166,6 +168,8 @@
 //!   explain; TCP has one already).
 //! * **`-UNCERTAIN` over a connection that stays.** Rejected: closing it, which client libraries
 //!   answer by sending the write again.
+//! * **Replies to writes are kept back in a failover, by the workers.** Rejected: passing them on,
+//!   which acknowledges what a new master that lagged does not have (5 of 5 in flight, measured).
 //! * **A login is proven on the master each time, and lives with its sessions.** Rejected: caching
 //!   verdicts, which would outlive a change of the password.
 //! * **Strict CRLF in arrays.** Rejected: Redis's leniency, with which proxy and server may

@@ -94,6 +94,7 @@ const SLEEPERS: &[(&str, &str)] = &[
         "paces a load; looks at a node again and again until a deadline",
     ),
     ("tests/live/faults.rs", "delays bytes on their way"),
+    ("tests/live/gate.rs", "keeps writers out of step"),
     (
         "tests/live/switchover.rs",
         "paces a load; a replica is frozen for a while",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::exchange::client::Ending;
+use crate::exchange::gate::Verdict;
 use crate::exchange::intake::offset;
 use crate::exchange::link::{NodeId, Usage};
 use crate::exchange::ticket::{Purpose, Ticket, Undo};
@@ -185,19 +186,37 @@ impl Exchange {
             node.in_flight = node.in_flight.saturating_sub(1);
         }
         let Some(client) = self.clients.get_mut(ticket.client) else {
+            if group.gate.is_armed {
+                group.gate.mend(key);
+            }
             return true;
         };
-        client.answered(role, ticket.effect);
         let target = target(role);
+        group
+            .counts
+            .upstream_duration(target)
+            .record(now.since(done.written_at));
+        if group.gate.is_armed && role == Role::Master {
+            let begun = client.replies.is_begun(ticket.seq);
+            let gate = &mut group.gate;
+            match gate.verdict((key, node), ticket, (frame, kind), begun) {
+                Verdict::Pass => {}
+                Verdict::Keep => {
+                    self.keep_back(key, ticket, frame, now);
+                    return true;
+                }
+                Verdict::Doubt => {
+                    self.doubt_now(key, ticket, frame);
+                    return true;
+                }
+            }
+        }
+        client.answered(role, ticket.effect);
         group.counts.request(ticket.class, target, 1);
         group
             .counts
             .request_duration(ticket.class, target)
             .record(now.since(ticket.arrived));
-        group
-            .counts
-            .upstream_duration(target)
-            .record(now.since(done.written_at));
         if ticket.spoken {
             lend(&mut client.replies, &mut self.spare);
         }
@@ -282,9 +301,19 @@ impl Exchange {
             return Ok(());
         };
         let ticket = link.pipeline.oldest_written().ok_or(Violation::Unasked)?;
+        let lane = link.lane;
+        let Some(group) = self.groups.get_mut(link.group) else {
+            return Ok(());
+        };
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return Ok(());
         };
+        if group.gate.is_armed && lane.role == Role::Master {
+            let begun = client.replies.is_begun(ticket.seq);
+            if group.gate.cuts((key, lane.node), ticket, begun) {
+                return Ok(());
+            }
+        }
         if ticket.spoken {
             lend(&mut client.replies, &mut self.spare);
             client.replies.deliver(ticket.seq, piece, Piece::More);

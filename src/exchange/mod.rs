@@ -20,6 +20,7 @@
 mod answers;
 mod client;
 mod dispatch;
+mod gate;
 mod hold;
 mod intake;
 mod lease;
@@ -195,6 +196,7 @@ impl Exchange {
     pub fn poll_timeout(&self, now: Time) -> Option<Time> {
         let waits = |group: &Group| {
             !group.held.is_empty()
+                || !group.gate.is_empty()
                 || !group.unsubscribed.is_empty()
                 || !group.provers.is_empty()
                 || group.is_backing_off()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::Table;
+use crate::exchange::gate::Gate;
 use crate::exchange::link::{LaneId, NodeId, Role};
 use crate::exchange::{ClientKey, GroupSettings, LinkKey};
 use crate::session::{HelloFacts, IdentityId, Login};
@@ -45,6 +46,8 @@ pub(super) struct Group {
     pub(super) identities: Vec<(Option<Login>, usize)>,
     /// Whether `Quiet` has been reported for the present snapshot.
     pub(super) quiet: bool,
+    /// Replies of its master that are kept back.
+    pub(super) gate: Gate,
 }
 
 /// One node.
@@ -107,6 +110,7 @@ impl Group {
             hello: [None, None],
             identities: Vec::new(),
             quiet: true,
+            gate: Gate::default(),
         }
     }
 

@@ -39,6 +39,7 @@ impl Exchange {
             }
         }
         group.refresh(now);
+        self.turn_gate(index, now);
         self.leave_nodes(index, now);
         self.open_first_lanes(index, now);
         self.restore_subscriptions(index, now);
@@ -177,6 +178,7 @@ impl Exchange {
         self.restore_subscriptions(index, now);
         self.next_proofs(index);
         self.expire_held(index, now);
+        self.expire_kept(index, now);
         self.check_quiet(index, now);
     }
 

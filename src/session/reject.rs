@@ -42,6 +42,8 @@ pub enum Reject<'a> {
     Uncertain,
     /// Sent, and no reply came within `upstream.reply-timeout`.
     UncertainSilent,
+    /// Executed by a master that is being replaced; its successor may not have it.
+    UncertainFork,
     /// A queued command of a transaction whose connection was lost before EXEC was sent.
     TransactionLost,
     /// EXEC of such a transaction.
@@ -118,6 +120,11 @@ impl Reject<'_> {
                 out,
                 "UNCERTAIN switchman: the node did not answer within upstream.reply-timeout; the \
                  command may still be applied",
+            ),
+            Self::UncertainFork => encode::error(
+                out,
+                "UNCERTAIN switchman: executed by a master that is being replaced; its successor \
+                 may or may not have it",
             ),
             Self::TransactionLost => encode::error(
                 out,
@@ -230,7 +237,10 @@ impl Reject<'_> {
 
     /// Whether the command may have been executed.
     pub const fn is_uncertain(&self) -> bool {
-        matches!(self, Self::Uncertain | Self::UncertainSilent)
+        matches!(
+            self,
+            Self::Uncertain | Self::UncertainSilent | Self::UncertainFork
+        )
     }
 
     /// The label under which the metric counts it; `None` for Redis's own lines.
@@ -241,7 +251,7 @@ impl Reject<'_> {
             | Self::TransactionLost
             | Self::ExecAborted => Some(Reason::NoMaster),
             Self::NoMajority { .. } => Some(Reason::NoMajority),
-            Self::Uncertain => Some(Reason::Uncertain),
+            Self::Uncertain | Self::UncertainFork => Some(Reason::Uncertain),
             Self::Breaks { .. } => Some(Reason::Breaks),
             Self::UncertainSilent => Some(Reason::ReplyTimeout),
             Self::NoReplica => Some(Reason::NoReplica),
@@ -287,6 +297,7 @@ mod tests {
             },
             Reject::Uncertain,
             Reject::UncertainSilent,
+            Reject::UncertainFork,
             Reject::TransactionLost,
             Reject::ExecAborted,
             Reject::NoReplica,

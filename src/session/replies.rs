@@ -91,6 +91,16 @@ impl Replies {
         self.partial
     }
 
+    /// Whether a part of a reply to `seq`, or all of it, has been taken.
+    pub fn is_begun(&self, seq: Seq) -> bool {
+        let ahead = seq.wrapping_sub(self.head);
+        let parked = self.parked.as_ref();
+        let slot = usize::try_from(ahead)
+            .ok()
+            .and_then(|ahead| parked?.slots.get(ahead));
+        (self.partial && ahead == 0) || matches!(slot, Some(Slot::Done(_) | Slot::Pieces { .. }))
+    }
+
     /// Takes back what has come of a reply to `seq`, because its connection is lost. False if a
     /// part of it is in the output already: nothing else may follow it then.
     #[must_use = "half a reply cannot be followed by anything"]
@@ -320,6 +330,7 @@ mod tests {
         replies.deliver(a, b"a1", Piece::More);
         assert_eq!(taken(&mut replies), "a1");
         replies.push(b"!");
+        assert!(replies.is_begun(a) && replies.is_begun(b));
         assert!(!replies.retract(a));
         replies.deliver(a, b"a2", Piece::Last);
         assert_eq!(taken(&mut replies), "a2!b1");
@@ -334,7 +345,9 @@ mod tests {
         let mut replies = Replies::default();
         let (a, b) = (replies.begin(), replies.begin());
         replies.deliver(b, b"half", Piece::More);
+        assert!(!replies.is_begun(a) && replies.is_begun(b));
         assert!(replies.retract(a) && replies.retract(b));
+        assert!(!replies.is_begun(b));
         assert_eq!(replies.held_bytes(), 0);
         replies.deliver(b, b"b", Piece::Last);
         replies.deliver(a, b"a", Piece::Last);

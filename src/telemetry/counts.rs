@@ -155,6 +155,10 @@ pub struct Counts {
     pub longest_hold: Duration,
     /// Gauge: when a request that was held first went to the master since writes were last held.
     pub first_released: Option<Time>,
+    /// Replies kept back from a master about to be replaced, and passed on.
+    pub kept_released: u64,
+    /// Replies kept back, and answered `-UNCERTAIN` in the end.
+    pub kept_uncertain: u64,
     /// Reads that were sent again elsewhere after their connection was lost.
     pub resent: u64,
     /// Requests answered `-UNCERTAIN`: sent, outcome unknown.

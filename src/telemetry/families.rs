@@ -67,6 +67,8 @@ families! {
         "Requests that were held: released to a master, or expired with an error."
     HOLD_DURATION Histogram "switchman_hold_duration_seconds" ["master_name"]
         "How long held requests waited."
+    KEPT Counter "switchman_kept_replies_total" ["master_name", "outcome"]
+        "Replies to writes kept back in a failover: released, or uncertain on the new master."
     UPSTREAM_DURATION Histogram "switchman_upstream_duration_seconds" ["master_name", "target"]
         "From a request sent to a node to its reply read."
     UPSTREAM_IN_FLIGHT Gauge "switchman_upstream_in_flight_requests" ["master_name", "node"]
@@ -102,6 +104,8 @@ families! {
         "Switches of the master: completed, or abandoned because the old one stayed."
     TOPOLOGY_SWITCH_DURATION Histogram "switchman_topology_switch_duration_seconds" ["master_name"]
         "From the first sign of a completed switch to writes flowing again."
+    TOPOLOGY_FORKED_BYTES Counter "switchman_topology_forked_bytes_total" ["master_name"]
+        "Bytes of replication, acknowledged before a switch, that the new master did not have."
     WORKER_BUSY Counter "switchman_worker_busy_seconds_total" ["worker"]
         "Time a worker's thread spent working rather than waiting."
     BUILD_INFO Gauge "switchman_build_info" ["version", "revision"]

@@ -8,8 +8,8 @@ use metrics::{Counter, Gauge, Histogram};
 
 use crate::telemetry::families::{
     Family, MASTER_INFO, REPLICA_INFO, SENTINEL_HEARD, SENTINEL_MAJORITY, SENTINEL_UP,
-    TOPOLOGY_EPOCH, TOPOLOGY_GENERATION, TOPOLOGY_PHASE, TOPOLOGY_SWITCH_DURATION,
-    TOPOLOGY_SWITCHES,
+    TOPOLOGY_EPOCH, TOPOLOGY_FORKED_BYTES, TOPOLOGY_GENERATION, TOPOLOGY_PHASE,
+    TOPOLOGY_SWITCH_DURATION, TOPOLOGY_SWITCHES,
 };
 use crate::telemetry::recorder::Recorder;
 use crate::types::{ConfigEpoch, Generation, MasterName, NodeAddr};
@@ -27,6 +27,7 @@ pub struct GroupMetrics {
     replicas: HashMap<NodeAddr, Gauge>,
     completed: Counter,
     abandoned: Counter,
+    forked_bytes: Counter,
     switch_duration: Histogram,
 }
 
@@ -78,6 +79,7 @@ impl GroupMetrics {
             replicas: HashMap::new(),
             completed: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "completed"]),
             abandoned: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "abandoned"]),
+            forked_bytes: recorder.counter(&TOPOLOGY_FORKED_BYTES, &[group]),
             switch_duration: recorder.histogram(&TOPOLOGY_SWITCH_DURATION, &[group]),
             name: name.clone(),
             recorder,
@@ -147,6 +149,11 @@ impl GroupMetrics {
     /// Counts a switch after which the old master stayed.
     pub fn switch_abandoned(&self) {
         self.abandoned.increment(1);
+    }
+
+    /// Counts bytes of the old master's history that the new master does not have.
+    pub fn forked(&self, bytes: u64) {
+        self.forked_bytes.increment(bytes);
     }
 
     fn sentinel(&self, family: &Family, sentinel: &NodeAddr) -> Gauge {

@@ -45,6 +45,8 @@ pub struct WorkerMetrics {
     held_released: Counter,
     held_expired: Counter,
     hold_duration: Arc<Fixed>,
+    kept_released: Counter,
+    kept_uncertain: Counter,
     resent: Counter,
     uncertain: Counter,
     rejected: [Counter; Reason::COUNT],
@@ -100,6 +102,8 @@ impl WorkerMetrics {
             held_released: labelled(&f::HELD, "released"),
             held_expired: labelled(&f::HELD, "expired"),
             hold_duration: recorder.fixed(&f::HOLD_DURATION, &[group]),
+            kept_released: labelled(&f::KEPT, "released"),
+            kept_uncertain: labelled(&f::KEPT, "uncertain"),
             resent: counter(&f::RESENT),
             uncertain: counter(&f::UNCERTAIN),
             rejected: std::array::from_fn(|at| labelled(&f::REJECTED, Reason::ALL[at].label())),
@@ -143,6 +147,8 @@ impl WorkerMetrics {
         add(&self.held_released, &mut counts.held_released);
         add(&self.held_expired, &mut counts.held_expired);
         self.hold_duration.absorb(&mut counts.hold_duration);
+        add(&self.kept_released, &mut counts.kept_released);
+        add(&self.kept_uncertain, &mut counts.kept_uncertain);
         add(&self.resent, &mut counts.resent);
         add(&self.uncertain, &mut counts.uncertain);
         for (counter, count) in self.rejected.iter().zip(&mut counts.rejected) {

@@ -23,6 +23,8 @@ pub struct GroupGauges {
     expired: AtomicU64,
     resent: AtomicU64,
     uncertain: AtomicU64,
+    kept_released: AtomicU64,
+    kept_uncertain: AtomicU64,
     /// What each worker says of the present or last hold.
     holds: Mutex<HashMap<usize, Hold>>,
 }
@@ -49,6 +51,10 @@ pub struct Totals {
     pub resent: u64,
     /// Requests answered `-UNCERTAIN`.
     pub uncertain: u64,
+    /// Replies kept back and passed on in the end.
+    pub kept_released: u64,
+    /// Replies kept back and answered `-UNCERTAIN` in the end; among `uncertain`.
+    pub kept_uncertain: u64,
 }
 
 impl GroupGauges {
@@ -70,6 +76,8 @@ impl GroupGauges {
             expired: self.expired.load(Ordering::Relaxed),
             resent: self.resent.load(Ordering::Relaxed),
             uncertain: self.uncertain.load(Ordering::Relaxed),
+            kept_released: self.kept_released.load(Ordering::Relaxed),
+            kept_uncertain: self.kept_uncertain.load(Ordering::Relaxed),
         }
     }
 
@@ -143,6 +151,8 @@ impl Publisher {
                 (&gauges.expired, counts.held_expired),
                 (&gauges.resent, counts.resent),
                 (&gauges.uncertain, counts.uncertain),
+                (&gauges.kept_released, counts.kept_released),
+                (&gauges.kept_uncertain, counts.kept_uncertain),
             ] {
                 total.fetch_add(more, Ordering::Relaxed);
             }

@@ -17,6 +17,7 @@ mod command_table;
 mod deployment;
 mod failover;
 mod faults;
+mod gate;
 mod hostile;
 mod lab;
 mod liar;

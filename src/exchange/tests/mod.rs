@@ -4,6 +4,7 @@
 mod blocking;
 mod bounds;
 mod busy;
+mod gate;
 mod holding;
 mod losses;
 mod memory;

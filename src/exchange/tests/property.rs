@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::topology::Acks;
 
 /// Where requests are executed; replica of whichever node is master.
 #[derive(Default)]
@@ -120,6 +121,8 @@ impl Sim {
     fn publish(&mut self, phase: Phase, master: usize) {
         self.picture.generation = self.picture.generation.next();
         self.picture.phase = phase;
+        let acks = [Acks::Given, Acks::Kept, Acks::Settled, Acks::Doubtful];
+        self.picture.acks = *self.dice.choice(&acks).unwrap();
         self.picture.master = Some(addr(NODES[master]));
         let picture = Arc::new(self.picture.clone());
         self.exchange.topology(0, picture, self.now);
@@ -656,6 +659,7 @@ impl Sim {
                     .collect();
                 self.publish(Phase::Stable, master);
             }
+            Phase::Switching { .. } if self.dice.bool() => self.publish(self.picture.phase, master),
             Phase::Stable => self.publish(Phase::Switching { since: self.now }, master),
             _ => {
                 let next = self.dice.usize(..NODES.len());

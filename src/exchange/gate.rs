@@ -1,0 +1,288 @@
+//! Floor 4. The gate: replies of a master that is about to be replaced, kept back until it is known
+//! whether its successor has what they acknowledge.
+//!
+//! | the picture says | kept before quiet | kept after it | what comes now |
+//! |---|---|---|---|
+//! | `Given`, same master | passed on | passed on | passed on |
+//! | `Kept` | stays | stays | is kept |
+//! | `Settled`, same master | passed on | stays | is kept |
+//! | `Settled`, another master | passed on | UNCERTAIN | – |
+//! | `Doubtful`, or nobody knows | UNCERTAIN | UNCERTAIN | – |
+//!
+//! Kept are replies that acknowledge a write: no errors and no nulls, and nothing of which the
+//! client has a part already. A request with a kept reply counts as in flight for its client, and
+//! not for the node.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::exchange::link::NodeId;
+use crate::exchange::ticket::{Effect, Purpose, Ticket};
+use crate::exchange::waiting::is_null;
+use crate::exchange::{Exchange, GroupIndex, LinkKey, Role};
+use crate::resp::ReplyKind;
+use crate::session::{Piece, Reject};
+use crate::telemetry::Target;
+use crate::topology::{Acks, Phase, Snapshot};
+use crate::types::{NodeAddr, Time};
+
+/// Bytes of replies that one worker keeps back for one group; more are UNCERTAIN at once. What is
+/// in flight on a shared link is bounded to as much.
+const KEPT_MAX: usize = 4 << 20;
+
+/// What each kept reply costs besides its bytes.
+const KEPT_EACH: usize = size_of::<Kept>();
+
+/// The replies kept back of one group.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// Whether replies of a master have to be looked at. All that is asked where nothing is kept.
+    pub(super) is_armed: bool,
+    /// The master whose replies are kept now.
+    closed: Option<NodeId>,
+    /// The master whose replies are in `kept`.
+    master: Option<NodeAddr>,
+    /// Oldest first.
+    kept: VecDeque<Kept>,
+    bytes: usize,
+    /// Links with a reply on its way that is too large to be kept: what came of it is dropped.
+    cut: Vec<LinkKey>,
+}
+
+/// One reply.
+#[derive(Debug)]
+struct Kept {
+    ticket: Ticket,
+    reply: Box<[u8]>,
+    at: Time,
+    /// Whether it came after the worker had reported that it is quiet.
+    late: bool,
+    /// The database that the transaction has selected.
+    selected: Option<u32>,
+}
+
+/// What becomes of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is passed on.
+    Pass,
+    /// It is kept.
+    Keep,
+    /// It is not known what it acknowledges.
+    Doubt,
+}
+
+impl Gate {
+    /// Whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Decides about a reply of a master. `begun`: its client has a part of it.
+    #[cold]
+    pub(super) fn verdict(
+        &mut self,
+        (link, node): (LinkKey, NodeId),
+        ticket: Ticket,
+        (reply, kind): (&[u8], ReplyKind),
+        begun: bool,
+    ) -> Verdict {
+        if self.mend(link) {
+            return Verdict::Doubt;
+        }
+        let acknowledges = kind != ReplyKind::Error && !is_null(reply);
+        if self.closed != Some(node) || begun || !acknowledges || !may_acknowledge(ticket) {
+            return Verdict::Pass;
+        }
+        if self.bytes + reply.len() + KEPT_EACH > KEPT_MAX {
+            return Verdict::Doubt;
+        }
+        Verdict::Keep
+    }
+
+    /// Decides about a piece of a reply that is too large to be kept: whether it is dropped.
+    pub(super) fn cuts(
+        &mut self,
+        (link, node): (LinkKey, NodeId),
+        ticket: Ticket,
+        begun: bool,
+    ) -> bool {
+        let known = self.cut.contains(&link);
+        let cuts = known || (self.closed == Some(node) && !begun && may_acknowledge(ticket));
+        if cuts && !known {
+            self.cut.push(link);
+        }
+        cuts
+    }
+
+    /// The reply of which pieces were dropped is over. False if none were.
+    pub(super) fn mend(&mut self, link: LinkKey) -> bool {
+        let at = self.cut.iter().position(|cut| *cut == link);
+        if let Some(at) = at {
+            self.cut.swap_remove(at);
+            self.rearm();
+        }
+        at.is_some()
+    }
+
+    fn push(&mut self, kept: Kept) {
+        self.bytes += kept.reply.len() + KEPT_EACH;
+        self.kept.push_back(kept);
+    }
+
+    fn pop_if(&mut self, is_over: impl Fn(&Kept) -> bool) -> Option<Kept> {
+        self.kept.front().filter(|kept| is_over(kept))?;
+        let kept = self.kept.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(kept.reply.len() + KEPT_EACH);
+        Some(kept)
+    }
+
+    fn rearm(&mut self) {
+        self.is_armed = self.closed.is_some() || !self.cut.is_empty();
+        if self.kept.is_empty() {
+            self.kept = VecDeque::new();
+        }
+    }
+
+    /// What becomes of a kept reply under a new picture; `Keep`: it stays.
+    fn fate(&self, late: bool, snapshot: &Snapshot) -> Verdict {
+        let stays = self.master == snapshot.master;
+        let switching = matches!(snapshot.phase, Phase::Switching { .. });
+        match snapshot.acks {
+            Acks::Given if stays => Verdict::Pass,
+            Acks::Kept if stays && switching => Verdict::Keep,
+            Acks::Settled if stays && switching && late => Verdict::Keep,
+            Acks::Settled if !late && stays == switching => Verdict::Pass,
+            _ => Verdict::Doubt,
+        }
+    }
+}
+
+impl Exchange {
+    /// A new picture of a group: closes or opens its gate, and decides about what is behind it.
+    pub(super) fn turn_gate(&mut self, index: GroupIndex, now: Time) {
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        let snapshot = Arc::clone(&group.snapshot);
+        let switching = matches!(snapshot.phase, Phase::Switching { .. });
+        let closes = switching && snapshot.acks != Acks::Given;
+        let master = snapshot.master.as_ref().filter(|_| closes);
+        let at = master.map(|addr| group.node(addr));
+        let gate = &mut group.gate;
+        let (mut passed, mut doubted) = (Vec::new(), Vec::new());
+        for kept in std::mem::take(&mut gate.kept) {
+            match gate.fate(kept.late, &snapshot) {
+                Verdict::Pass => passed.push(kept),
+                Verdict::Keep => gate.kept.push_back(kept),
+                Verdict::Doubt => doubted.push(kept),
+            }
+        }
+        let sizes = gate.kept.iter().map(|kept| kept.reply.len() + KEPT_EACH);
+        gate.bytes = sizes.sum();
+        gate.closed = at;
+        if closes {
+            gate.master.clone_from(&snapshot.master);
+        }
+        gate.cut.retain(|link| self.links.get(*link).is_some());
+        gate.rearm();
+        for kept in &passed {
+            self.pass(kept, now);
+        }
+        for kept in doubted {
+            self.doubt(kept.ticket);
+        }
+    }
+
+    /// No reply is kept for longer than a command is held.
+    pub(super) fn expire_kept(&mut self, index: GroupIndex, now: Time) {
+        while let Some(group) = self.groups.get_mut(index) {
+            let limit = group.snapshot.hold;
+            let Some(kept) = group.gate.pop_if(|kept| now.since(kept.at) >= limit) else {
+                return;
+            };
+            self.doubt(kept.ticket);
+        }
+    }
+
+    /// Keeps a reply back.
+    pub(super) fn keep_back(&mut self, key: LinkKey, ticket: Ticket, reply: &[u8], now: Time) {
+        let selected = self.selected_in(key, ticket, reply);
+        let Some(client) = self.clients.get(ticket.client) else {
+            return;
+        };
+        if let Some(group) = self.groups.get_mut(client.group) {
+            group.gate.push(Kept {
+                ticket,
+                reply: Box::from(reply),
+                at: now,
+                late: group.quiet,
+                selected,
+            });
+        }
+    }
+
+    /// A reply that was too large to be kept, or one too many.
+    pub(super) fn doubt_now(&mut self, key: LinkKey, ticket: Ticket, reply: &[u8]) {
+        self.selected_in(key, ticket, reply);
+        self.doubt(ticket);
+    }
+
+    /// The database that a transaction with this reply to EXEC has selected. Its link has another
+    /// one than its lane says, whatever the client is told.
+    fn selected_in(&mut self, key: LinkKey, ticket: Ticket, reply: &[u8]) -> Option<u32> {
+        if ticket.purpose != Purpose::Exec {
+            return None;
+        }
+        let client = self.clients.get_mut(ticket.client)?;
+        let lease = client.lease.as_deref_mut()?;
+        let selected = lease.selections.executed(reply)?;
+        self.retire(key);
+        Some(selected)
+    }
+
+    /// Passes a kept reply on.
+    fn pass(&mut self, kept: &Kept, now: Time) {
+        let ticket = kept.ticket;
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        client.answered(Role::Master, ticket.effect);
+        if let Some(database) = kept.selected {
+            client.session.database = database;
+            client.forget_lanes();
+        }
+        client.replies.deliver(ticket.seq, &kept.reply, Piece::Last);
+        if let Some(group) = self.groups.get_mut(client.group) {
+            let counts = &mut group.counts;
+            counts.request(ticket.class, Target::Master, 1);
+            counts
+                .request_duration(ticket.class, Target::Master)
+                .record(now.since(ticket.arrived));
+            counts.kept_released += 1;
+        }
+        self.touch(ticket.client);
+    }
+
+    /// Says that it is not known whether the write will be there.
+    fn doubt(&mut self, ticket: Ticket) {
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        client.answered(Role::Master, ticket.effect);
+        if let Some(group) = self.groups.get_mut(client.group) {
+            group.counts.kept_uncertain += 1;
+        }
+        self.tell(ticket, Reject::UncertainFork);
+        self.touch(ticket.client);
+    }
+}
+
+/// Whether a reply to this request can acknowledge a write.
+fn may_acknowledge(ticket: Ticket) -> bool {
+    let purpose = matches!(
+        ticket.purpose,
+        Purpose::Plain | Purpose::Exec | Purpose::Slow | Purpose::Waits(_)
+    );
+    purpose && ticket.spoken && ticket.effect == Effect::Writes
+}
