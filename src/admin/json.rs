@@ -12,7 +12,9 @@
 //! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `cause`, `old_master`,
 //! `new_master`, `took_seconds`, `held_requests`, `held_bytes`, `longest_hold_seconds`,
 //! `expired_requests`, `resent_requests`, `uncertain_requests`, `first_released_seconds`,
-//! `events[]` (`at_ms`, negative before the first sign, and `what`).
+//! `released_replies` and `doubted_replies` (to writes, kept back until the new master was known to
+//! have them, or not), `forked_bytes` (of replication, acknowledged before, that it lacks; or
+//! null), `events[]` (`at_ms`, negative before the first sign, and `what`).
 
 use std::time::Duration;
 
@@ -120,6 +122,9 @@ fn incident(master_name: &str, incident: &Incident) -> Value {
         "resent_requests": cost.resent_requests,
         "uncertain_requests": cost.uncertain_requests,
         "first_released_seconds": cost.first_released.map(seconds),
+        "released_replies": cost.released_replies,
+        "doubted_replies": cost.doubted_replies,
+        "forked_bytes": incident.forked_bytes,
         "events": events
             .map(|event| json!({ "at_ms": event.at_ms, "what": event.what }))
             .collect::<Vec<_>>(),
@@ -179,6 +184,7 @@ mod tests {
                 "new_master": "redis-1:6379", "took_seconds": 1.1, "held_requests": 42,
                 "held_bytes": 1900, "longest_hold_seconds": 1.08, "expired_requests": 0,
                 "resent_requests": 3, "uncertain_requests": 1, "first_released_seconds": 1.101,
+                "released_replies": 3, "doubted_replies": 0, "forked_bytes": 0,
                 "events": [{ "at_ms": 7, "what": "+try-failover" }],
             })
         );

@@ -132,6 +132,8 @@ pub struct Incident {
     pub took: Duration,
     /// What it cost the clients.
     pub cost: Cost,
+    /// Bytes of the old master's history, acknowledged before, that the new one does not have.
+    pub forked_bytes: Option<u64>,
     /// What happened, in order.
     pub events: Vec<Event>,
 }
@@ -153,6 +155,11 @@ pub struct Cost {
     pub uncertain_requests: u64,
     /// From the first sign until the first request that had waited was sent to the master.
     pub first_released: Option<Duration>,
+    /// Replies to writes that were kept back and passed on.
+    pub released_replies: u64,
+    /// Replies to writes that were kept back and answered `-UNCERTAIN`; among
+    /// `uncertain_requests`.
+    pub doubted_replies: u64,
 }
 
 /// How a switch ended.
@@ -270,7 +277,10 @@ pub(super) mod tests {
                 resent_requests: 3,
                 uncertain_requests: 1,
                 first_released: Some(Duration::from_millis(1_101)),
+                released_replies: 3,
+                doubted_replies: 0,
             },
+            forked_bytes: Some(0),
             events: vec![Event {
                 at_ms: 7,
                 what: "+try-failover".to_owned(),

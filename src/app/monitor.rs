@@ -62,6 +62,7 @@ pub(super) fn start(
             sentinels: HashSet::new(),
             completed: 0,
             abandoned: 0,
+            closed: 0,
         };
         let (status, stopping) = (group.handle.status.clone(), tasks.clone());
         tasks.spawn(
@@ -88,6 +89,8 @@ struct Follower {
     sentinels: HashSet<crate::types::NodeAddr>,
     completed: u64,
     abandoned: u64,
+    /// The last incident whose end was counted.
+    closed: u64,
 }
 
 impl Follower {
@@ -154,6 +157,14 @@ impl Follower {
             self.abandoned += 1;
             self.metrics.switch_abandoned();
         }
+        let ended = |incident: &&Arc<Incident>| incident.outcome.is_some();
+        for incident in status.incidents.iter().filter(ended) {
+            if incident.number > self.closed {
+                self.closed = incident.number;
+                let forked = incident.outcome.as_ref().and_then(|outcome| outcome.forked);
+                self.metrics.forked(forked.unwrap_or(0));
+            }
+        }
     }
 
     /// The totals a little while ago.
@@ -214,6 +225,8 @@ fn cost(now: &Totals, base: &Totals, hold: Hold, started: Time) -> Cost {
         resent_requests: now.resent.saturating_sub(base.resent),
         uncertain_requests: now.uncertain.saturating_sub(base.uncertain),
         first_released: hold.first_released.map(|at| at.since(started)),
+        released_replies: now.kept_released.saturating_sub(base.kept_released),
+        doubted_replies: now.kept_uncertain.saturating_sub(base.kept_uncertain),
     }
 }
 
@@ -232,6 +245,8 @@ fn tell(incident: &Incident, outcome: &Outcome, cost: &Cost) {
         expired = cost.expired_requests,
         resent = cost.resent_requests,
         uncertain = cost.uncertain_requests,
+        doubted = cost.doubted_replies,
+        forked_bytes = outcome.forked,
         "incident"
     );
 }

@@ -144,6 +144,7 @@ fn incident_view(incident: &topology::Incident, tally: Option<Tally>, now: Time)
             .as_ref()
             .map_or(since, |outcome| outcome.took),
         cost: tally.map(|tally| tally.cost).unwrap_or_default(),
+        forked_bytes: incident.outcome.as_ref().and_then(|outcome| outcome.forked),
         events: incident
             .marks
             .iter()
