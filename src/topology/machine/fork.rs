@@ -233,6 +233,10 @@ impl Machine {
             |(begin, first): (&Position, u64)| begin.offset.saturating_add(1).saturating_sub(first);
         let forked = begin.zip(first).map(lacks);
         self.acks = acks;
+        if acks == Acks::Doubtful {
+            let what = format!("replies kept back are in doubt: {target} may lack what they say");
+            self.mark(Witness::Switchman, what);
+        }
         forked
     }
 

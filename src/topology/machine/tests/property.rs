@@ -7,10 +7,10 @@ use proptest::prelude::*;
 
 use super::world::{A, B, C, S1, S2, S3, World, addr, master, replica_of, settings, view};
 use crate::topology::{
-    Action, Event, FailoverStep, Flags, Machine, NodeAnswer, NodeFailure, NodeRole, Note, Phase,
-    Report, ReportKind, SentinelFailure, Settings, Source, Subscription, View,
+    Acks, Action, Event, FailoverStep, Flags, Machine, NodeAnswer, NodeFailure, NodeRole, Note,
+    Phase, Report, ReportKind, SentinelFailure, Settings, Source, Subscription, View,
 };
-use crate::types::{Generation, NodeAddr, Time};
+use crate::types::{Generation, NodeAddr, Replication, Time};
 
 const NODES: [&str; 3] = [A, B, C];
 const SENTINELS: [&str; 3] = [S1, S2, S3];
@@ -36,8 +36,7 @@ enum Input {
     },
     Node {
         node: usize,
-        role: NodeRole,
-        run_id: u8,
+        answer: NodeAnswer,
     },
     NodeFailed {
         node: usize,
@@ -107,6 +106,20 @@ fn any_role() -> impl Strategy<Value = NodeRole> {
     ]
 }
 
+fn any_history() -> impl Strategy<Value = Replication> {
+    let id = || prop_oneof![Just("x".to_owned()), Just("y".to_owned())];
+    let left_at = proptest::option::of(0..4_u64);
+    (any::<bool>(), id(), 0..4_u64, id(), left_at).prop_map(
+        |(is_master, id, offset, left, left_at)| Replication {
+            is_master,
+            id,
+            offset,
+            left,
+            left_at,
+        },
+    )
+}
+
 fn any_kind() -> impl Strategy<Value = ReportKind> {
     let node = (0..3_usize).prop_map(|node| addr(NODES[node]));
     prop_oneof![
@@ -130,8 +143,12 @@ fn any_input() -> impl Strategy<Value = Input> {
             .prop_map(|(sentinel, on)| Input::Subscription { sentinel, on }),
         6 => (0..3_usize, any_view()).prop_map(|(sentinel, view)| Input::View { sentinel, view }),
         1 => (0..3_usize).prop_map(|sentinel| Input::ViewFailed { sentinel }),
-        6 => (0..3_usize, any_role(), 0..3_u8)
-            .prop_map(|(node, role, run_id)| Input::Node { node, role, run_id }),
+        6 => (0..3_usize, any_role(), 0..3_u8, proptest::option::of(any_history())).prop_map(
+            |(node, role, run_id, replication)| {
+                let run_id = Some(format!("{node} {run_id}"));
+                Input::Node { node, answer: NodeAnswer { role, run_id, replication } }
+            }
+        ),
         2 => (0..3_usize, any::<bool>())
             .prop_map(|(node, silent)| Input::NodeFailed { node, silent }),
         2 => (0..3_usize, any_kind()).prop_map(|(worker, kind)| Input::Report { worker, kind }),
@@ -154,6 +171,8 @@ struct Run {
     open: BTreeSet<NodeAddr>,
     escaped: bool,
     last: (Generation, u64),
+    /// The master of the last snapshot, if that held writes.
+    held: Option<NodeAddr>,
 }
 
 impl Run {
@@ -203,14 +222,9 @@ impl Run {
                 };
                 machine.handle_view_failed(now, &addr(SENTINELS[sentinel]), failure, 9);
             }
-            Input::Node { node, role, run_id } => {
+            Input::Node { node, answer } => {
                 let node = addr(NODES[node]);
-                self.learn(&node, &role);
-                let answer = NodeAnswer {
-                    role,
-                    run_id: Some(format!("{node} {run_id}")),
-                    replication: None,
-                };
+                self.learn(&node, &answer.role);
                 self.machine.handle_node(now, &node, answer);
             }
             Input::NodeFailed { node, silent } => {
@@ -274,6 +288,13 @@ impl Run {
                         assert!(!snapshot.replicas.contains(master));
                     }
                     assert_eq!(snapshot.master.is_none(), snapshot.phase == Phase::Unknown);
+                    let holds = matches!(snapshot.phase, Phase::Switching { .. });
+                    let other = if holds { Acks::Doubtful } else { Acks::Kept };
+                    assert_ne!(snapshot.acks, other);
+                    if self.held.as_ref() == snapshot.master.as_ref() && !holds {
+                        assert_eq!(snapshot.acks, Acks::Given, "the master stayed");
+                    }
+                    self.held = snapshot.master.clone().filter(|_| holds);
                     self.last = (snapshot.generation, snapshot.epoch.get());
                 }
                 Action::AskNode(node) => {
@@ -307,6 +328,7 @@ fn begin(strict_quorum: Option<Duration>) -> Run {
         open: BTreeSet::new(),
         escaped: false,
         last: (Generation::FIRST, 0),
+        held: None,
     }
 }
 
