@@ -1,6 +1,6 @@
 //! Floor 1. What holds in every order of inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -167,8 +167,10 @@ struct Run {
     masters: BTreeSet<NodeAddr>,
     /// Nodes that told to be a master when they last told a role.
     told: BTreeSet<NodeAddr>,
-    /// Nodes that have been asked and have not answered yet.
-    open: BTreeSet<NodeAddr>,
+    /// Nodes that have been asked and have not answered yet, and since when.
+    open: BTreeMap<NodeAddr, Time>,
+    /// After so long a question has no answer.
+    lost: Duration,
     escaped: bool,
     last: (Generation, u64),
     /// The master of the last snapshot, if that held writes.
@@ -176,11 +178,19 @@ struct Run {
 }
 
 impl Run {
+    /// Takes an answer; returns whether it is in time, `None` if nobody has asked. Whether one that
+    /// comes after its question has expired still counts is not known here: by such a one nothing
+    /// is taken back.
+    fn close(&mut self, node: &NodeAddr) -> Option<bool> {
+        let asked = self.open.remove(node)?;
+        Some(self.now.since(asked) < self.lost)
+    }
+
     /// Keeps in mind who has proven to be a master. A busy master in use is what it told last.
     fn learn(&mut self, node: &NodeAddr, role: &NodeRole) {
-        if !self.open.remove(node) {
+        let Some(in_time) = self.close(node) else {
             return;
-        }
+        };
         let in_use = self.machine.snapshot().master.as_ref() == Some(node);
         let is_master = match role {
             NodeRole::Master { .. } => true,
@@ -188,7 +198,9 @@ impl Run {
             _ => false,
         };
         for set in [&mut self.masters, &mut self.told] {
-            set.remove(node);
+            if in_time {
+                set.remove(node);
+            }
             set.extend(is_master.then(|| node.clone()));
         }
     }
@@ -229,7 +241,7 @@ impl Run {
             }
             Input::NodeFailed { node, silent } => {
                 let node = addr(NODES[node]);
-                if self.open.remove(&node) {
+                if self.close(&node) == Some(true) {
                     self.masters.remove(&node);
                 }
                 let failure = if silent {
@@ -239,7 +251,7 @@ impl Run {
                         why: "refused".to_owned(),
                     }
                 };
-                machine.handle_node_failed(now, &node, failure, 9);
+                self.machine.handle_node_failed(now, &node, failure, 9);
             }
             Input::Report { worker, kind } => {
                 machine.handle_report(now, Report { worker, kind });
@@ -298,7 +310,7 @@ impl Run {
                     self.last = (snapshot.generation, snapshot.epoch.get());
                 }
                 Action::AskNode(node) => {
-                    self.open.insert(node);
+                    self.open.insert(node, self.now);
                 }
                 _ => {}
             }
@@ -320,12 +332,14 @@ fn begin(strict_quorum: Option<Duration>) -> Run {
         strict_quorum,
         ..settings(source)
     };
+    let lost = settings.timings.lost;
     Run {
         machine: Machine::new(settings, Time::ZERO),
         now: Time::ZERO,
         masters: BTreeSet::new(),
         told: BTreeSet::new(),
-        open: BTreeSet::new(),
+        open: BTreeMap::new(),
+        lost,
         escaped: false,
         last: (Generation::FIRST, 0),
         held: None,
