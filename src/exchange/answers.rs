@@ -174,6 +174,12 @@ impl Exchange {
         let Some(link) = self.links.get_mut(key) else {
             return true;
         };
+        if let Usage::Leased(Some(owner)) = link.usage {
+            self.keep_queued(key, owner, frame);
+        }
+        let Some(link) = self.links.get_mut(key) else {
+            return true;
+        };
         let Some(done) = link.pipeline.complete() else {
             return false;
         };
@@ -227,13 +233,19 @@ impl Exchange {
         if ticket.purpose == Purpose::Plain && ticket.spoken {
             client.replies.deliver(ticket.seq, frame, Piece::Last);
         } else {
-            self.deliver_special(key, ticket, frame, kind);
+            self.deliver_special(key, ticket, (frame, kind), now);
         }
         true
     }
 
     /// A reply that means something to the session, or is not spoken.
-    fn deliver_special(&mut self, key: LinkKey, ticket: Ticket, frame: &[u8], kind: ReplyKind) {
+    fn deliver_special(
+        &mut self,
+        key: LinkKey,
+        ticket: Ticket,
+        (frame, kind): (&[u8], ReplyKind),
+        now: Time,
+    ) {
         let failed = kind == ReplyKind::Error;
         match ticket.purpose {
             Purpose::Exec if kind == ReplyKind::Array => {
@@ -248,6 +260,7 @@ impl Exchange {
                 }
             }
             Purpose::Undo(_) if failed => self.retire(key),
+            Purpose::Renewal => self.renew_queue(key, ticket, frame, now),
             // It has subscriptions no more, without a word of the server that it could be told.
             Purpose::Subscription(subscription) if failed && !subscription.asked => {
                 self.end(ticket.client, Ending::Now);
@@ -262,7 +275,7 @@ impl Exchange {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch
             }
-            Purpose::Internal => &[],
+            Purpose::Internal | Purpose::Renewal => &[],
             _ => frame,
         };
         // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,

@@ -55,6 +55,8 @@ pub(super) enum Wait {
     Link(LinkKey),
     /// For this link to open, or to be refused: the answer to a question to the master.
     Proof(LinkKey),
+    /// For its transaction to be begun anew on another link.
+    Renewal,
     /// For fewer logins being proven at once.
     Turn,
     /// For a writable master. Released by a snapshot, or by the end of the hold time.
@@ -305,7 +307,12 @@ impl Client {
                 self.replies.outstanding() <= pipeline_max / 2
                     && self.replies.held_bytes() <= output_high / 2
             }
-            Wait::No | Wait::Link(_) | Wait::Proof(_) | Wait::Turn | Wait::Master => false,
+            Wait::No
+            | Wait::Link(_)
+            | Wait::Proof(_)
+            | Wait::Renewal
+            | Wait::Turn
+            | Wait::Master => false,
         }
     }
 }

@@ -12,6 +12,7 @@
 use crate::command::{Class, Leased, Local};
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::ticket::Purpose;
 use crate::exchange::transaction::Selections;
@@ -31,6 +32,10 @@ pub(super) struct Lease {
     pub(super) link: Option<LinkKey>,
     pub(super) multi: Multi,
     pub(super) watch: Watch,
+    /// What is queued, as far as replies tell.
+    pub(super) kept: Kept,
+    /// Whether that has to be begun anew.
+    pub(super) renewal: Renewal,
     /// Databases selected between MULTI and EXEC.
     pub(super) selections: Selections,
     /// Something stays on the link that cannot be undone.
@@ -259,7 +264,7 @@ impl Exchange {
         job: Job,
         taken: Result<LinkKey, NoLease>,
     ) -> Result<LinkKey, Placed> {
-        taken.map_err(|why| match why {
+        let link = taken.map_err(|why| match why {
             NoLease::Gone => Placed::Answered,
             NoLease::NoMaster => self.hold(job),
             NoLease::Full => {
@@ -272,7 +277,12 @@ impl Exchange {
                 }
                 Placed::Waits
             }
-        })
+        })?;
+        let lease = self.lease_of(job.key);
+        if lease.is_some_and(|lease| lease.renewal != Renewal::Done) {
+            return Err(self.renew_multi(job, link));
+        }
+        Ok(link)
     }
 
     /// The link that the client has, or one from the pool, or a new one.

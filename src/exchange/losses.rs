@@ -5,8 +5,9 @@
 //! | on a link that never opened | placed anew, transactions included | – | – |
 //! | on a shared link | placed anew | UNCERTAIN | placed anew |
 //! | blocking, admin | placed anew | UNCERTAIN | placed anew |
-//! | between MULTI and EXEC | not executed | not executed, or UNCERTAIN with its EXEC | – |
-//! | EXEC | EXECABORT | UNCERTAIN | – |
+//! | between MULTI and EXEC | begun anew | begun anew, or UNCERTAIN with its EXEC | – |
+//! | EXEC | begun anew | UNCERTAIN | – |
+//! | of a transaction that cannot be begun anew | EXECABORT | EXECABORT, or UNCERTAIN | – |
 //! | WATCH | `OK`, but EXEC will not succeed | the same | – |
 //! | DISCARD, UNWATCH | done | done | – |
 //! | SUBSCRIBE | placed anew | placed anew | – |
@@ -19,6 +20,7 @@ use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::lease::Multi;
 use crate::exchange::link::{Link, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
+use crate::exchange::standing::{BREAKS_MAX, Begun, Close, Standing, is_begun_in_vain, standings};
 use crate::exchange::ticket::{Effect, Purpose, Ticket, Undo};
 use crate::exchange::{Action, ClientKey, Exchange, LinkKey, OpenFailure, Opened, Role};
 use crate::mux::{Lost, Sent};
@@ -26,10 +28,6 @@ use crate::session::{IdentityId, Piece, Reject};
 use crate::telemetry::{self, ConnectStage, Reason, RequestClass};
 use crate::topology::ReportKind;
 use crate::types::Time;
-
-/// Connections that may break when one request's reply is due next. Each break makes writes of
-/// others on the same connection uncertain, so that a request must not be asked for ever.
-const BREAKS_MAX: u8 = 8;
 
 /// How long after a throttled link was read from again the server may still hold messages for it.
 const BEHIND_AFTER_RELIEF: Duration = Duration::from_secs(10);
@@ -70,25 +68,6 @@ enum Fate {
     Passed,
     /// Nobody waits for it.
     Nothing,
-}
-
-/// Where a lost request stood, and when it was lost.
-#[derive(Clone, Copy)]
-struct Standing {
-    sent: Sent,
-    close: Close,
-    at: Time,
-}
-
-/// How the transaction ends, on the same link, of which a lost request is a part.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Close {
-    /// Not at all, or with an EXEC or DISCARD that was not wholly written.
-    Open,
-    /// With an EXEC that was sent.
-    Executed,
-    /// It must not be executed.
-    Undone,
 }
 
 impl Exchange {
@@ -284,17 +263,17 @@ impl Exchange {
 
     /// Decides for each request of a link that is gone, and mends what its clients had on it.
     fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>, now: Time) {
-        let aborted = match link.usage {
+        let standings = match link.usage {
             Usage::Leased(Some(owner)) => self.lease_lost(owner, link, end, now),
-            Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => false,
+            Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => {
+                standings(link, Begun::nothing(now)).0
+            }
         };
         if let Usage::Leased(Some(owner)) = link.usage
             && is_begun_in_vain(link)
         {
             self.multi_lost(owner, now);
         }
-        let unread = matches!(end, End::Lost(Loss::Unblocked));
-        let standings = standings(link, (aborted, unread), now);
         let broken = matches!(end, End::Lost(Loss::Broken));
         for (at, (mut lost, standing)) in link.pipeline.lost().zip(standings).enumerate() {
             lost.sent = standing.sent;
@@ -422,21 +401,37 @@ impl Exchange {
         }
     }
 
-    /// What a client had on the link that was its own. Returns whether it was in a transaction that
-    /// must not be executed.
-    fn lease_lost(&mut self, owner: ClientKey, link: &Link, end: End<'_>, now: Time) -> bool {
+    /// What a client had on the link that was its own. Returns where the requests on it stood.
+    fn lease_lost(
+        &mut self,
+        owner: ClientKey,
+        link: &Link,
+        end: End<'_>,
+        now: Time,
+    ) -> Vec<Standing> {
+        self.end_wait(owner, Wait::Renewal);
         let Some(client) = self.clients.get_mut(owner) else {
-            return false;
+            return standings(link, Begun::nothing(now)).0;
         };
         let Some(lease) = client.lease.as_deref_mut() else {
-            return false;
+            return standings(link, Begun::nothing(now)).0;
         };
-        let aborted = lease.multi == Multi::Aborted;
+        let begun = match end {
+            End::Lost(loss) => Begun {
+                unread: loss == Loss::Unblocked,
+                ..Begun::of(lease, now)
+            },
+            End::Unopened | End::Refused(_) => Begun {
+                kept: None,
+                ..Begun::of(lease, now)
+            },
+        };
+        let (standings, anew) = standings(link, begun);
         if matches!(end, End::Unopened) {
             // Everything that was begun on it is placed anew, so that it is as if it had not begun.
             lease.never_had_link();
         } else {
-            lease.lose_link();
+            lease.lose_link(anew);
         }
         let (sticky, subscribed) = (lease.sticky, !lease.subscriptions.is_empty());
         if lease.is_clean() {
@@ -452,7 +447,7 @@ impl Exchange {
             group.unsubscribed.push(owner);
         }
         self.touch(owner);
-        aborted
+        standings
     }
 }
 
@@ -462,16 +457,6 @@ impl Exchange {
 fn is_behind(link: &Link, now: Time) -> bool {
     let relieved = |at| now.since(at) < BEHIND_AFTER_RELIEF;
     !link.throttled_by.is_empty() || link.relieved_at.is_some_and(relieved)
-}
-
-/// Whether the last MULTI on a link is among the requests without a reply, and not closed.
-fn is_begun_in_vain(link: &Link) -> bool {
-    let ends = |purpose: &Purpose| matches!(purpose, Purpose::Exec | Purpose::Undo(_));
-    let purposes = link.pipeline.tickets().map(|ticket| ticket.purpose);
-    let last = purposes
-        .filter(|purpose| *purpose == Purpose::Multi || ends(purpose))
-        .last();
-    last == Some(Purpose::Multi)
 }
 
 /// Whether an error line to a new connection speaks of the node's present state, and not of what
@@ -485,40 +470,16 @@ fn is_passing(words: &[u8]) -> bool {
     PASSING.iter().any(|text| words.starts_with(text))
 }
 
-/// Where each request of a link stands. `aborted`: the last transaction, which is not closed yet,
-/// must not be executed.
-/// `unread`: the node has read none of them.
-fn standings(link: &Link, (aborted, unread): (bool, bool), at: Time) -> Vec<Standing> {
-    let mut lost: Vec<_> = link.pipeline.lost().collect();
-    for lost in lost.iter_mut().filter(|_| unread) {
-        lost.sent = Sent::No;
-    }
-    let mut close = if aborted { Close::Undone } else { Close::Open };
-    let from_behind = lost.iter().rev().map(|lost| {
-        match (lost.ticket.purpose, lost.sent) {
-            (Purpose::Exec, Sent::Yes) => close = Close::Executed,
-            (Purpose::Exec, Sent::No) | (Purpose::Undo(Undo::Asked), _) => close = Close::Open,
-            (Purpose::Undo(_), _) => close = Close::Undone,
-            _ => {}
-        }
-        Standing {
-            sent: lost.sent,
-            close,
-            at,
-        }
-    });
-    let mut standings: Vec<_> = from_behind.collect();
-    standings.reverse();
-    standings
-}
-
 fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
     let again = match ticket.purpose {
-        Purpose::Internal => return Fate::Nothing,
+        Purpose::Internal | Purpose::Renewal => return Fate::Nothing,
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
         // An EXEC that is not to happen does not become one that may.
         Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => return Fate::Undone(undo),
         Purpose::Subscription(_) => true,
+        Purpose::Multi | Purpose::Queued | Purpose::Exec | Purpose::Undo(Undo::Asked) => {
+            standing.close == Close::Anew
+        }
         _ => false,
     };
     let undone = standing.close == Close::Undone;

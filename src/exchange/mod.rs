@@ -23,6 +23,7 @@ mod dispatch;
 mod gate;
 mod hold;
 mod intake;
+mod kept;
 mod lease;
 mod link;
 mod lookup;
@@ -33,6 +34,7 @@ mod pubsub;
 mod session_commands;
 mod settings;
 mod slab;
+mod standing;
 mod switching;
 #[cfg(test)]
 mod tests;

@@ -70,6 +70,8 @@ pub(super) enum Purpose {
     Queued,
     /// EXEC.
     Exec,
+    /// MULTI of a transaction that is begun anew; the reply is nobody's.
+    Renewal,
     /// WATCH. With the link the watch is lost too, and EXEC will not succeed.
     Watch,
     /// DISCARD or UNWATCH: whether they arrive or the link is lost, the end is the same.

@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 use crate::command::{Class, Leased, Local};
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
+use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::{ClientKey, Exchange};
 use crate::resp::{ReplyScanner, Request, Scan, encode};
@@ -82,6 +84,10 @@ impl Exchange {
                 };
             }
             Some(Multi::No | Multi::Open | Multi::Aborted) | None => {}
+        }
+        let renewal = self.lease_of(job.key).map(|lease| lease.renewal);
+        if class == Class::Leased(Leased::Discard) && renewal == Some(Renewal::Due) {
+            return self.end_broken_multi(job, class);
         }
         let placed = match class {
             Class::Leased(Leased::Exec) => self.exec(job, request.raw()),
@@ -214,9 +220,14 @@ impl Exchange {
         }
     }
 
-    /// Closes a client's own link in the middle of a transaction or a watch.
+    /// Closes a client's own link, if it has one, in the middle of a transaction or a watch.
     fn abandon(&mut self, key: ClientKey, now: Time) {
-        if let Some(link) = self.lease_of(key).and_then(|lease| lease.link) {
+        let client = self.clients.get_mut(key);
+        let Some(lease) = client.and_then(|client| client.lease.as_deref_mut()) else {
+            return;
+        };
+        lease.give_up_multi();
+        if let Some(link) = lease.link {
             self.lose(link, Loss::Left, now);
         }
     }
@@ -226,6 +237,7 @@ impl Exchange {
         if let Some(client) = self.clients.get_mut(key)
             && let Some(lease) = client.lease.as_deref_mut()
         {
+            lease.give_up_multi();
             lease.end_multi();
             let empty = lease.link.is_none() && lease.is_clean();
             if empty {
@@ -235,7 +247,7 @@ impl Exchange {
         self.touch(key);
     }
 
-    fn lease_of(&self, key: ClientKey) -> Option<&Lease> {
+    pub(super) fn lease_of(&self, key: ClientKey) -> Option<&Lease> {
         self.clients.get(key)?.lease.as_deref()
     }
 
@@ -323,9 +335,14 @@ impl Lease {
     /// Notes that the link, on which everything but the subscriptions was begun, never was.
     pub(super) fn never_had_link(&mut self) {
         self.link = None;
-        self.selections = Selections::default();
         self.changing = false;
         self.sticky = false;
+        if self.renewal == Renewal::Asked {
+            self.renewal = Renewal::Due;
+            return;
+        }
+        self.selections = Selections::default();
+        self.kept = Kept::default();
         self.multi = match self.multi {
             // Begun anew, it would no longer be known that it must not be executed.
             Multi::Aborted => Multi::Broken,
@@ -339,16 +356,23 @@ impl Lease {
     }
 
     /// Notes that the link is gone with all that the server knew of it.
-    pub(super) fn lose_link(&mut self) {
+    pub(super) fn lose_link(&mut self, anew: Anew) {
         self.link = None;
-        self.selections = Selections::default();
         self.changing = false;
+        self.selections.asked.clear();
         if self.watch == Watch::Kept {
             self.watch = Watch::Stale;
         }
-        if matches!(self.multi, Multi::Open | Multi::Aborted) {
-            self.multi = Multi::Broken;
+        if anew == Anew::Begun {
+            self.multi = Multi::Open;
+            self.renewal = Renewal::Due;
+            return;
         }
+        self.selections = Selections::default();
+        if anew == Anew::Unanswered {
+            self.multi = Multi::No;
+        }
+        self.give_up_multi();
     }
 }
 

@@ -12,6 +12,7 @@
 )]
 
 mod busy;
+mod carried;
 mod chatter;
 mod command_table;
 mod deployment;

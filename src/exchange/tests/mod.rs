@@ -11,6 +11,7 @@ mod memory;
 mod order;
 mod property;
 mod pubsub;
+mod renewal;
 mod sessions;
 mod switching;
 mod transactions;

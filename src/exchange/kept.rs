@@ -1,0 +1,184 @@
+//! Floor 4. What a server has queued of a transaction: kept until EXEC has its reply, so that the
+//! transaction can be begun anew when its link is lost before.
+//!
+//! ```text
+//!  MULTI ─ OK ──► commands, each with its QUEUED ──► EXEC sent ──► reply: forgotten
+//!                        │ link lost                     │ link lost
+//!                        ▼                               ▼
+//!    another link: MULTI, OK, the same commands        UNCERTAIN
+//! ```
+//!
+//! A transaction with a command that was refused, or with too much to keep, ends with its link.
+
+use crate::exchange::client::Wait;
+use crate::exchange::dispatch::{Job, Placed};
+use crate::exchange::lease::{Lease, Multi};
+use crate::exchange::ticket::{Purpose, Ticket};
+use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::resp::{Decoded, RequestDecoder, RequestLimits, encode};
+use crate::types::Time;
+
+/// Bytes of queued commands that are kept of one transaction.
+const KEPT_MAX: usize = 64 * 1024;
+
+/// What is known of the transaction whose replies are coming, whatever the client has sent since.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// The commands to which the server has said `QUEUED`, one behind the other.
+    commands: Vec<u8>,
+    known: Known,
+    /// Whether the server watches keys for it.
+    watches: bool,
+    /// How often it was begun anew.
+    times: u8,
+}
+
+/// How much of a transaction is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Known {
+    /// The server has begun none.
+    #[default]
+    None,
+    /// All that it has queued.
+    Whole,
+    /// Less than it takes to begin it anew.
+    Part,
+}
+
+/// Whether a transaction that the server had begun has a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Renewal {
+    /// It has, or there is no transaction.
+    #[default]
+    Done,
+    /// It was lost.
+    Due,
+    /// MULTI is on its way over another one.
+    Asked,
+}
+
+impl Kept {
+    /// Whether the server has begun a transaction all of which is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.known == Known::Whole
+    }
+
+    /// Whether the server watches keys for it.
+    pub(super) const fn watches(&self) -> bool {
+        self.watches
+    }
+
+    /// How often it was begun anew.
+    pub(super) const fn times(&self) -> u8 {
+        self.times
+    }
+
+    /// The request `raw` has this reply.
+    fn note(&mut self, purpose: Purpose, raw: &[u8], reply: &[u8], spare: &mut Vec<Vec<u8>>) {
+        match purpose {
+            Purpose::Watch => self.watches = true,
+            Purpose::Multi if reply.starts_with(b"+OK") => self.known = Known::Whole,
+            Purpose::Queued if self.known == Known::Whole => {
+                let fits = self.commands.len() + raw.len() <= KEPT_MAX;
+                if !fits || !reply.starts_with(b"+QUEUED") {
+                    self.known = Known::Part;
+                    self.commands = Vec::new();
+                    return;
+                }
+                if self.commands.capacity() == 0
+                    && let Some(buffer) = spare.pop()
+                {
+                    self.commands = buffer;
+                }
+                self.commands.extend_from_slice(raw);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Exchange {
+    /// The oldest request of a client's own link has this reply: notes what it means for the
+    /// transaction.
+    pub(super) fn keep_queued(&mut self, key: LinkKey, owner: ClientKey, reply: &[u8]) {
+        let (Some(link), Some(client)) = (self.links.get(key), self.clients.get_mut(owner)) else {
+            return;
+        };
+        let (Some((ticket, raw)), Some(lease)) = (link.pipeline.oldest(), &mut client.lease) else {
+            return;
+        };
+        if matches!(ticket.purpose, Purpose::Exec | Purpose::Undo(_)) {
+            let kept = std::mem::take(&mut lease.kept);
+            self.recycle(kept.commands);
+        } else {
+            lease.kept.note(ticket.purpose, raw, reply, &mut self.spare);
+        }
+    }
+
+    /// Begins a transaction anew, whose link was lost: first MULTI alone. What follows must not be
+    /// executed outside of it, should the server refuse that.
+    pub(super) fn renew_multi(&mut self, job: Job, link: LinkKey) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Answered;
+        };
+        client.wait = Wait::Renewal;
+        let Some(lease) = &mut client.lease else {
+            return Placed::Answered;
+        };
+        if lease.renewal == Renewal::Due {
+            lease.renewal = Renewal::Asked;
+            lease.kept.times = lease.kept.times.saturating_add(1);
+            let mut multi = Vec::new();
+            encode::request(&mut multi, &[b"MULTI"]);
+            self.send_internal(link, job, Purpose::Renewal, &multi);
+        }
+        Placed::Waits
+    }
+
+    /// The server has answered to that MULTI: what the former one had queued follows.
+    pub(super) fn renew_queue(&mut self, key: LinkKey, ticket: Ticket, reply: &[u8], now: Time) {
+        self.end_wait(ticket.client, Wait::Renewal);
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        let Some(lease) = &mut client.lease else {
+            return;
+        };
+        if !reply.starts_with(b"+OK") {
+            lease.give_up_multi();
+            return self.retire(key);
+        }
+        lease.renewal = Renewal::Done;
+        let commands = std::mem::take(&mut lease.kept.commands);
+        let job = Job {
+            key: ticket.client,
+            again: None,
+            arrived: now,
+            now,
+        };
+        let (mut decoder, mut inline) = (RequestDecoder::default(), Vec::new());
+        let mut rest = &commands[..];
+        while let Ok(Decoded::Request { request, consumed }) =
+            decoder.decode(rest, &RequestLimits::AUTHENTICATED, &mut inline)
+        {
+            self.send_internal(key, job, Purpose::Internal, request.raw());
+            rest = rest.get(consumed..).unwrap_or_default();
+        }
+        if let Some(client) = self.clients.get_mut(ticket.client)
+            && let Some(lease) = &mut client.lease
+        {
+            lease.kept.commands = commands;
+        }
+    }
+}
+
+impl Lease {
+    /// Notes that the transaction, if there is one, is not begun anew, and not executed.
+    pub(super) fn give_up_multi(&mut self) {
+        self.kept = Kept::default();
+        self.renewal = Renewal::Done;
+        if matches!(self.multi, Multi::Open | Multi::Aborted) {
+            self.multi = Multi::Broken;
+        }
+    }
+}
