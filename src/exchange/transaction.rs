@@ -226,10 +226,14 @@ impl Exchange {
         let Some(lease) = client.and_then(|client| client.lease.as_deref_mut()) else {
             return;
         };
-        lease.give_up_multi();
-        if let Some(link) = lease.link {
-            self.lose(link, Loss::Left, now);
+        let Some(link) = lease.link else {
+            return lease.give_up_multi();
+        };
+        if lease.multi == Multi::Open {
+            // What of it waits for the link to open is not begun anew either.
+            lease.multi = Multi::Aborted;
         }
+        self.lose(link, Loss::Left, now);
     }
 
     /// Forgets a client's transaction, and what it watched with it.

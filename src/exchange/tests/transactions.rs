@@ -510,3 +510,41 @@ fn what_came_before_a_lost_transaction_is_placed_anew_outside_of_it() {
     assert!(world.asked("m").is_empty());
     world.assert_calm();
 }
+
+#[test]
+fn a_transaction_whose_exec_waited_too_long_is_not_begun_behind_its_end() {
+    let mut world = World::with(Setup {
+        opens: false,
+        replicas: Vec::new(),
+        ..Setup::default()
+    });
+    world.picture.hold = ms(100);
+    world.publish(Phase::Stable, Some("m"));
+    for _ in 0..8 {
+        world.refuse(world.link("m"), unreachable());
+        world.pass(ms(1000));
+    }
+    let lane = world.link("m");
+    let client = world.client();
+    world.send(client, &["MULTI"]);
+    world.refuse(lane, unreachable());
+    world.send(client, &["EXEC"]);
+    world.pass(ms(100));
+    let heard = world.heard(client);
+    let words: Vec<_> = heard.split_terminator('|').collect();
+    assert!(
+        words[0].starts_with("-MASTERDOWN switchman: the transaction"),
+        "{heard}"
+    );
+    assert!(
+        words[1].starts_with("-MASTERDOWN switchman: no writable"),
+        "{heard}"
+    );
+    world.opens = true;
+    world.pass(ms(1000));
+    world.send(client, &["INCR a"]);
+    assert_eq!(world.asked("m"), ["INCR a"]);
+    world.answer("m", "INCR a", ":1");
+    assert_eq!(world.heard(client), ":1|");
+    world.assert_calm();
+}
