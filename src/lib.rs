@@ -83,8 +83,9 @@
 //!
 //! **exchange**: all clients and links of one worker. Classifies and places requests, holds clients
 //! and, in a failover, replies; leases links for transactions, blocking commands and
-//! subscriptions, decides what becomes of lost requests, throttles what feeds a client that does
-//! not read. The worker calls it with bytes and events, and performs the actions that it gives.
+//! subscriptions, decides what becomes of lost requests, gives a new master the scripts of the
+//! last, throttles what feeds a client that does not read. The worker calls it with bytes and
+//! events, and performs the actions that it gives. The scripts are all that workers share.
 //!
 //! **downstream**: the acceptor and the limit of clients. **admin**: HTTP pages, JSON, health.
 //! **worker**: the thread: polls sockets, calls the exchange, publishes counts. **config**: the

@@ -1,7 +1,9 @@
 //! Floor 8. Checked settings → what each module wants to be told.
 
+use std::sync::Arc;
+
 use crate::config::{Consistency, Discovery, GroupSettings, Hold, NoReplica, Settings};
-use crate::exchange;
+use crate::exchange::{self, Scripts};
 use crate::route;
 use crate::sentinel;
 use crate::topology;
@@ -33,8 +35,9 @@ pub(super) fn sentinel(settings: &Settings, group: &GroupSettings) -> sentinel::
 }
 
 /// For a worker's exchange.
-pub(super) fn exchange(settings: &Settings) -> exchange::Settings {
+pub(super) fn exchange(settings: &Settings, scripts: &Arc<Scripts>) -> exchange::Settings {
     exchange::Settings {
+        scripts: Arc::clone(scripts),
         output_high: settings.limits.client_output_limit,
         write_timeout: settings.limits.client_write_timeout,
         leases_max: settings.upstream.max_leased.get(),

@@ -24,6 +24,7 @@ use self::acceptor::Accepting;
 use crate::admin::{self, Admin, Health};
 use crate::config::{Loaded, Settings};
 use crate::downstream::{Acceptor, Door, client_limit};
+use crate::exchange::Scripts;
 use crate::net::Listener;
 use crate::sentinel;
 use crate::tasks::Tasks;
@@ -163,10 +164,11 @@ fn start_workers(
         metrics: metrics.worker(&settings.master_name),
         gauges: Arc::clone(&group.gauges),
     };
+    let scripts = Arc::new(Scripts::new(settings.limits.script_cache));
     let start = |worker| {
         let setup = Setup {
             worker,
-            exchange: convert::exchange(settings),
+            exchange: convert::exchange(settings, &scripts),
             upstream: convert::upstream(settings),
             groups: groups.iter().zip(&settings.groups).map(feed).collect(),
             started,

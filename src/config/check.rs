@@ -163,10 +163,13 @@ fn limits(lookup: &mut Lookup<'_>) -> Result<Limits, Noted> {
     let client_output_limit = lookup.one(&keys::CLIENT_OUTPUT_LIMIT, output);
     let write = values::duration(TIMEOUT_MIN, TIMEOUT_MAX);
     let client_write_timeout = lookup.one(&keys::CLIENT_WRITE_TIMEOUT, write);
+    let scripts = values::size(ByteSize::b(0), ByteSize::gib(1));
+    let script_cache = lookup.one(&keys::SCRIPT_CACHE, scripts);
     Ok(Limits {
         max_clients: max_clients?,
         client_output_limit: client_output_limit?,
         client_write_timeout: client_write_timeout?,
+        script_cache: script_cache?,
     })
 }
 

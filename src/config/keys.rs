@@ -133,6 +133,8 @@ keys! {
         "Output that a client may leave unread before what feeds it is throttled."
     CLIENT_WRITE_TIMEOUT Process Duration "limits.client-write-timeout" [] "30s"
         "A client above that limit that takes nothing for so long is closed."
+    SCRIPT_CACHE Process Size "limits.script-cache" [] "4MiB"
+        "Bodies of scripts kept to give them to a new master; 0 is none."
     CONNECT_TIMEOUT Process Duration "upstream.connect-timeout" [] "1s"
         "Longest time to resolve and connect to a node, and again for the handshake with it."
     REPLY_TIMEOUT Process Duration "upstream.reply-timeout" [] "60s"

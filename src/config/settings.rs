@@ -48,6 +48,8 @@ pub struct Limits {
     pub client_output_limit: usize,
     /// A client above that limit that takes nothing for so long is closed.
     pub client_write_timeout: Duration,
+    /// Bytes of bodies of scripts that are kept; 0 for none.
+    pub script_cache: usize,
 }
 
 /// Connections to nodes.

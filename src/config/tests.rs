@@ -90,6 +90,7 @@ fn a_sidecar_needs_nothing_but_its_sentinels() {
     );
     assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:9379");
     assert_eq!(settings.limits.client_output_limit, 32 << 20);
+    assert_eq!(settings.limits.script_cache, 4 << 20);
     assert_eq!(settings.upstream.suspect_after, Duration::from_millis(500));
 }
 

@@ -375,7 +375,10 @@ impl Exchange {
         let not_ready = frame.starts_with(b"-LOADING ")
             || frame.starts_with(b"-MASTERDOWN ")
             || (!master && frame.starts_with(b"-BUSY "));
-        let no_script = !master && frame.starts_with(b"-NOSCRIPT ");
+        let no_script = frame.starts_with(b"-NOSCRIPT ");
+        if no_script && master {
+            return self.heal_script(key);
+        }
         let inside_script = memchr::memmem::find(frame, b" script: ").is_some();
         if !(demoted || not_ready || no_script) || inside_script {
             return false;

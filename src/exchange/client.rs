@@ -27,6 +27,9 @@ impl From<ClientKey> for Place {
 }
 
 impl ClientKey {
+    /// No client's.
+    pub(super) const NOBODY: Self = Self(Place::NOWHERE);
+
     /// The place, for tables of the worker that run in parallel.
     pub const fn index(self) -> usize {
         self.0.index()

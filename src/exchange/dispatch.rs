@@ -1,7 +1,7 @@
 //! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a
 //! wait.
 
-use crate::command::{Class, Command, Problem};
+use crate::command::{Class, Command, Problem, Spec};
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
@@ -113,6 +113,12 @@ impl Exchange {
         let class = command.class;
         let locked_out = !client.session.is_logged_in() && group.wants_login();
         let plain = client.lease.is_none() || job.passes_by(client);
+        if let Some(script) = command.spec.and_then(Spec::script)
+            && !locked_out
+        {
+            self.seen
+                .note(&self.settings.scripts, client.group, script, request);
+        }
         if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);
         }

@@ -439,15 +439,17 @@ impl Exchange {
     }
 
     /// Takes a closing link's requests out of its client's and node's counts.
-    fn forget_requests_of(&mut self, key: LinkKey, client: ClientKey) {
+    fn forget_requests_of(&mut self, key: LinkKey, owner: ClientKey) {
         let Some(link) = self.links.get(key) else {
             return;
         };
         let group = self.groups.get_mut(link.group);
         let mut node = group.and_then(|group| group.nodes.get_mut(link.lane.node.0));
-        let mut client = self.clients.get_mut(client);
+        let mut client = self.clients.get_mut(owner);
         for ticket in link.pipeline.tickets() {
-            if let Some(client) = &mut client {
+            if let Some(client) = &mut client
+                && ticket.client == owner
+            {
                 client.answered(link.lane.role, ticket.effect);
             }
             if let Some(node) = &mut node {

@@ -79,6 +79,7 @@ impl Exchange {
             };
             self.actions.push_back(Action::Open(key, plan));
         }
+        self.bring_scripts(key);
         key
     }
 

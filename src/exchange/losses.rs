@@ -103,6 +103,10 @@ impl Exchange {
             }
             if let Some(node) = group.nodes.get_mut(lane.node.0) {
                 node.failures = 0;
+                if lane.role == Role::Master && !matches!(usage, Usage::Proof(_)) {
+                    // It has brought them along.
+                    node.lacks_scripts = false;
+                }
                 recovered = node.end_all_pauses();
                 let counts = group.counts.at(node.index);
                 match usage {
@@ -227,15 +231,18 @@ impl Exchange {
     /// Takes a link out and decides for what was on it; those who may go on do so later.
     pub(super) fn lose(&mut self, key: LinkKey, loss: Loss, now: Time) -> Option<Link> {
         let link = self.discard(key)?;
-        if loss != Loss::Left
-            && link.state != State::Opening
-            && let Some(group) = self.groups.get(link.group)
-            && let Some(node) = group.nodes.get(link.lane.node.0)
+        if link.state != State::Opening
+            && let Some(group) = self.groups.get_mut(link.group)
+            && let Some(node) = group.nodes.get_mut(link.lane.node.0)
         {
-            let report = ReportKind::LinkLost {
-                node: node.addr.clone(),
-            };
-            self.actions.push_back(Action::Report(link.group, report));
+            // It may have been restarted, and what it had in memory is gone.
+            node.lacks_scripts = true;
+            if loss != Loss::Left {
+                let report = ReportKind::LinkLost {
+                    node: node.addr.clone(),
+                };
+                self.actions.push_back(Action::Report(link.group, report));
+            }
         }
         let end = match link.state {
             State::Opening => End::Unopened,

@@ -31,6 +31,7 @@ mod losses;
 mod node;
 mod output;
 mod pubsub;
+mod scripts;
 mod session_commands;
 mod settings;
 mod slab;
@@ -59,6 +60,8 @@ use link::Link;
 pub use link::{LinkKey, OpenFailure, Opened, Role};
 pub use losses::Loss;
 use node::Group;
+pub use scripts::Scripts;
+use scripts::Seen;
 pub use settings::{GroupSettings, Settings};
 pub use slab::Place;
 use slab::Slab;
@@ -84,6 +87,8 @@ pub struct Exchange {
     inline: Vec<u8>,
     /// Where replies of our own are composed.
     scratch: Vec<u8>,
+    /// Scripts that are surely known.
+    seen: Seen,
     /// Links that are not open yet.
     opening: usize,
     dice: Dice,
@@ -139,6 +144,7 @@ impl Exchange {
             spare: Vec::new(),
             inline: Vec::new(),
             scratch: Vec::new(),
+            seen: Seen::default(),
             opening: 0,
             dice: Dice::new(seed),
             ticked_at: Time::ZERO,

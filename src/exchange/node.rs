@@ -67,6 +67,8 @@ pub(super) struct Node {
     pub(super) retry_at: Option<Time>,
     /// Until when no further link to it is opened, while those that are open are used.
     pub(super) open_at: Option<Time>,
+    /// Whether it may not have the scripts that clients have loaded, should it be the master.
+    pub(super) lacks_scripts: bool,
 }
 
 impl Node {
@@ -129,6 +131,7 @@ impl Group {
             failures: 0,
             retry_at: None,
             open_at: None,
+            lacks_scripts: true,
         };
         let snapshot = &self.snapshot;
         let needless = |node: &Node| node.links == 0 && !snapshot_names(snapshot, &node.addr);

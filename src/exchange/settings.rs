@@ -1,8 +1,10 @@
 //! Floor 4. Bounds and times of a worker's switchboard.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::exchange::Scripts;
 use crate::route::{NoReplica, Reads};
 use crate::session::Login;
 use crate::types::MasterName;
@@ -37,6 +39,8 @@ pub struct Settings {
     pub backoff: Backoff,
     /// How often times are checked while anything waits.
     pub tick: Duration,
+    /// Scripts that went through the process.
+    pub scripts: Arc<Scripts>,
 }
 
 impl Default for Settings {
@@ -55,6 +59,7 @@ impl Default for Settings {
             suspect_after: Duration::from_millis(500),
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
             tick: Duration::from_millis(50),
+            scripts: Arc::new(Scripts::new(4 << 20)),
         }
     }
 }

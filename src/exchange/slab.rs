@@ -24,6 +24,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// A place that no slab has.
+    pub(super) const NOWHERE: Self = Self {
+        index: u32::MAX,
+        generation: 0,
+    };
+
     /// The place, for tables of the shell that run in parallel.
     #[expect(
         clippy::as_conversions,

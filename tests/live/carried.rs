@@ -1,9 +1,10 @@
 //! What a client's connection carries when the master changes, and finds again with the next one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::Plan;
+use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
@@ -57,4 +58,93 @@ fn a_transaction_goes_on_with_the_next_master() {
     );
     let there = lab.node(1).command(&["MGET", "a", "b"]).unwrap();
     assert_eq!(there.items(), [Reply::bulk("1"), Reply::Null]);
+}
+
+#[test]
+fn a_blocked_read_waits_on_at_the_next_master() {
+    let (lab, proxy) = start();
+    let mut reader = proxy.patient_client(SWITCH_MAX);
+    reader
+        .send(&["XREAD", "BLOCK", "30000", "STREAMS", "s", "0"])
+        .unwrap();
+    wait_until_blocked(lab.node(0));
+    fail_over(&lab, &proxy);
+    let mut writer = proxy.patient_client(SWITCH_MAX);
+    let id = say(&mut writer, &["XADD", "s", "*", "f", "v"]);
+    let fields = Reply::Array(vec![Reply::bulk("f"), Reply::bulk("v")]);
+    let entries = Reply::Array(vec![Reply::Array(vec![id, fields])]);
+    let stream = Reply::Array(vec![Reply::bulk("s"), entries]);
+    assert_eq!(reader.receive().unwrap(), Reply::Array(vec![stream]));
+}
+
+#[test]
+fn a_blocked_pop_outlives_a_master_that_is_demoted_for_a_moment() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    proxy.wait_ready();
+    let (mut popper, mut pusher) = (
+        proxy.patient_client(SWITCH_MAX),
+        proxy.patient_client(SWITCH_MAX),
+    );
+    popper.send(&["BLPOP", "list", "2.5"]).unwrap();
+    let begun = Instant::now();
+    wait_until_blocked(lab.node(0));
+    demote_for_a_moment(&lab);
+    wait_until_blocked(lab.node(0));
+    assert_eq!(popper.receive().unwrap(), Reply::NullArray);
+    let waited = begun.elapsed();
+    let on_the_dot = Duration::from_millis(2450)..Duration::from_secs(3);
+    assert!(on_the_dot.contains(&waited), "{waited:?}");
+
+    popper.send(&["BLPOP", "list", "0"]).unwrap();
+    wait_until_blocked(lab.node(0));
+    demote_for_a_moment(&lab);
+    assert_eq!(say(&mut pusher, &["RPUSH", "list", "x"]), Reply::Int(1));
+    let taken = Reply::Array(vec![Reply::bulk("list"), Reply::bulk("x")]);
+    assert_eq!(popper.receive().unwrap(), taken);
+}
+
+#[test]
+fn the_next_master_has_the_scripts_of_the_last() {
+    let (lab, proxy) = start();
+    let mut clients: Vec<Client> = (0..4).map(|_| proxy.patient_client(SWITCH_MAX)).collect();
+    let add = "return redis.call('incrby', KEYS[1], ARGV[1])";
+    let digest = say(&mut clients[0], &["SCRIPT", "LOAD", add]);
+    let digest = digest.text().expect("SCRIPT LOAD gives a digest");
+    let answer = say(&mut clients[1], &["EVAL", "return 42", "0"]);
+    assert_eq!(answer, Reply::Int(42));
+    fail_over(&lab, &proxy);
+    for (client, sum) in clients.iter_mut().zip([7, 14, 21, 28]) {
+        let added = say(client, &["EVALSHA", &digest, "1", "n", "7"]);
+        assert_eq!(added, Reply::Int(sum));
+        let known = say(client, &["SCRIPT", "EXISTS", &digest, FORTY_TWO]);
+        assert_eq!(known, Reply::Array(vec![Reply::Int(1), Reply::Int(1)]));
+    }
+
+    ok(&mut lab.node(1).connect().unwrap(), &["SCRIPT", "FLUSH"]);
+    let answer = say(&mut clients[3], &["EVALSHA", FORTY_TWO, "0"]);
+    assert_eq!(answer, Reply::Int(42), "loaded when it is missing");
+    ok(&mut clients[0], &["SCRIPT", "FLUSH"]);
+    let missing = say(&mut clients[1], &["EVALSHA", FORTY_TWO, "0"]);
+    let line = missing.error().unwrap_or_default();
+    assert!(line.starts_with("NOSCRIPT "), "{missing:?}");
+}
+
+/// The SHA-1 of `return 42`.
+const FORTY_TWO: &str = "1fa00e76656cc152ad327c13fe365858fd7be306";
+
+/// Those who wait at the master are sent away.
+fn demote_for_a_moment(lab: &Lab) {
+    let mut node = lab.node(0).connect().unwrap();
+    let port = lab.node(1).port().to_string();
+    ok(&mut node, &["REPLICAOF", "127.0.0.1", &port]);
+    ok(&mut node, &["REPLICAOF", "NO", "ONE"]);
+}
+
+fn wait_until_blocked(node: &Process) {
+    let blocked = wait_for(SOON, || {
+        let count = node.info("clients", "blocked_clients")?;
+        (count == "1").then_some(())
+    });
+    assert!(blocked.is_some(), "nobody waits at the master");
 }

@@ -12,6 +12,7 @@ mod order;
 mod property;
 mod pubsub;
 mod renewal;
+mod scripts;
 mod sessions;
 mod switching;
 mod transactions;
