@@ -261,6 +261,10 @@ impl Exchange {
             }
             Purpose::Undo(_) if failed => self.retire(key),
             Purpose::Renewal => self.renew_queue(key, ticket, frame, now),
+            // It would rely on news that never come.
+            Purpose::Retracking if failed => self.end(ticket.client, Ending::Now),
+            // Others may have read for it meanwhile what changed since.
+            Purpose::Retracking => self.invalidate_everything(ticket.client),
             // It has subscriptions no more, without a word of the server that it could be told.
             Purpose::Subscription(subscription) if failed && !subscription.asked => {
                 self.end(ticket.client, Ending::Now);
@@ -275,7 +279,7 @@ impl Exchange {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch
             }
-            Purpose::Internal | Purpose::Renewal => &[],
+            Purpose::Internal | Purpose::Renewal | Purpose::Retracking => &[],
             _ => frame,
         };
         // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,

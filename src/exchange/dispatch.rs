@@ -39,7 +39,8 @@ impl Job {
     fn passes_by(&self, client: &Client) -> bool {
         self.again.is_some_and(|number| match number.origin {
             Origin::Shared => true,
-            Origin::Leased => client.is_in_multi(),
+            // Where it is tracked, it must not be read elsewhere.
+            Origin::Leased => client.is_in_multi() && !client.is_tracked(),
             Origin::Any => false,
         })
     }

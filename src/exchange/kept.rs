@@ -98,8 +98,8 @@ impl Kept {
 }
 
 impl Exchange {
-    /// The oldest request of a client's own link has this reply: notes what it means for the
-    /// transaction.
+    /// The oldest request of a client's own link has this reply: notes what it means for a
+    /// transaction or for tracking.
     pub(super) fn keep_queued(&mut self, key: LinkKey, owner: ClientKey, reply: &[u8]) {
         let (Some(link), Some(client)) = (self.links.get(key), self.clients.get_mut(owner)) else {
             return;
@@ -107,11 +107,13 @@ impl Exchange {
         let (Some((ticket, raw)), Some(lease)) = (link.pipeline.oldest(), &mut client.lease) else {
             return;
         };
-        if matches!(ticket.purpose, Purpose::Exec | Purpose::Undo(_)) {
-            let kept = std::mem::take(&mut lease.kept);
-            self.recycle(kept.commands);
-        } else {
-            lease.kept.note(ticket.purpose, raw, reply, &mut self.spare);
+        match ticket.purpose {
+            Purpose::Exec | Purpose::Undo(_) => {
+                let kept = std::mem::take(&mut lease.kept);
+                self.recycle(kept.commands);
+            }
+            Purpose::Tracking => lease.sticky |= !lease.tracking.note(raw, reply),
+            purpose => lease.kept.note(purpose, raw, reply, &mut self.spare),
         }
     }
 

@@ -6,7 +6,8 @@
 //!                    MULTI … EXEC / DISCARD ──reply────────────► pool
 //!                    WATCH … EXEC / DISCARD / UNWATCH ──reply──► pool
 //!                    SUBSCRIBE … last UNSUBSCRIBE ──confirmed──► pool
-//!                    TRACKING, MONITOR, … ─────── client gone ─► closed
+//!                    CLIENT TRACKING ON … OFF ──reply───────────────► pool
+//!                    MONITOR, CLIENT NO-TOUCH, … ─────── client gone ─► closed
 //! ```
 
 use crate::command::{Class, Leased, Local};
@@ -15,6 +16,7 @@ use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::ticket::Purpose;
+use crate::exchange::tracking::Tracking;
 use crate::exchange::transaction::Selections;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::Request;
@@ -44,6 +46,10 @@ pub(super) struct Lease {
     pub(super) changing: bool,
     /// What it has subscribed to.
     pub(super) subscriptions: Subscriptions,
+    /// What is tracked for it.
+    pub(super) tracking: Tracking,
+    /// Whether both have to be made again on the next link.
+    pub(super) unmade: bool,
 }
 
 /// How a client stands between MULTI and EXEC.
@@ -93,12 +99,13 @@ impl Lease {
         self.multi == Multi::No
             && self.watch == Watch::No
             && !self.sticky
+            && !self.tracking.is_on()
             && self.subscriptions.is_empty()
     }
 
     /// Whether commands of every kind have to travel on the link.
     pub(super) fn binds_all(&self) -> bool {
-        self.watch == Watch::Kept || self.sticky
+        self.watch == Watch::Kept || self.sticky || self.tracking.is_on()
     }
 }
 
@@ -124,6 +131,21 @@ impl Client {
         let lease = self.lease.as_ref();
         self.replies.outstanding() > 0
             && lease.is_some_and(|lease| lease.multi == Multi::No && lease.selections.are_open())
+    }
+
+    /// Whether what it reads is tracked for it.
+    pub(super) fn is_tracked(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.tracking.is_on())
+    }
+
+    /// Whether it waits for replies of others than its own link.
+    pub(super) fn is_answered_elsewhere(&self) -> bool {
+        let own = self.lease.as_ref().and_then(|lease| lease.link);
+        let all_on_own = self.master_out == self.replies.outstanding()
+            && self.master_link == own
+            && own.is_some();
+        self.replies.outstanding() > 0 && !all_on_own
     }
 
     /// Whether it is between MULTI and EXEC.
@@ -208,7 +230,8 @@ impl Exchange {
             Leased::Watch => self.watch(job, raw),
             Leased::Unwatch => self.unwatch(job, raw),
             Leased::Wait => self.place_wait(job, request),
-            Leased::Tracking | Leased::ConnectionState | Leased::Monitor => {
+            Leased::Tracking => self.place_tracking(job, raw),
+            Leased::ConnectionState | Leased::Monitor => {
                 let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
                 self.on_lease(job.key, placed, |lease| lease.sticky = true);
                 placed
@@ -227,7 +250,9 @@ impl Exchange {
         let leaves_marks = request.name().eq_ignore_ascii_case(b"script")
             || request.name().eq_ignore_ascii_case(b"debug");
         // What ends a script must not need a SELECT first: a busy node would refuse it.
-        let database = is_accepted_by_busy(request).then_some(0);
+        // What is made again with the link is for the session's database.
+        let unmade = self.lease_of(job.key).is_some_and(|lease| lease.unmade);
+        let database = (is_accepted_by_busy(request) && !unmade).then_some(0);
         let taken = self.take_lease_in(job, database);
         let placed = match self.lease_or_wait(job, taken) {
             Ok(link) => self.send(link, job, request.raw(), kind),
@@ -278,6 +303,7 @@ impl Exchange {
                 Placed::Waits
             }
         })?;
+        self.make_again(job, link);
         let lease = self.lease_of(job.key);
         if lease.is_some_and(|lease| lease.renewal != Renewal::Done) {
             return Err(self.renew_multi(job, link));

@@ -10,7 +10,7 @@
 //! | of a transaction that cannot be begun anew | EXECABORT | EXECABORT, or UNCERTAIN | – |
 //! | WATCH | `OK`, but EXEC will not succeed | the same | – |
 //! | DISCARD, UNWATCH | done | done | – |
-//! | SUBSCRIBE | placed anew | placed anew | – |
+//! | SUBSCRIBE, CLIENT TRACKING | placed anew | placed anew | – |
 //!
 //! A link that the node refuses passes the node's words on to every request on it.
 
@@ -440,18 +440,22 @@ impl Exchange {
         } else {
             lease.lose_link(anew);
         }
-        let (sticky, subscribed) = (lease.sticky, !lease.subscriptions.is_empty());
+        let (sticky, unmade) = (lease.sticky, lease.unmade);
+        let (tracked, subscribed) = (lease.tracking.is_made(), !lease.subscriptions.is_empty());
         if lease.is_clean() {
             client.lease = None;
         }
         if sticky {
-            // What stuck to the connection (tracking, MONITOR) cannot be had again unnoticed.
+            // What stuck to the connection (MONITOR) cannot be had again unnoticed.
             self.end(owner, Ending::AfterReplies);
         } else if subscribed && is_behind(link, now) {
             self.count_reject(owner, Reason::SlowSubscriber);
             self.end(owner, Ending::Now);
-        } else if subscribed && let Some(group) = self.groups.get_mut(link.group) {
+        } else if unmade && let Some(group) = self.groups.get_mut(link.group) {
             group.unsubscribed.push(owner);
+        }
+        if tracked && !sticky {
+            self.invalidate_everything(owner);
         }
         self.touch(owner);
         standings
@@ -479,11 +483,11 @@ fn is_passing(words: &[u8]) -> bool {
 
 fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
     let again = match ticket.purpose {
-        Purpose::Internal | Purpose::Renewal => return Fate::Nothing,
+        Purpose::Internal | Purpose::Renewal | Purpose::Retracking => return Fate::Nothing,
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
         // An EXEC that is not to happen does not become one that may.
         Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => return Fate::Undone(undo),
-        Purpose::Subscription(_) => true,
+        Purpose::Subscription(_) | Purpose::Tracking => true,
         Purpose::Multi | Purpose::Queued | Purpose::Exec | Purpose::Undo(Undo::Asked) => {
             standing.close == Close::Anew
         }

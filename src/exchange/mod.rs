@@ -40,6 +40,7 @@ mod switching;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod tracking;
 mod transaction;
 mod waiting;
 

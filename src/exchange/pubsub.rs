@@ -22,12 +22,8 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        let own = client.lease.as_ref().and_then(|lease| lease.link);
-        let all_on_own = client.master_out == client.replies.outstanding()
-            && client.master_link == own
-            && own.is_some();
         // A confirmation must not overtake a reply, and it cannot wait for one as a reply can.
-        if client.replies.outstanding() > 0 && !all_on_own && job.again.is_none() {
+        if job.again.is_none() && client.is_answered_elsewhere() {
             client.wait = Wait::Answers;
             return Placed::Waits;
         }
@@ -125,7 +121,7 @@ impl Exchange {
     fn subscribe_again(&mut self, key: ClientKey, now: Time) {
         let client = self.clients.get(key);
         let lease = client.and_then(|client| client.lease.as_deref());
-        if lease.is_none_or(|lease| lease.subscriptions.is_empty()) {
+        if lease.is_none_or(|lease| !lease.unmade) {
             return;
         }
         let job = Job {
@@ -147,6 +143,20 @@ impl Exchange {
                 return;
             }
         };
+        self.make_again(job, link);
+    }
+
+    /// Has a client's new link subscribe and track what the lost one did, before anything else is
+    /// sent there.
+    pub(super) fn make_again(&mut self, job: Job, link: LinkKey) {
+        let client = self.clients.get_mut(job.key);
+        let lease = client.and_then(|client| client.lease.as_deref_mut());
+        let Some(lease) = lease.filter(|lease| lease.unmade) else {
+            return;
+        };
+        lease.unmade = false;
+        self.track_again(job, link);
+        let key = job.key;
         let commands: [(Leased, &[u8]); 3] = [
             (Leased::Subscribe, b"SUBSCRIBE"),
             (Leased::Psubscribe, b"PSUBSCRIBE"),

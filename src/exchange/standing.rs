@@ -73,9 +73,8 @@ impl<'a> Begun<'a> {
 
     /// What the client with this lease has begun.
     pub(super) fn of(lease: &'a Lease, at: Time) -> Self {
-        // A watch of which the server knows nothing, subscriptions made behind MULTI, or what
-        // sticks to a link: each would come out wrong.
-        let bare = lease.watch == Watch::No && !lease.sticky && lease.subscriptions.is_empty();
+        // A watch of which the next server knows nothing, or what sticks to a link.
+        let bare = lease.watch == Watch::No && !lease.sticky;
         let fit = bare && matches!(lease.multi, Multi::No | Multi::Open);
         Self {
             kept: fit.then_some(&lease.kept),

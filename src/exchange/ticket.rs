@@ -83,6 +83,10 @@ pub(super) enum Purpose {
     Waits(Repeat),
     /// A change of subscriptions.
     Subscription(Subscription),
+    /// `CLIENT TRACKING` of a RESP3 client.
+    Tracking,
+    /// The same, on another link; the reply is nobody's.
+    Retracking,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
 }

@@ -341,6 +341,7 @@ impl Lease {
         self.link = None;
         self.changing = false;
         self.sticky = false;
+        self.lose_made();
         if self.renewal == Renewal::Asked {
             self.renewal = Renewal::Due;
             return;
@@ -359,10 +360,17 @@ impl Lease {
         }
     }
 
+    /// What is subscribed and tracked has to be made again.
+    fn lose_made(&mut self) {
+        self.tracking.lose_link();
+        self.unmade = self.tracking.is_made() || !self.subscriptions.is_empty();
+    }
+
     /// Notes that the link is gone with all that the server knew of it.
     pub(super) fn lose_link(&mut self, anew: Anew) {
         self.link = None;
         self.changing = false;
+        self.lose_made();
         self.selections.asked.clear();
         if self.watch == Watch::Kept {
             self.watch = Watch::Stale;

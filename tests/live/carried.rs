@@ -133,6 +133,26 @@ fn the_next_master_has_the_scripts_of_the_last() {
 /// The SHA-1 of `return 42`.
 const FORTY_TWO: &str = "1fa00e76656cc152ad327c13fe365858fd7be306";
 
+#[test]
+fn a_client_that_tracks_hears_that_all_may_have_changed_and_tracks_on() {
+    let (lab, proxy) = start();
+    let (mut reader, mut writer) = (proxy.patient_client(SWITCH_MAX), proxy.client());
+    ok(&mut writer, &["SET", "k", "old"]);
+    assert_eq!(say(&mut reader, &["HELLO", "3"]).error(), None);
+    ok(&mut reader, &["CLIENT", "TRACKING", "ON"]);
+    assert_eq!(say(&mut reader, &["GET", "k"]), Reply::bulk("old"));
+    fail_over(&lab, &proxy);
+    let invalid = |what| Reply::Push(vec![Reply::bulk("invalidate"), what]);
+    for when in ["with the connection lost", "with tracking on again"] {
+        assert_eq!(reader.receive().unwrap(), invalid(Reply::Null), "{when}");
+    }
+    assert_eq!(say(&mut reader, &["GET", "k"]), Reply::bulk("old"));
+    ok(&mut writer, &["SET", "k", "new"]);
+    let key = Reply::Array(vec![Reply::bulk("k")]);
+    assert_eq!(reader.receive().unwrap(), invalid(key));
+    assert_eq!(say(&mut reader, &["GET", "k"]), Reply::bulk("new"));
+}
+
 /// Those who wait at the master are sent away.
 fn demote_for_a_moment(lab: &Lab) {
     let mut node = lab.node(0).connect().unwrap();

@@ -15,6 +15,7 @@ mod renewal;
 mod scripts;
 mod sessions;
 mod switching;
+mod tracking;
 mod transactions;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -223,7 +223,7 @@ fn a_transaction_that_every_connection_breaks_under_ends() {
 }
 
 #[test]
-fn what_was_refused_watched_or_subscribed_is_not_begun_anew() {
+fn what_was_refused_or_watched_is_not_begun_anew() {
     let mut world = World::new();
     let refused = world.client();
     world.send(refused, &["MULTI", "NONSENSE"]);
@@ -233,24 +233,34 @@ fn what_was_refused_watched_or_subscribed_is_not_begun_anew() {
     world.send(watching, &["WATCH w", "MULTI"]);
     world.answer("m", "WATCH w", "+OK");
     world.answer("m", "MULTI", "+OK");
-    let subscribed = world.client();
-    world.send(subscribed, &["HELLO 3", "SUBSCRIBE c", "MULTI"]);
-    world.answer("m", "SUBSCRIBE c", ">3|$9|subscribe|$1|c|:1");
-    world.answer("m", "MULTI", "+OK");
-    for client in [refused, watching, subscribed] {
+    for (client, end) in [(refused, "-EXECABORT"), (watching, "*-1|")] {
         world.heard(client);
-    }
-    world.lose_node("m");
-    world.answer("m", "SUBSCRIBE c", ">3|$9|subscribe|$1|c|:1");
-    for (client, end) in [
-        (refused, "-EXECABORT"),
-        (watching, "*-1|"),
-        (subscribed, "-EXECABORT"),
-    ] {
+        world.lose_node("m");
         world.send(client, &["EXEC"]);
         assert!(world.heard(client).starts_with(end), "{end}");
     }
     assert!(world.asked("m").is_empty());
+    world.assert_calm();
+}
+
+#[test]
+fn a_subscriber_subscribes_again_before_its_transaction_is_begun_anew() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3", "SUBSCRIBE c", "MULTI", "INCR a"]);
+    let confirmation = ">3|$9|subscribe|$1|c|:1|";
+    world.answer("m", "SUBSCRIBE c", confirmation);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "INCR a", "+QUEUED");
+    world.heard(client);
+    world.switching();
+    world.send(client, &["EXEC"]);
+    world.switch_to("r1", &[]);
+    assert_eq!(world.asked("r1"), ["SUBSCRIBE c", "MULTI"]);
+    world.answer("r1", "SUBSCRIBE c", confirmation);
+    renews(&mut world, "r1", &["INCR a"]);
+    world.answer("r1", "EXEC", "*1|:1");
+    assert_eq!(world.heard(client), "*1|:1|");
 }
 
 #[test]

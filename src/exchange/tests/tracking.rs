@@ -1,0 +1,127 @@
+//! Floor 4. Tests: CLIENT TRACKING.
+
+use super::*;
+
+const EVERYTHING: &str = ">2|$10|invalidate|_|";
+const ON: &str = "CLIENT TRACKING ON";
+
+/// A RESP3 client that tracks what it reads, and its link.
+fn tracking(world: &mut World) -> (ClientKey, LinkKey) {
+    let client = world.client();
+    world.send(client, &["HELLO 3", ON]);
+    let link = world.asked_on("m", ON);
+    world.answer("m", ON, "+OK");
+    world.heard(client);
+    (client, link)
+}
+
+#[test]
+fn what_a_client_tracks_it_reads_from_its_own_link_and_hears_what_changes() {
+    let mut world = World::new();
+    let (client, link) = tracking(&mut world);
+    world.send(client, &["GET a"]);
+    assert_eq!(world.asked_on("m", "GET a"), link);
+    world.answer("m", "GET a", "$1|1");
+    world.say(link, ">2|$10|invalidate|*1|$1|a");
+    assert_eq!(world.heard(client), "$1|1|>2|$10|invalidate|*1|$1|a|");
+    world.send(client, &["SELECT 1"]);
+    assert!(world.heard(client).starts_with("-ERR switchman: SELECT"));
+    world.send(client, &["CLIENT TRACKING OFF", "GET a"]);
+    world.answer("m", "CLIENT TRACKING OFF", "+OK");
+    world.answer("m", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "+OK|$1|1|");
+    world.assert_calm();
+    assert_eq!(world.exchange.groups[0].pool.values().flatten().count(), 1);
+}
+
+#[test]
+fn after_a_switch_all_is_invalid_and_tracking_is_on_before_the_next_read() {
+    let mut world = World::new();
+    let (client, _) = tracking(&mut world);
+    let more = "client tracking on BCAST PREFIX p";
+    world.send(client, &[more]);
+    world.answer("m", more, "+OK");
+    world.heard(client);
+    world.switching();
+    world.send(client, &["GET a"]);
+    world.opens = false;
+    world.switch_to("r1", &[]);
+    assert_eq!(world.heard(client), EVERYTHING);
+    world.opens = true;
+    world.open_all();
+    assert_eq!(world.asked("r1"), [ON, more, "GET a"]);
+    world.answer("r1", ON, "+OK");
+    world.answer("r1", more, "+OK");
+    assert_eq!(world.heard(client), EVERYTHING.repeat(2));
+    world.answer("r1", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|");
+    world.lose_node("r1");
+    assert_eq!(
+        world.asked("r1"),
+        [ON, more],
+        "prefixes are news by themselves"
+    );
+}
+
+#[test]
+fn reads_that_are_lost_are_asked_again_where_they_are_tracked() {
+    let mut world = World::new();
+    let (client, link) = tracking(&mut world);
+    world.send(
+        client,
+        &["GET a", "CLIENT TRACKING ON NOLOOP", "MULTI", "GET b"],
+    );
+    world.lose(link);
+    let again = [ON, "GET a", "CLIENT TRACKING ON NOLOOP", "MULTI", "GET b"];
+    assert_eq!(world.asked("m"), again);
+    for (line, reply) in again.iter().zip(["+OK", "$1|1", "+OK", "+OK", "+QUEUED"]) {
+        world.answer("m", line, reply);
+    }
+    let want = format!("{EVERYTHING}{EVERYTHING}$1|1|+OK|+OK|+QUEUED|");
+    assert_eq!(world.heard(client), want);
+    world.lose_node("m");
+    world.send(client, &["EXEC"]);
+    let again = [ON, "CLIENT TRACKING ON NOLOOP", "MULTI"];
+    assert_eq!(world.asked("m"), again);
+    for line in again {
+        world.answer("m", line, "+OK");
+    }
+    world.answer("m", "GET b", "+QUEUED");
+    world.answer("m", "EXEC", "*1|$1|1");
+    assert_eq!(world.heard(client), EVERYTHING.repeat(3) + "*1|$1|1|");
+}
+
+#[test]
+fn tracking_begins_when_what_was_asked_elsewhere_is_answered() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3", "GET a", ON]);
+    world.heard(client);
+    assert!(world.asked("m").is_empty());
+    world.answer("r1", "GET a", "$1|1");
+    world.answer("m", ON, "+OK");
+    assert_eq!(world.heard(client), "$1|1|+OK|");
+}
+
+#[test]
+fn a_client_is_closed_that_would_wait_for_news_in_vain() {
+    let mut world = World::new();
+    let (refused, link) = tracking(&mut world);
+    world.lose(link);
+    world.answer("m", ON, "-NOPERM no permissions");
+    assert!(world.is_closed(refused));
+    let old = world.client();
+    world.send(old, &["CLIENT TRACKING ON REDIRECT 7"]);
+    world.answer("m", "CLIENT TRACKING ON REDIRECT 7", "+OK");
+    world.lose_node("m");
+    assert!(world.is_closed(old), "RESP2 tells it elsewhere");
+    let many = world.client();
+    world.send(many, &["HELLO 3"]);
+    let long = format!("{ON} BCAST PREFIX {}", "x".repeat(40_000));
+    for _ in 0..2 {
+        world.send(many, &[&long]);
+        world.answer("m", &long, "+OK");
+    }
+    world.lose_node("m");
+    assert!(world.is_closed(many));
+}
