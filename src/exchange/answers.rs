@@ -119,11 +119,16 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return Ok(());
         };
-        if let Usage::Leased(Some(owner)) = link.usage
-            && self.may_announce(key, owner, kind)
-            && self.announce(key, owner, frame, now)
-        {
-            return Ok(());
+        if let Usage::Leased(Some(owner)) = link.usage {
+            if self.may_announce(key, owner, kind) && self.announce(key, owner, frame, now) {
+                return Ok(());
+            }
+            if kind == ReplyKind::Error && self.refused_by_demoted(key, owner, frame, now) {
+                return Ok(());
+            }
+            if kind != ReplyKind::Push {
+                self.keep_queued(key, owner, frame);
+            }
         }
         if kind == ReplyKind::Push {
             // Nobody's on a shared link; on a leased one (invalidations) its client's.
@@ -170,12 +175,6 @@ impl Exchange {
     ) -> bool {
         if kind == ReplyKind::Error && self.bounce(key, frame, now) {
             return true;
-        }
-        let Some(link) = self.links.get_mut(key) else {
-            return true;
-        };
-        if let Usage::Leased(Some(owner)) = link.usage {
-            self.keep_queued(key, owner, frame);
         }
         let Some(link) = self.links.get_mut(key) else {
             return true;

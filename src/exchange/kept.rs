@@ -13,6 +13,7 @@
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::lease::{Lease, Multi};
+use crate::exchange::standing::BREAKS_MAX;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{Decoded, RequestDecoder, RequestLimits, encode};
@@ -61,6 +62,11 @@ impl Kept {
     /// Whether the server has begun a transaction all of which is known.
     pub(super) fn is_whole(&self) -> bool {
         self.known == Known::Whole
+    }
+
+    /// Whether that can be begun anew once more.
+    pub(super) fn is_renewable(&self) -> bool {
+        self.is_whole() && !self.watches && self.times < BREAKS_MAX
     }
 
     /// Whether the server watches keys for it.

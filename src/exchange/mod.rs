@@ -19,6 +19,7 @@
 
 mod answers;
 mod client;
+mod demotion;
 mod dispatch;
 mod gate;
 mod hold;

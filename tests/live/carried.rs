@@ -153,6 +153,32 @@ fn a_client_that_tracks_hears_that_all_may_have_changed_and_tracks_on() {
     assert_eq!(say(&mut reader, &["GET", "k"]), Reply::bulk("new"));
 }
 
+#[test]
+fn a_transaction_outlives_a_master_that_is_demoted_for_a_moment() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    proxy.wait_ready();
+    let mut client = proxy.patient_client(SWITCH_MAX);
+    ok(&mut client, &["MULTI"]);
+    queue(&mut client, &[&["INCR", "a"]]);
+    let mut node = lab.node(0).connect().unwrap();
+    let port = lab.node(1).port().to_string();
+    ok(&mut node, &["REPLICAOF", "127.0.0.1", &port]);
+    client.send(&["INCR", "b"]).unwrap();
+    let refused = wait_for(SOON, || {
+        let line = lab.node(0).info("errorstats", "errorstat_READONLY")?;
+        (line == "count=1").then_some(())
+    });
+    assert!(refused.is_some(), "INCR never reached the demoted master");
+    ok(&mut node, &["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(
+        client.receive().unwrap(),
+        Reply::Simple("QUEUED".to_owned())
+    );
+    let done = Reply::Array(vec![Reply::Int(1), Reply::Int(1)]);
+    assert_eq!(say(&mut client, &["EXEC"]), done);
+}
+
 /// Those who wait at the master are sent away.
 fn demote_for_a_moment(lab: &Lab) {
     let mut node = lab.node(0).connect().unwrap();

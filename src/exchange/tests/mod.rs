@@ -4,6 +4,7 @@
 mod blocking;
 mod bounds;
 mod busy;
+mod demotion;
 mod gate;
 mod holding;
 mod losses;

@@ -555,6 +555,12 @@ impl Sim {
                 line.multi = None;
                 "+OK\r\n".to_owned()
             }
+            ("EXEC", Some(Ok(queued)))
+                if !master && queued.iter().any(|words| !words.starts_with("GET")) =>
+            {
+                line.multi = None;
+                "-EXECABORT Transaction discarded because of: READONLY no.\r\n".to_owned()
+            }
             ("EXEC", Some(_)) => match line.multi.take() {
                 Some(Ok(queued)) => {
                     let mut reply = format!("*{}\r\n", queued.len());
