@@ -26,8 +26,12 @@ impl Exchange {
         if switching && !matches!(group.snapshot.phase, Phase::Switching { .. }) {
             group.counts.hold_begins();
         }
+        // Who was quiet in this hold stays quiet: replicas may come and go while it lasts.
+        let goes_on = switching
+            && group.snapshot.phase == snapshot.phase
+            && group.snapshot.master == snapshot.master;
         group.snapshot = snapshot;
-        group.quiet = !switching;
+        group.quiet = !switching || (goes_on && group.quiet);
         if !switching {
             // What the control plane has just proven is not left alone because of an older failure.
             let proven = group.snapshot.writable_master().cloned();

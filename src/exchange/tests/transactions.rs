@@ -321,6 +321,23 @@ fn a_transaction_goes_on_during_a_switch_until_quiet_was_reported() {
 }
 
 #[test]
+fn a_transaction_that_waits_behind_quiet_waits_on_when_a_replica_comes_or_goes() {
+    let mut world = World::new();
+    let client = begun(&mut world);
+    world.switching();
+    world.send(client, &["EXEC"]);
+    assert!(world.asked("m").is_empty());
+    let reports = world.reports.len();
+    world.picture.replicas.clear();
+    world.publish(world.picture.phase, Some("m"));
+    assert!(world.asked("m").is_empty());
+    assert_eq!(world.reports.len(), reports);
+    world.switch_to("r1", &[]);
+    assert!(world.heard(client).starts_with("-EXECABORT"));
+    world.assert_calm();
+}
+
+#[test]
 fn a_transaction_that_waited_too_long_for_its_exec_is_gone_at_the_server_too() {
     let mut world = World::new();
     let client = begun(&mut world);
