@@ -147,8 +147,9 @@
 //! tick per worker and one deadline per machine.
 //!
 //! *Tests*: beside the code for every rule, with invented time; properties for decoders, the reply
-//! queue and the machine; `tests/tidy.rs` for this text's claims; `tests/live` with real Redis and
-//! Sentinels; `tests/clients` with real client libraries; `tests/fuzz` with a committed corpus;
+//! queue and the machine; `tests/simulation` for the machine and the exchanges together in invented
+//! worlds; `tests/tidy.rs` for this text's claims; `tests/live` with real Redis and Sentinels;
+//! `tests/clients` with real client libraries; `tests/fuzz` with a committed corpus;
 //! `benches/compare` beside other proxies, `benches/micro` for nanoseconds.
 //!
 //! # Decisions
