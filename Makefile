@@ -10,7 +10,15 @@ FUZZ_SECONDS ?= 60
 # Times that each cell of the failover matrix runs.
 export MATRIX_ROUNDS ?= 20
 
-.PHONY: help demo test test-live failover-matrix clients lint bench fuzz tools
+# Seconds for which worlds are simulated; the first world, 0 in each `make test`.
+SIM_SECONDS ?= 600
+SIM_FIRST ?= $(shell date +%s)000000
+
+# The simulation with a fast library; everything else is as in the other tests.
+SIMULATION = cargo test --locked --config 'profile.dev.package.switchman.opt-level=3' \
+    --test simulation
+
+.PHONY: help demo test test-live failover-matrix simulation clients lint bench fuzz tools
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,12 +29,16 @@ demo: ## Redis, replicas and Sentinels on loopback, Switchman before them, a fai
 
 test: tools lint ## Everything but the failover matrix: lint, then all tests, with real servers and clients
 	cargo test --locked -- --skip matrix::
+	SWITCHMAN_SIM_SECONDS=60 $(SIMULATION)
 
 test-live: tools ## The tests against real Redis servers and Sentinels only, but the failover matrix
 	cargo test --locked --test live -- --skip matrix::
 
 failover-matrix: tools ## Each cell of the failover matrix MATRIX_ROUNDS times, to be resumed
 	.ci/failover-matrix
+
+simulation: ## Invented worlds from SIM_FIRST on for SIM_SECONDS: no promise may be broken in any
+	SWITCHMAN_SIM_SECONDS=$(SIM_SECONDS) SWITCHMAN_SIM_FIRST=$(SIM_FIRST) $(SIMULATION) -- --nocapture
 
 clients: tools ## The tests with real client libraries only
 	cargo test --locked --test clients
