@@ -490,8 +490,13 @@ impl Exchange {
             let Some(client) = self.clients.get(key) else {
                 continue;
             };
-            if client.may_go_on(max, high) && client.ending != Ending::Now {
+            if client.ending == Ending::Now {
+                continue;
+            }
+            if client.may_go_on(max, high) {
                 self.resume(key, now);
+            } else if client.said_all {
+                self.end_if_all_said(key);
             }
         }
         self.touched.clear();

@@ -136,28 +136,28 @@ impl Exchange {
     /// Begins the end of a client that has sent its last byte, once the rest of what it sent is
     /// placed.
     ///
-    /// A command that blocks is not waited for: what it pops would be lost with nobody to hear it.
+    /// A command that blocks is not waited for, once what came before it is answered: what it pops
+    /// would be lost with nobody to hear it. What the client sent behind it ends with it.
     pub(super) fn end_if_all_said(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get(key) else {
             return;
         };
-        if !client.said_all || !matches!(client.wait, Wait::No | Wait::Master) {
+        if !client.said_all {
             return;
         }
         let lease = client.lease.as_ref();
         let link = lease
             .and_then(|lease| lease.link)
             .and_then(|link| self.links.get(link));
-        let blocks = link.is_some_and(|link| {
-            let mut tickets = link.pipeline.tickets();
-            tickets.any(|ticket| matches!(ticket.purpose, Purpose::Waits(_)))
+        let oldest = link.and_then(|link| link.pipeline.oldest_ticket());
+        let blocks = oldest.is_some_and(|ticket| {
+            matches!(ticket.purpose, Purpose::Waits(_)) && client.replies.is_due(ticket.seq)
         });
-        let ending = if blocks {
-            Ending::Now
-        } else {
-            Ending::AfterReplies
-        };
-        self.end(key, ending);
+        if blocks {
+            self.end(key, Ending::Now);
+        } else if matches!(client.wait, Wait::No | Wait::Master) {
+            self.end(key, Ending::AfterReplies);
+        }
     }
 
     /// A client's socket is closed: its place is freed, replies still to come are nobody's.

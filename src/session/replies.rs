@@ -86,6 +86,11 @@ impl Replies {
         seq.wrapping_add(1) == self.next
     }
 
+    /// Whether `seq` is the request whose reply is due next, and nothing of it has come.
+    pub const fn is_due(&self, seq: Seq) -> bool {
+        self.head == seq && self.next != seq && !self.partial
+    }
+
     /// Whether a part of a reply is in the output that is not whole: nothing else may follow it.
     pub const fn is_partial(&self) -> bool {
         self.partial

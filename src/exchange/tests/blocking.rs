@@ -346,3 +346,45 @@ fn a_pop_behind_select_pops_in_the_selected_database() {
     assert_eq!(world.heard(client), "*-1|+OK|*-1|");
     world.assert_calm();
 }
+
+#[test]
+fn a_client_that_half_closes_with_commands_behind_a_blocking_one_does_not_block_for_ever() {
+    for behind in ["SET a 1", "SELECT 1", "AUTH x y"] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &["BLPOP q 0", behind]);
+        let link = world.asked_on("m", "BLPOP q 0");
+        world.exchange.client_ended(client);
+        world.run();
+        assert!(world.is_closed(client), "{behind}");
+        assert!(!world.wires.contains_key(&link), "{behind}");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_client_that_half_closes_hears_what_came_before_its_blocking_command() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SET a 1", "BLPOP q 0"]);
+    world.exchange.client_ended(client);
+    world.run();
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}
+
+#[test]
+fn a_client_that_half_closes_before_its_read_is_answered_hears_it_too() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a", "BLPOP q 0"]);
+    world.exchange.client_ended(client);
+    world.run();
+    assert!(!world.is_closed(client));
+    world.answer("r1", "GET a", "$1|a");
+    assert_eq!(world.heard(client), "$1|a|");
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}
