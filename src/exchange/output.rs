@@ -66,6 +66,7 @@ impl Exchange {
         for link in links.into_iter().flatten() {
             self.throttle(link, key, now);
         }
+        self.settle(now);
     }
 
     fn throttle(&mut self, key: LinkKey, by: ClientKey, now: Time) {
@@ -80,7 +81,7 @@ impl Exchange {
         link.throttled_at.get_or_insert(now);
         if link.usage == Usage::Shared {
             // Others take another link from now on; what is behind this client's replies waits.
-            self.retire(key);
+            self.pass_by(key);
         }
     }
 

@@ -264,6 +264,11 @@ impl Exchange {
         if link.usage != Usage::Shared || bypassed.count() >= BYPASSED_MAX {
             return;
         }
+        self.pass_by(key);
+    }
+
+    /// A shared link takes no new requests, and who waits for room on it looks for another.
+    pub(super) fn pass_by(&mut self, key: LinkKey) {
         self.retire(key);
         if let Some(link) = self.links.get_mut(key) {
             let waiters = std::mem::take(&mut link.waiters);

@@ -301,3 +301,24 @@ pub(super) fn rejected(world: &mut World, reason: &str) -> u64 {
     let found = text.lines().find(|text| text.contains(&line));
     found.map_or(0, |text| text.rsplit(' ').next().unwrap().parse().unwrap())
 }
+
+#[test]
+fn clients_that_wait_for_room_on_a_throttled_link_take_another() {
+    let mut world = small(|settings| {
+        settings.output_high = 10_000;
+        settings.link_bytes = 100;
+    });
+    let (slow, other) = (world.client(), world.client());
+    world.deaf.push(slow);
+    world.send(slow, &["GET big", "GET big"]);
+    let wide = format!("GET {}", "x".repeat(100));
+    world.send(slow, &[&wide]);
+    world.send(other, &["GET small"]);
+    let link = world.link("r1");
+    assert_eq!(world.asked("r1").len(), 3, "the other one waits for room");
+    world.answer("r1", "GET big", &"x".repeat(20_000).replacen('x', "+", 1));
+    assert!(world.exchange.is_throttled(link));
+    assert_ne!(world.asked_on("r1", "GET small"), link);
+    world.answer("r1", "GET small", "+OK");
+    assert_eq!(world.heard(other), "+OK|");
+}
