@@ -451,6 +451,9 @@ impl Exchange {
         } else if subscribed && is_behind(link, now) {
             self.count_reject(owner, Reason::SlowSubscriber);
             self.end(owner, Ending::Now);
+        } else if unmade && matches!(end, End::Refused(_)) {
+            // It would be refused again at once, and as often as it is asked for.
+            self.end(owner, Ending::AfterReplies);
         } else if unmade && let Some(group) = self.groups.get_mut(link.group) {
             group.unsubscribed.push(owner);
         }

@@ -347,3 +347,22 @@ fn subscriptions_are_confirmed_to_a_client_that_wants_no_replies() {
     world.answer("m", "UNSUBSCRIBE a", &end);
     assert_eq!(world.heard(client), begin + &end);
 }
+
+#[test]
+fn a_subscriber_whose_new_link_is_refused_is_closed_and_not_refused_again_and_again() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SELECT 1", "SUBSCRIBE a"]);
+    let link = world.asked_on("m", "SUBSCRIBE a");
+    world.answer("m", "SUBSCRIBE a", "*3|$9|subscribe|$1|a|:1");
+    world.opens = false;
+    world.lose(link);
+    let words = b"-BUSY Redis is busy running a script.\r\n";
+    let stage = crate::telemetry::ConnectStage::Handshake;
+    let busy = OpenFailure::Refused(stage, Box::from(&words[..]));
+    let again = world.opening().unwrap();
+    world.refuse(again, busy);
+    assert_eq!(world.opening(), None);
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}
