@@ -10,7 +10,7 @@ use crate::exchange::node::Group;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
-use crate::route::{self, Facts, Reads, Target};
+use crate::route::{self, Facts, NoReplica, Reads, Target};
 use crate::session::{Piece, Reject};
 use crate::telemetry::{self, RequestClass};
 use crate::types::Time;
@@ -267,15 +267,48 @@ impl Exchange {
         };
         let link = match self.fits(cached, node) {
             Some(link) => link,
-            None => match self.find_lane(job, node, Role::Replica) {
+            None => match self.find_replica_lane(job, node) {
                 Ok(link) => link,
-                Err(placed) => return placed,
+                Err(NoLane::NotNow) => return self.place_without_replica(job, request),
+                Err(why) => return self.without_lane(job, why),
             },
         };
         if let Some(client) = self.clients.get_mut(job.key) {
             client.replica_lane = Some(link);
         }
         self.send(link, job, request.raw(), Kind::shared(Class::Read))
+    }
+
+    /// The lane to a replica, or to another one if it takes no further connection.
+    fn find_replica_lane(&mut self, job: Job, picked: NodeId) -> Result<LinkKey, NoLane> {
+        let Some(index) = self.clients.get(job.key).map(|client| client.group) else {
+            return Err(NoLane::NotNow);
+        };
+        let (mut next, mut at) = (Some(picked), 0);
+        while let Some(node) = next {
+            let lane = self.lane_of(job.key, node, Role::Replica);
+            let found = self.shared_link(index, lane.ok_or(NoLane::NotNow)?, job.now);
+            if found != Err(NoLane::NotNow) {
+                return found;
+            }
+            let group = self.groups.get(index);
+            next = group.and_then(|group| group.readable.get(at).copied());
+            at += 1;
+        }
+        Err(NoLane::NotNow)
+    }
+
+    /// A read for which no replica takes a connection now.
+    fn place_without_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        let client = self.clients.get(job.key);
+        let group = client.and_then(|client| self.groups.get(client.group));
+        match group.map(|group| group.settings.no_replica) {
+            Some(NoReplica::Master) => {
+                self.place_on_master(job, request, Kind::shared(Class::Read))
+            }
+            Some(NoReplica::Error) => self.reject(job, RequestClass::Read, Reject::NoReplica),
+            None => Placed::Answered,
+        }
     }
 
     fn find_lane(&mut self, job: Job, node: NodeId, role: Role) -> Result<LinkKey, Placed> {

@@ -420,3 +420,36 @@ fn half_a_reply_that_overtook_another_is_forgotten_when_its_link_is_lost() {
     assert_eq!(world.heard(client), ":1|$3|big|");
     world.assert_calm();
 }
+
+#[test]
+fn reads_go_past_a_replica_that_takes_no_further_connection() {
+    for replicas in [vec!["r1"], vec!["r1", "r2"]] {
+        let mut world = World::with(Setup {
+            replicas: replicas.iter().map(|host| addr(host)).collect(),
+            ..Setup::default()
+        });
+        let client = world.client();
+        world.send(client, &["SELECT 1"]);
+        assert_eq!(world.heard(client), "+OK|");
+        world.opens = false;
+        for _ in 0..20 {
+            world.send(client, &["GET a"]);
+            for _ in 0..4 {
+                let opening = world.opening();
+                let Some(link) = opening else { break };
+                if world.wires[&link].plan.node == addr("r1") {
+                    world.refuse(link, full());
+                } else {
+                    world.open(link);
+                }
+            }
+            let host = if world.asked("m").is_empty() {
+                "r2"
+            } else {
+                "m"
+            };
+            world.answer(host, "GET a", "$1|a");
+            assert_eq!(world.heard(client), "$1|a|", "{replicas:?}");
+        }
+    }
+}
