@@ -22,7 +22,8 @@ use crate::worker::{GroupGauges, Hold, Totals};
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// What was lost so long before an incident is its own: the loss may be what it began with, and one
-/// worker may have published it before the other one was heard.
+/// worker may have published it before the other one was heard. What was counted for the incident
+/// before is not counted again.
 const BEFORE: Duration = Duration::from_secs(1);
 
 /// Looks kept: a group whose picture changes all the time is looked at all the time.
@@ -35,9 +36,31 @@ pub(super) struct Tally {
     pub(super) cost: Cost,
     /// The group's totals just before it began.
     base: Totals,
+    /// Those up to which it was counted.
+    counted: Totals,
     /// When its end was first seen.
     ended: Option<Instant>,
     told: bool,
+}
+
+impl Tally {
+    /// Nothing yet of incident number `incident`; `last` is the one before.
+    fn begin(incident: u64, before: Totals, last: Option<&Self>) -> Self {
+        let base = last.map_or(before, |last| before.max_of_each(&last.counted));
+        Self {
+            incident,
+            cost: Cost::default(),
+            base,
+            counted: base,
+            ended: None,
+            told: false,
+        }
+    }
+
+    fn count(&mut self, totals: Totals, hold: Hold, started: Time) {
+        self.cost = cost(&totals, &self.base, hold, started);
+        self.counted = totals;
+    }
 }
 
 /// Tallies of a group's incidents, oldest first.
@@ -192,13 +215,8 @@ impl Follower {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let number = incident.number;
         if tallies.last().is_none_or(|last| last.incident != number) {
-            tallies.push(Tally {
-                incident: number,
-                cost: Cost::default(),
-                base: before,
-                ended: None,
-                told: false,
-            });
+            let tally = Tally::begin(number, before, tallies.last());
+            tallies.push(tally);
             if tallies.len() > topology::INCIDENTS_MAX {
                 tallies.remove(0);
             }
@@ -206,7 +224,7 @@ impl Follower {
         let Some(tally) = tallies.last_mut().filter(|tally| !tally.told) else {
             return;
         };
-        tally.cost = cost(&totals, &tally.base, self.gauges.hold(), incident.started);
+        tally.count(totals, self.gauges.hold(), incident.started);
         if let Some(outcome) = &incident.outcome
             && tally.ended.get_or_insert_with(Instant::now).elapsed() > SETTLE * 2
         {
@@ -253,4 +271,32 @@ fn tell(incident: &Incident, outcome: &Outcome, cost: &Cost) {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_incident_cost_is_not_counted_again_for_the_next() {
+        let totals = |held| Totals {
+            held,
+            ..Totals::default()
+        };
+        let count = |tally: &mut Tally, held| {
+            tally.count(totals(held), Hold::default(), Time::ZERO);
+            tally.cost.held_requests
+        };
+        let mut first = Tally::begin(1, totals(3), None);
+        assert_eq!(count(&mut first, 8), 5);
+        // The look of a second ago is older than what the first one was told of.
+        let mut second = Tally::begin(2, totals(3), Some(&first));
+        assert_eq!(count(&mut second, 10), 2);
+        let mut third = Tally::begin(3, totals(15), Some(&second));
+        assert_eq!(
+            count(&mut third, 16),
+            1,
+            "what lies between belongs to none"
+        );
+    }
 }

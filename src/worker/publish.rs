@@ -57,6 +57,22 @@ pub struct Totals {
     pub kept_uncertain: u64,
 }
 
+impl Totals {
+    /// The greater of both, each by itself. They only grow, so that it is the later of two looks.
+    #[must_use]
+    pub fn max_of_each(&self, other: &Self) -> Self {
+        Self {
+            held: self.held.max(other.held),
+            held_bytes: self.held_bytes.max(other.held_bytes),
+            expired: self.expired.max(other.expired),
+            resent: self.resent.max(other.resent),
+            uncertain: self.uncertain.max(other.uncertain),
+            kept_released: self.kept_released.max(other.kept_released),
+            kept_uncertain: self.kept_uncertain.max(other.kept_uncertain),
+        }
+    }
+}
+
 impl GroupGauges {
     /// Clients connected.
     pub fn clients(&self) -> u64 {
