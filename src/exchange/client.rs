@@ -185,6 +185,9 @@ pub(super) struct Client {
     pub(super) verdict: Option<Box<[u8]>>,
     /// Links throttled because this client does not read.
     pub(super) throttled: Vec<LinkKey>,
+    /// Whether it had more unread output than allowed when its socket took nothing more, and still
+    /// has, or throttles links because of it.
+    pub(super) stalled: bool,
     /// When it last took output.
     pub(super) took_at: Time,
     pub(super) touched: bool,
@@ -218,6 +221,7 @@ impl Client {
             proof: None,
             verdict: None,
             throttled: Vec::new(),
+            stalled: false,
             took_at: now,
             touched: false,
             dirty: false,

@@ -83,6 +83,8 @@ pub struct Exchange {
     dirty_clients: Vec<ClientKey>,
     /// Clients that an input has given replies or lost requests; looked at once, at its end.
     touched: Vec<ClientKey>,
+    /// Clients with more unread output than allowed, and some that had; seen through at each tick.
+    stalled: Vec<ClientKey>,
     /// Empty buffers for clients that need one for a moment.
     spare: Vec<Vec<u8>>,
     /// Where an inline command is rewritten.
@@ -143,6 +145,7 @@ impl Exchange {
             dirty_links: Vec::new(),
             dirty_clients: Vec::new(),
             touched: Vec::new(),
+            stalled: Vec::new(),
             spare: Vec::new(),
             inline: Vec::new(),
             scratch: Vec::new(),
@@ -212,7 +215,8 @@ impl Exchange {
                 || group.is_backing_off()
                 || group.is_busy()
         };
-        if self.opening > 0 || self.groups.iter().any(waits) {
+        let busy = self.opening > 0 || !self.stalled.is_empty();
+        if busy || self.groups.iter().any(waits) {
             Some(now + self.settings.tick)
         } else if self.links.len() > 0 {
             Some(now + self.settings.idle)

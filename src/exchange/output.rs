@@ -26,7 +26,9 @@ impl Exchange {
         client.took_at = now;
         let buffer = client.replies.advance(count);
         let high = self.settings.output_high;
-        let relieved = client.replies.output().len() <= high / 2;
+        let unread = client.replies.output().len();
+        let relieved = unread <= high / 2;
+        client.stalled &= !relieved && (unread > high || !client.throttled.is_empty());
         if let Some(group) = self.groups.get_mut(client.group) {
             group.counts.client_sent_bytes += offset(count);
         }
@@ -60,8 +62,10 @@ impl Exchange {
             // Messages come without a request.
             client.lease.as_ref().and_then(|lease| lease.link),
         ];
-        if client.throttled.is_empty() {
+        if !client.stalled {
+            client.stalled = true;
             client.took_at = now;
+            self.stalled.push(key);
         }
         for link in links.into_iter().flatten() {
             self.throttle(link, key, now);

@@ -286,9 +286,9 @@ impl Exchange {
         })
     }
 
-    /// Clients must not throttle links for ever. One that alone waits for what its link brings may
-    /// read as slowly as it likes, as long as it takes something now and then. One with the replies
-    /// of others behind its own has the same time for all of it, steady or not.
+    /// Clients must not keep output, or throttle links, for ever. One that alone waits for what its
+    /// link brings may read as slowly as it likes, as long as it takes something now and then. One
+    /// with the replies of others behind its own has the same time for all of it, steady or not.
     fn tick_clients(&mut self, now: Time) {
         let limit = self.settings.write_timeout;
         let mut stuck = Vec::new();
@@ -296,12 +296,22 @@ impl Exchange {
             let Some(since) = link.throttled_at.filter(|_| !link.throttled_by.is_empty()) else {
                 continue;
             };
-            let for_all = now.since(since) >= limit && self.has_others_waiting(link);
-            stuck.extend(link.throttled_by.iter().copied().filter(|key| {
-                let client = self.clients.get(*key);
-                client.is_some_and(|client| for_all || now.since(client.took_at) >= limit)
-            }));
+            if now.since(since) >= limit && self.has_others_waiting(link) {
+                stuck.extend(&link.throttled_by);
+            }
         }
+        let mut stalled = std::mem::take(&mut self.stalled);
+        stalled.sort_unstable();
+        stalled.dedup();
+        stalled.retain(|key| {
+            let client = self.clients.get(*key).filter(|client| client.stalled);
+            let Some(client) = client else { return false };
+            if now.since(client.took_at) >= limit {
+                stuck.push(*key);
+            }
+            true
+        });
+        self.stalled = stalled;
         for key in stuck {
             if self.is_finished(key) {
                 continue;

@@ -91,6 +91,29 @@ fn a_client_that_never_reads_is_closed_in_the_end() {
     world.assert_calm();
 }
 
+#[test]
+fn a_client_that_never_takes_what_is_said_already_is_closed_too() {
+    let mut world = small(|settings| settings.output_high = 10_000);
+    let (local, whole, steady) = (world.client(), world.client(), world.client());
+    world.deaf.extend([local, whole, steady]);
+    let line = format!("ECHO {}", "x".repeat(3_000));
+    world.send(local, &[line.as_str(); 10]);
+    for client in [whole, steady] {
+        world.send(client, &["GET big"]);
+        world.answer("r1", "GET big", &"x".repeat(40_000).replacen('x', "+", 1));
+    }
+    for _ in 0..29 {
+        world.pass(ms(1_000));
+        world.exchange.took(steady, 500, world.now);
+        world.run();
+    }
+    assert!(!world.is_closed(local) && !world.is_closed(whole));
+    world.pass(ms(1_200));
+    assert!(world.is_closed(local) && world.is_closed(whole));
+    assert!(!world.is_closed(steady));
+    assert_eq!(rejected(&mut world, "write_timeout"), 2);
+}
+
 /// A client that takes a little of a large reply now and then, and whether another one's request is
 /// behind it on the same link.
 fn steady_reader(behind: bool) -> (World, ClientKey) {
