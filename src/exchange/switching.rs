@@ -259,7 +259,11 @@ impl Exchange {
         };
         let (group, lane) = (link.group, link.lane);
         let alike = |link: &Link| link.group == group && link.lane == lane;
-        let is_bypassed = |link: &Link| link.retired && link.usage == Usage::Shared && alike(link);
+        let is_bypassed = |link: &Link| {
+            // A throttled one was left for another reason.
+            let left = link.retired && link.throttled_at.is_none();
+            left && link.usage == Usage::Shared && alike(link)
+        };
         let bypassed = self.links.iter().filter(|(_, link)| is_bypassed(link));
         if link.usage != Usage::Shared || bypassed.count() >= BYPASSED_MAX {
             return;

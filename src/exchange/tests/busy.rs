@@ -144,3 +144,22 @@ fn a_read_that_a_busy_replica_refuses_is_asked_of_the_master() {
     );
     world.assert_calm();
 }
+
+#[test]
+fn links_that_slow_readers_throttle_do_not_keep_others_from_going_past_a_silent_one() {
+    let mut setup = Setup::default();
+    setup.settings.output_high = 10_000;
+    let mut world = World::with(setup);
+    for line in ["EVAL a 0", "EVAL b 0", "EVAL c 0", "EVAL d 0"] {
+        let slow = world.client();
+        world.deaf.push(slow);
+        world.send(slow, &[line, "SET more 1"]);
+        world.answer("m", line, &"x".repeat(20_000).replacen('x', "+", 1));
+    }
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["EVAL endless 0"]);
+    world.pass(ms(600));
+    world.send(two, &["SET a 1"]);
+    world.answer("m", "SET a 1", BUSY);
+    assert_eq!(world.heard(two), format!("{BUSY}|"));
+}
