@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::exchange::client::{Ending, Wait};
+use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::intake::offset;
 use crate::exchange::link::Usage;
 use crate::exchange::ticket::Purpose;
@@ -150,18 +150,33 @@ impl Exchange {
         if !client.said_all {
             return;
         }
+        if self.blocks(client) {
+            self.end(key, Ending::Now);
+        } else if matches!(client.wait, Wait::No | Wait::Master) {
+            self.end(key, Ending::AfterReplies);
+        }
+    }
+
+    /// Whether the reply that a client hears next is that of a command that waits at a server.
+    fn blocks(&self, client: &Client) -> bool {
         let lease = client.lease.as_ref();
         let link = lease
             .and_then(|lease| lease.link)
             .and_then(|link| self.links.get(link));
         let oldest = link.and_then(|link| link.pipeline.oldest_ticket());
-        let blocks = oldest.is_some_and(|ticket| {
+        oldest.is_some_and(|ticket| {
             matches!(ticket.purpose, Purpose::Waits(_)) && client.replies.is_due(ticket.seq)
-        });
-        if blocks {
-            self.end(key, Ending::Now);
-        } else if matches!(client.wait, Wait::No | Wait::Master) {
-            self.end(key, Ending::AfterReplies);
+        })
+    }
+
+    /// A client of which nothing is read for now will send nothing more. One that waits for data or
+    /// for a master ends as if its last byte had been read; the others go on by themselves.
+    pub fn client_hung_up(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        if client.wait == Wait::Master || self.blocks(client) {
+            self.client_ended(key);
         }
     }
 

@@ -1,9 +1,11 @@
 //! Floor 1. One stream type for every peer: TCP or Unix.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -16,6 +18,13 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+/// The event of a peer that has closed its side only; where the system has none, it is noticed when
+/// the peer is gone.
+#[cfg(target_os = "linux")]
+const HUNG_UP: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const HUNG_UP: PollFlags = PollFlags::empty();
+
 /// A stream on its way from one thread's runtime to another's.
 #[derive(Debug)]
 pub enum DetachedStream {
@@ -23,6 +32,15 @@ pub enum DetachedStream {
     Tcp(std::net::TcpStream),
     /// Unix-domain.
     Unix(std::os::unix::net::UnixStream),
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
 }
 
 impl Stream {
@@ -41,6 +59,18 @@ impl Stream {
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         };
         polled.map_ok(|()| buf.filled().len() - before)
+    }
+
+    /// Whether the peer has closed its side, or is gone, however much of what it sent is unread.
+    pub fn has_hung_up(&self) -> bool {
+        let mut peer = [PollFd::new(self, HUNG_UP)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let gone = HUNG_UP | PollFlags::HUP | PollFlags::ERR;
+        poll(&mut peer, Some(&at_once)).is_ok()
+            && peer.iter().any(|peer| peer.revents().intersects(gone))
     }
 
     /// Writes as much of `buf` as the socket takes now; `WouldBlock` when it takes nothing.

@@ -264,6 +264,18 @@ impl Core {
         }
     }
 
+    /// Looks whether clients that are not read from are still there: one that waits for data or for
+    /// a master, behind more than is read ahead, would keep its place for ever.
+    pub(super) fn look_for_hung_up(&mut self, now: Time) {
+        let slots = self.clients.iter().flatten();
+        let gone = slots.filter(|slot| slot.paused && slot.stream.has_hung_up());
+        let keys: Vec<ClientKey> = gone.map(|slot| slot.key).collect();
+        for key in keys {
+            self.exchange.client_hung_up(key);
+        }
+        self.perform(now);
+    }
+
     fn wake_client(&mut self, key: ClientKey) {
         if let Some(slot) = self.client(key)
             && let Some(waker) = &slot.waker

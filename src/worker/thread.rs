@@ -279,9 +279,12 @@ async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>, ids: Arc<A
     }
 }
 
+/// Time between two looks for clients that hung up while they were not read from.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Times, counts and signs of life.
 async fn keep_time(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU64>) {
-    let mut last = Time::ZERO;
+    let (mut last, mut looked) = (Time::ZERO, Time::ZERO);
     loop {
         let pause = {
             let mut open = core.borrow_mut();
@@ -300,6 +303,10 @@ async fn keep_time(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<At
             publisher
                 .borrow_mut()
                 .publish(&mut core.borrow_mut().exchange);
+        }
+        if now.since(looked) >= LOOK {
+            looked = now;
+            core.borrow_mut().look_for_hung_up(now);
         }
         sleep(pause).await;
     }

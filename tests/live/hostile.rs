@@ -738,3 +738,28 @@ fn a_subscriber_too_slow_for_its_messages_is_closed_and_not_left_with_a_gap() {
         panic!("{after:?} after {expected} messages of 1200");
     }
 }
+
+#[test]
+fn a_client_that_leaves_behind_more_than_is_read_ahead_is_noticed() {
+    let lab = Lab::small();
+    let proxy = one_lane(&lab, "");
+    proxy.wait_ready();
+    let behind = command(&["SET", "k", &"x".repeat(100_000)]);
+    let mut gone = wire(&proxy);
+    gone.write_all(&command(&["BLPOP", "q", "0"])).unwrap();
+    gone.write_all(&behind).unwrap();
+    let mut stays = wire(&proxy);
+    stays.write_all(&command(&["BLPOP", "q", "0"])).unwrap();
+    stays.write_all(&behind).unwrap();
+    let blocked = |count: usize| {
+        let info = lab.node(0).command(&["INFO", "clients"]).ok()?;
+        (info.info("blocked_clients")? == count.to_string()).then_some(())
+    };
+    assert!(wait_for(SOON, || blocked(2)).is_some(), "both wait");
+    drop(gone);
+    assert!(wait_for(SOON, || blocked(1)).is_some(), "nobody noticed");
+    lab.node(0).command(&["RPUSH", "q", "1"]).unwrap();
+    let mut heard = [0; 64];
+    let read = stays.read(&mut heard).unwrap();
+    assert!(heard[..read].starts_with(b"*2\r\n$1\r\nq\r\n$1\r\n1\r\n"));
+}

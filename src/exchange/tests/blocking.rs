@@ -388,3 +388,20 @@ fn a_client_that_half_closes_before_its_read_is_answered_hears_it_too() {
     assert!(world.is_closed(client));
     world.assert_calm();
 }
+
+#[test]
+fn who_hangs_up_unread_ends_if_it_waits_and_goes_on_otherwise() {
+    let mut world = World::new();
+    let (blocked, held, ordered) = (world.client(), world.client(), world.client());
+    let large = format!("SET k {}", "x".repeat(20_000));
+    world.send(blocked, &["BLPOP q 0", &large]);
+    world.send(ordered, &["INCR a", "MULTI", &large, "EXEC"]);
+    world.switching();
+    world.send(held, &[&large, &large]);
+    for client in [blocked, held, ordered] {
+        assert!(!world.exchange.wants_input(client));
+        world.exchange.client_hung_up(client);
+        world.run();
+    }
+    assert!(world.is_closed(blocked) && world.is_closed(held) && !world.is_closed(ordered));
+}
