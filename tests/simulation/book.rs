@@ -163,9 +163,12 @@ impl Book {
     }
 
     /// All of a command was handed to a connection.
+    ///
+    /// What is only queued may be sent again: a transaction whose EXEC was not sent is begun anew.
+    /// That it is executed once is seen where it is executed.
     pub(crate) fn wired(&mut self, id: Id) {
         let command = &mut self.commands[id];
-        let again = command.writes() && command.wired && !command.disowned;
+        let again = command.writes() && command.wired && !command.disowned && !command.inside;
         command.wired = true;
         command.disowned = false;
         if again {
