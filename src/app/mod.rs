@@ -140,6 +140,7 @@ fn start_acceptor(
         doors,
         max_clients,
         refused: refused.collect(),
+        next_client: Arc::new(AtomicU64::new(1)),
     };
     let listen = settings.groups.iter().map(|group| group.listen.clone());
     acceptor::start(listen.collect(), acceptor)
@@ -151,7 +152,6 @@ fn start_workers(
     metrics: &Metrics,
     started: Instant,
 ) -> anyhow::Result<Vec<Worker>> {
-    let next_client = Arc::new(AtomicU64::new(1));
     let policy = CommandPolicy {
         refuse: settings.commands.refuse.clone(),
         allow: settings.commands.allow.clone(),
@@ -172,7 +172,6 @@ fn start_workers(
             upstream: convert::upstream(settings),
             groups: groups.iter().zip(&settings.groups).map(feed).collect(),
             started,
-            next_client: Arc::clone(&next_client),
             seed: fastrand::u64(..),
             busy: metrics.worker_busy(),
             policy: policy.clone(),

@@ -27,6 +27,8 @@ pub struct NewClient {
     pub stream: DetachedStream,
     /// The master group whose listener it came by.
     pub group: usize,
+    /// Its number in the process, in the order of arrival (`CLIENT ID`).
+    pub id: u64,
 }
 
 /// The way to one worker.
@@ -47,6 +49,8 @@ pub struct Acceptor {
     pub max_clients: usize,
     /// Clients turned away at the limit, for each group; a worker takes them for the metric.
     pub refused: Vec<Arc<AtomicU64>>,
+    /// The next client's number, shared by all listeners.
+    pub next_client: Arc<AtomicU64>,
 }
 
 impl Acceptor {
@@ -103,12 +107,9 @@ impl Acceptor {
             Err(error) => return debug!(%error, "client gone before it was placed"),
         };
         door.count.fetch_add(1, Ordering::Relaxed);
-        if door
-            .clients
-            .send(NewClient { stream, group })
-            .await
-            .is_err()
-        {
+        let id = self.next_client.fetch_add(1, Ordering::Relaxed);
+        let client = NewClient { stream, group, id };
+        if door.clients.send(client).await.is_err() {
             door.count.fetch_sub(1, Ordering::Relaxed);
         }
     }

@@ -45,8 +45,6 @@ pub struct Setup {
     pub groups: Vec<GroupFeed>,
     /// The start of the process, from which [`Time`] counts.
     pub started: Instant,
-    /// Source of client ids, shared by all workers.
-    pub next_client: Arc<AtomicU64>,
     /// Chance.
     pub seed: u64,
     /// Where its busy time is published.
@@ -174,7 +172,6 @@ async fn serve(
         upstream,
         groups,
         started,
-        next_client,
         seed,
         busy,
         policy,
@@ -194,7 +191,7 @@ async fn serve(
             policy.clone(),
         ));
     }
-    let accepting = spawn_local(accept(Rc::clone(&core), clients, next_client));
+    let accepting = spawn_local(accept(Rc::clone(&core), clients));
     let publisher = Rc::new(RefCell::new(publisher));
     spawn_local(keep_time(
         Rc::clone(&core),
@@ -262,8 +259,8 @@ async fn follow_commands(
 }
 
 /// Takes clients from the acceptor.
-async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>, ids: Arc<AtomicU64>) {
-    while let Some(NewClient { stream, group }) = clients.recv().await {
+async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>) {
+    while let Some(NewClient { stream, group, id }) = clients.recv().await {
         let stream = match stream.attach() {
             Ok(stream) => stream,
             Err(error) => {
@@ -272,7 +269,6 @@ async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>, ids: Arc<A
                 continue;
             }
         };
-        let id = ids.fetch_add(1, Ordering::Relaxed);
         let key = core.borrow_mut().join(stream, group, id);
         let core = Rc::clone(&core);
         spawn_local(async move { poll_fn(|cx| core.borrow_mut().poll_client(key, cx)).await });

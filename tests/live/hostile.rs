@@ -122,7 +122,8 @@ fn half_requests_cost_next_to_nothing() {
 
     drop(streams);
     let closed = wait_for(SOON, || {
-        (Vitals::of(proxy.pid()).files <= before.files).then_some(())
+        // Connections to nodes may have been opened meanwhile.
+        (Vitals::of(proxy.pid()).files + 990 <= during.files).then_some(())
     });
     assert!(
         closed.is_some(),
