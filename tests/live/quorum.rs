@@ -50,8 +50,12 @@ fn a_strict_quorum_holds_and_refuses_writes_until_a_majority_is_back() {
         (few && group["phase"] == "switching").then_some(())
     });
     assert!(held.is_some(), "writes still flow: {:?}", group(&proxy));
-    let refused = say(&mut client, &["SET", "k", "w"]);
-    let line = refused.error().unwrap();
+    // The control plane says so a moment before each worker knows it.
+    let line = wait_for(2 * SOON, || {
+        let reply = say(&mut client, &["SET", "other", "w"]);
+        reply.error().map(str::to_owned)
+    });
+    let line = line.expect("a write is refused");
     assert!(
         line.starts_with("MASTERDOWN switchman: no majority of the Sentinels"),
         "{line}"
