@@ -7,6 +7,7 @@ mod discovery;
 mod failover;
 mod fork;
 mod majority;
+mod promotion;
 mod property;
 mod readers;
 mod stale;
