@@ -45,6 +45,7 @@
 //!     sentinel · upstream              asks Sentinels and nodes · opens connections   shell
 //!  1  command · topology · mux         what is it · who is master · what is in flight PURE
 //!     switchover                       the steps of a planned failover               PURE
+//!     fence                            ends what was given up, at the node           PURE
 //!     net                              TCP and Unix sockets                           shell
 //!  0  types · resp · backoff           words, grammar, waiting                        PURE
 //!     telemetry · tasks                names of metrics and logs · spawn and drain    shell
@@ -73,10 +74,14 @@
 //! **switchover**: the steps of a planned failover that loses nothing: hold, pause, offset,
 //! replicas, failover, proof; what each may take, and how it is given up.
 //!
+//! **fence**: connections that were given up while the node may still execute what was sent on
+//! them, and the steps by which they are ended there.
+//!
 //! **route**: class, policy and load to master, replica, hold or error. **sentinel**: the tasks
 //! around one topology machine: a driver, a subscriber for each Sentinel, kept connections for
 //! questions, checks of nodes, the master's `COMMAND`. **upstream**: the handshake with a node
-//! (`AUTH` alone, then `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`) and one turn of a connection.
+//! (`AUTH` alone, then `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`, `CLIENT INFO`) and one turn of
+//! a connection.
 //!
 //! **session**: what a client has set (login, database, protocol, name), commands answered here,
 //! the queue that puts replies into request order, every error line of our own.
@@ -188,6 +193,7 @@ pub mod config;
 pub mod demo;
 pub mod downstream;
 pub mod exchange;
+pub mod fence;
 pub mod mux;
 pub mod net;
 pub mod resp;

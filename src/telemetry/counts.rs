@@ -35,7 +35,8 @@ macro_rules! label_values {
             }
 
             #[expect(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
-            pub(super) const fn index(self) -> usize {
+            /// Its place in `ALL`.
+            pub const fn index(self) -> usize {
                 self as usize
             }
         }
@@ -119,6 +120,22 @@ label_values! {
         Auth = "auth",
         /// The rest of the handshake: HELLO, SELECT, ROLE …
         Handshake = "handshake",
+    }
+}
+
+label_values! {
+    /// What became of a connection to be ended at its node; label `result`.
+    pub enum FenceResult {
+        /// The node has ended it.
+        Killed = "killed",
+        /// It had ended already, or the node's process has.
+        Gone = "gone",
+        /// Switchman's login has no right to it, or none to see that the process is the same.
+        Forbidden = "forbidden",
+        /// The node did not answer in time.
+        Expired = "expired",
+        /// There were too many.
+        Dropped = "dropped",
     }
 }
 

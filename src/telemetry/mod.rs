@@ -16,7 +16,9 @@ mod process;
 mod recorder;
 mod worker;
 
-pub use counts::{ConnectStage, Counts, NodeCounts, NodeIndex, Reason, RequestClass, Target};
+pub use counts::{
+    ConnectStage, Counts, FenceResult, NodeCounts, NodeIndex, Reason, RequestClass, Target,
+};
 pub use families::{FAMILIES, Family, Kind};
 pub use group::{GroupMetrics, TopologyPhase, TopologyState};
 pub use histogram::Latency;
