@@ -6,7 +6,8 @@
 //! `phase_seconds` (how long it has been switching, else null), `waiting` (for what, or empty),
 //! `generation`, `config_epoch`,
 //! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `detail`),
-//! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`, `last_failover` (or null).
+//! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`,
+//! `fences` (`pending`, `forbidden`: in whose words, or empty), `last_failover` (or null).
 //!
 //! `/api/v1/failovers`: `failovers[]`, the newest first, with `master_name`, `started_at`
 //! (RFC 3339), `outcome` (`running`, `completed`, `abandoned`), `cause`, `old_master`,
@@ -73,6 +74,7 @@ fn group(group: &GroupView) -> Value {
         "majority": group.majority.as_ref().map(majority),
         "clients": group.clients,
         "held_clients": group.held_clients,
+        "fences": { "pending": group.fences.pending, "forbidden": group.fences.forbidden },
         "last_failover": group.incidents.first().map(|one| incident(&group.master_name, one)),
     })
 }
@@ -171,7 +173,8 @@ mod tests {
                             "detail": "<refused>",
                         },
                     ],
-                    "clients": 5, "held_clients": 0, "last_failover": null,
+                    "clients": 5, "held_clients": 0,
+                    "fences": { "pending": 0, "forbidden": "" }, "last_failover": null,
                 }],
             })
         );

@@ -100,6 +100,9 @@ impl Page {
         if !group.waiting.is_empty() {
             self.fact("waits", &group.waiting);
         }
+        if !group.fences.forbidden.is_empty() {
+            self.fact("late writes", not_ended(&group.fences.forbidden));
+        }
         self.raw("</dl><h3>Nodes</h3><table><tr><th>address<th>role<th>in use<th></tr>");
         for node in &group.nodes {
             self.node(node);
@@ -203,6 +206,11 @@ impl Page {
     }
 }
 
+/// What it means that a node forbids to end connections.
+fn not_ended(forbidden: &str) -> String {
+    format!("not kept from being applied after a timeout: {forbidden}")
+}
+
 /// A time as people say it: the two largest units, or milliseconds.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -255,6 +263,14 @@ mod tests {
             assert!(page.contains(part), "{part}\n{page}");
         }
         assert!(page.contains("<title>Switchman: stable</title>"));
+    }
+
+    #[test]
+    fn the_page_says_what_switchman_may_not_do() {
+        let mut view = healthy();
+        assert!(!page(&view).contains("late writes"));
+        view.groups[0].fences.forbidden = "redis-1:6379: NOPERM".to_owned();
+        assert!(page(&view).contains("after a timeout: redis-1:6379: NOPERM"));
     }
 
     #[test]

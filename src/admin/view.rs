@@ -49,8 +49,19 @@ pub struct GroupView {
     pub clients: u64,
     /// Clients whose next request waits for a writable master.
     pub held_clients: u64,
+    /// Connections given up that are to be ended at their nodes.
+    pub fences: FencesView,
     /// Switches of the master, the newest first; a bounded number of them.
     pub incidents: Vec<Incident>,
+}
+
+/// Connections given up with a write unanswered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FencesView {
+    /// Those whose node has not answered for them yet.
+    pub pending: u64,
+    /// Which node forbids it, and in which words; empty if none does.
+    pub forbidden: String,
 }
 
 /// How many Sentinels answer.
@@ -319,6 +330,7 @@ pub(super) mod tests {
                 }),
                 clients: 5,
                 held_clients: 0,
+                fences: FencesView::default(),
                 incidents: vec![incident],
             }],
         }

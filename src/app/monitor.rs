@@ -11,8 +11,9 @@ use tracing::{info, info_span};
 use super::Group;
 use crate::admin::Cost;
 use crate::config::Settings;
+use crate::fence;
 use crate::tasks::Tasks;
-use crate::telemetry::{GroupMetrics, Metrics, TopologyPhase, TopologyState};
+use crate::telemetry::{FenceResult, GroupMetrics, Metrics, TopologyPhase, TopologyState};
 use crate::topology::{self, Incident, Outcome, Phase, Status};
 use crate::types::Time;
 use crate::worker::{GroupGauges, Hold, Totals};
@@ -80,6 +81,7 @@ pub(super) fn start(
         let follower = Follower {
             metrics: metrics.group(&settings.master_name),
             gauges: Arc::clone(&group.gauges),
+            fenced: group.handle.fenced.clone(),
             tallies,
             looks: VecDeque::new(),
             sentinels: HashSet::new(),
@@ -106,6 +108,7 @@ pub(super) fn start(
 struct Follower {
     metrics: GroupMetrics,
     gauges: Arc<GroupGauges>,
+    fenced: watch::Receiver<fence::Status>,
     tallies: Tallies,
     /// The group's totals at the last looks, oldest first: back to [`BEFORE`], at least.
     looks: VecDeque<(Instant, Totals)>,
@@ -171,6 +174,9 @@ impl Follower {
             self.metrics.majority_missing();
         }
         self.sentinels = known;
+        for (result, total) in FenceResult::ALL.iter().zip(self.fenced.borrow().results) {
+            self.metrics.fences(*result, total);
+        }
         while self.completed < status.switches_completed {
             self.completed += 1;
             self.metrics

@@ -9,11 +9,12 @@ use tokio::sync::watch;
 use super::monitor::{Tallies, Tally};
 use super::{Group, VERSION};
 use crate::admin::{
-    Event, GroupView, Incident, MajorityView, NodeRole, NodeView, Outcome, PhaseView, SentinelView,
-    View,
+    Event, FencesView, GroupView, Incident, MajorityView, NodeRole, NodeView, Outcome, PhaseView,
+    SentinelView, View,
 };
 use crate::config::Settings;
 use crate::downstream::Door;
+use crate::fence;
 use crate::net::ListenAddr;
 use crate::topology::{self, Majority, Phase, ReplicaStatus, SentinelStatus, Status, Subscription};
 use crate::types::{ConfigEpoch, Time};
@@ -33,6 +34,7 @@ pub(super) struct GroupSource {
     listen: Vec<String>,
     status: watch::Receiver<Arc<Status>>,
     gauges: Arc<GroupGauges>,
+    fenced: watch::Receiver<fence::Status>,
     tallies: Tallies,
 }
 
@@ -49,6 +51,7 @@ pub(super) fn sources(
             listen: bound.iter().map(ToString::to_string).collect(),
             status: group.handle.status.clone(),
             gauges: Arc::clone(&group.gauges),
+            fenced: group.handle.fenced.clone(),
             tallies,
         })
         .collect()
@@ -106,6 +109,7 @@ impl Source {
             majority: status.majority.map(majority),
             clients: source.gauges.clients(),
             held_clients: source.gauges.held_clients(),
+            fences: fences(&source.fenced.borrow()),
             incidents: status
                 .incidents
                 .iter()
@@ -191,6 +195,13 @@ fn replica(replica: &ReplicaStatus) -> NodeView {
         role: NodeRole::Replica,
         in_use: replica.ejected.is_none(),
         detail,
+    }
+}
+
+fn fences(status: &fence::Status) -> FencesView {
+    FencesView {
+        pending: u64::try_from(status.pending).unwrap_or(u64::MAX),
+        forbidden: status.forbidden.clone().unwrap_or_default(),
     }
 }
 

@@ -129,6 +129,11 @@ fn group_lines(group: &Value) -> Vec<(String, String)> {
     if group["waiting"].is_string() && !waiting.is_empty() {
         lines.push(("waits".to_owned(), waiting));
     }
+    let forbidden = word(&group["fences"]["forbidden"]);
+    if group["fences"]["forbidden"].is_string() && !forbidden.is_empty() {
+        let means = format!("not kept from being applied after a timeout: {forbidden}");
+        lines.push(("late writes".to_owned(), means));
+    }
     for node in list(&group["nodes"]) {
         let state = if node["in_use"] == Value::Bool(true) {
             "in use"
@@ -227,6 +232,7 @@ mod tests {
                 "sentinels": [{ "addr": "s:26379", "up": false, "detail": "refused" }],
                 "majority": { "detail": "2 of 3 answer, a majority" },
                 "clients": 5, "held_clients": 2,
+                "fences": { "pending": 1, "forbidden": "a:1: NOPERM" },
                 "last_failover": {
                     "started_at": "2023-11-14T22:13:20.250Z", "outcome": "completed",
                     "cause": "+odown",
@@ -244,6 +250,7 @@ mod tests {
                 "mymaster: switching for 0.4 s (epoch 3, generation 7)",
                 "  listen        127.0.0.1:6379",
                 "  clients       5, 2 held",
+                "  late writes   not kept from being applied after a timeout: a:1: NOPERM",
                 "  master        redis-1:6379             in use",
                 "  replica       r:1                      not in use: ?[2J",
                 "  sentinels     2 of 3 answer, a majority",

@@ -13,6 +13,7 @@ use tracing::debug;
 
 use crate::command::Table;
 use crate::sentinel::commands::CommandsReader;
+use crate::sentinel::fencing::{self, Fencing};
 use crate::sentinel::notes;
 use crate::sentinel::planned::{Order, Planned};
 use crate::sentinel::staff::{Input, Peer, Staff};
@@ -32,6 +33,7 @@ pub(super) struct Driver {
     /// The master whose commands were last asked for.
     described: Option<NodeAddr>,
     planned: Planned,
+    fencing: Fencing,
 }
 
 /// The driver's ends of its channels.
@@ -39,6 +41,7 @@ pub(super) struct Driver {
 pub(super) struct Ends {
     pub(super) inputs: mpsc::Receiver<Input>,
     pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) fences: mpsc::Receiver<fencing::Order>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(super) status: watch::Sender<Arc<Status>>,
@@ -47,7 +50,12 @@ pub(super) struct Ends {
 
 impl Driver {
     /// A driver that has performed nothing yet.
-    pub(super) fn new(machine: Machine, staff: Staff, start: Instant, ends: Ends) -> Self {
+    pub(super) fn new(
+        (machine, fencing): (Machine, Fencing),
+        staff: Staff,
+        start: Instant,
+        ends: Ends,
+    ) -> Self {
         Self {
             machine,
             staff,
@@ -57,6 +65,7 @@ impl Driver {
             nodes: HashMap::new(),
             described: None,
             planned: Planned::default(),
+            fencing,
         }
     }
 
@@ -68,7 +77,10 @@ impl Driver {
                 .status
                 .send_replace(Arc::new(self.machine.status()));
             let due = self.machine.poll_timeout().into_iter();
-            let due = due.chain(self.planned.due()).min();
+            let due = due
+                .chain(self.planned.due())
+                .chain(self.fencing.due())
+                .min();
             let wait = due.map_or(Duration::MAX, |due| due.since(self.now()));
             // The stop first. Then news, all of which make the machine look at the time as well, so
             // that timers cannot starve.
@@ -82,6 +94,7 @@ impl Driver {
                 Some(order) = self.ends.orders.recv() => {
                     self.planned.begin(self.now(), order, &self.machine);
                 }
+                Some(order) = self.ends.fences.recv() => self.fencing.begin(self.now(), order),
                 () = sleep(wait) => self.machine.handle_timeout(self.now()),
             }
         }
@@ -94,6 +107,7 @@ impl Driver {
                 self.perform(action);
             }
             let now = self.now();
+            self.fencing.drive(now, &self.staff);
             if !self.planned.drive(now, &mut self.machine, &self.staff) {
                 return;
             }
@@ -133,7 +147,12 @@ impl Driver {
             Input::Node {
                 from,
                 result: Ok(answer),
-            } => machine.handle_node(now, &from, answer),
+            } => {
+                if let Some(run_id) = &answer.run_id {
+                    self.fencing.heard(now, &from, run_id);
+                }
+                machine.handle_node(now, &from, answer);
+            }
             Input::Node {
                 from,
                 result: Err(failure),
@@ -147,6 +166,11 @@ impl Driver {
                 question,
                 result,
             } => self.planned.answered(now, link, &question, result),
+            Input::Fenced {
+                link,
+                question,
+                result,
+            } => self.fencing.answered(now, link, &question, result),
         }
     }
 
@@ -173,6 +197,7 @@ impl Driver {
             }
             Action::DropNode(node) => {
                 self.nodes.remove(&node);
+                self.fencing.forget(&node);
             }
             Action::Resolve(host) => self.staff.resolve(host),
             Action::Publish(snapshot) => self.publish(snapshot),

@@ -1,6 +1,7 @@
 //! Floor 2. One connection of ours to a Sentinel or a node: opened when needed, kept, given up.
 //! Knows the `redis` crate as a protocol, never as a dialler: streams and time limits are ours.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +103,19 @@ impl Link {
             Err(LinkError::Lost(_)) if kept => self.ask_once(questions).await,
             result => result,
         }
+    }
+
+    /// The same over the connection of the last answer, and no other: what that told of the peer's
+    /// process still holds.
+    pub(super) async fn ask_further(
+        &mut self,
+        questions: &Pipeline,
+    ) -> Result<Vec<Value>, LinkError> {
+        if self.connection.is_none() {
+            let ended = io::Error::from(io::ErrorKind::NotConnected);
+            return Err(LinkError::Lost(ended.into()));
+        }
+        self.ask_once(questions).await
     }
 
     async fn ask_once(&mut self, questions: &Pipeline) -> Result<Vec<Value>, LinkError> {

@@ -3,6 +3,7 @@
 
 mod commands;
 mod driver;
+mod fencing;
 mod link;
 mod notes;
 mod orders;
@@ -21,14 +22,17 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tracing::info_span;
 
+pub use self::fencing::{Fenced, Fences};
 pub use self::planned::{NotBegun, Orders};
 pub use self::settings::{Settings, Source, Timings};
 pub use crate::topology::Status;
 
 use self::driver::Driver;
 use self::driver::Ends;
+use self::fencing::Fencing;
 use self::staff::Staff;
 use crate::command::Table;
+use crate::fence;
 use crate::tasks::Tasks;
 use crate::topology;
 use crate::topology::Machine;
@@ -54,6 +58,10 @@ pub struct Handle {
     pub reports: mpsc::Sender<Report>,
     /// Where planned failovers are ordered.
     pub orders: Orders,
+    /// Where connections that a worker gave up are ended at their nodes.
+    pub fences: Fences,
+    /// What an operator may want to know of that.
+    pub fenced: watch::Receiver<fence::Status>,
 }
 
 /// Follows a master group until `tasks` are asked to stop.
@@ -69,9 +77,12 @@ pub fn start(settings: Settings, start: Instant, tasks: &Tasks) -> Handle {
     let span = info_span!("topology", group = %settings.master_name);
     let (inbox, inputs) = mpsc::channel(INPUTS_MAX);
     let (orders, ordered) = mpsc::channel(planned::ORDERS_MAX);
+    let (fence_orders, to_fence) = mpsc::channel(fence::PENDING_MAX);
+    let (fenced, fenced_seen) = watch::channel(fence::Status::default());
     let ends = Ends {
         inputs,
         orders: ordered,
+        fences: to_fence,
         reports: heard,
         snapshots,
         status,
@@ -80,7 +91,7 @@ pub fn start(settings: Settings, start: Instant, tasks: &Tasks) -> Handle {
     let staff = Staff::new(settings, tasks, inbox);
     tasks.spawn(
         span,
-        Driver::new(machine, staff, start, ends).run(tasks.clone()),
+        Driver::new((machine, Fencing::new(fenced)), staff, start, ends).run(tasks.clone()),
     );
     Handle {
         snapshots: snapshots_seen,
@@ -88,6 +99,8 @@ pub fn start(settings: Settings, start: Instant, tasks: &Tasks) -> Handle {
         commands: commands_seen,
         reports,
         orders: Orders::new(orders),
+        fences: Fences::new(fence_orders),
+        fenced: fenced_seen,
     }
 }
 

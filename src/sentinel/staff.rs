@@ -10,8 +10,10 @@ use tokio_util::sync::DropGuard;
 use tracing::Span;
 use tracing::info_span;
 
+use crate::fence;
 use crate::net;
 use crate::sentinel::commands::CommandsReader;
+use crate::sentinel::fencing;
 use crate::sentinel::link::Link;
 use crate::sentinel::orders;
 use crate::sentinel::probe::Probe;
@@ -53,6 +55,12 @@ pub(super) enum Input {
         link: Box<Link>,
         question: Question,
         result: Result<Answer, Failure>,
+    },
+    /// A node was asked to end connections, over this link.
+    Fenced {
+        link: Box<Link>,
+        question: fence::Question,
+        result: Result<fence::Answer, fence::Failure>,
     },
 }
 
@@ -191,7 +199,25 @@ impl Staff {
         });
     }
 
-    /// The same at once, for one that must not be put off until everything has stopped.
+    /// Asks a node about connections to be ended, over `kept` if there is one.
+    pub(super) fn fence(&self, question: fence::Question, kept: Option<Box<Link>>) {
+        let node = fencing::peer(&question);
+        let mut link = kept.unwrap_or_else(|| Box::new(self.node_link(node)));
+        let inbox = self.inbox.clone();
+        let span = info_span!("fence", %node);
+        self.spawn(span, &CancellationToken::new(), async move {
+            let result = fencing::perform(&mut link, &question).await;
+            let input = Input::Fenced {
+                link,
+                question,
+                result,
+            };
+            // Nobody waits for it any more when the driver has ended.
+            let _ = inbox.send(input).await;
+        });
+    }
+
+    /// Carries out an order at once, for one that must not be put off until everything has stopped.
     ///
     /// # Cancel safety
     /// Dropping this future may leave the order carried out or not.

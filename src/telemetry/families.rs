@@ -84,6 +84,8 @@ families! {
         "Bytes read from nodes."
     UPSTREAM_SENT_BYTES Counter "switchman_upstream_sent_bytes_total" ["master_name"]
         "Bytes written to nodes."
+    FENCES Counter "switchman_fences_total" ["master_name", "result"]
+        "Connections given up with a write unanswered, and what came of ending them at the node."
     SENTINEL_UP Gauge "switchman_sentinel_up" ["master_name", "sentinel"]
         "Whether a Sentinel is connected and answers: 1 or 0."
     SENTINEL_HEARD Gauge "switchman_sentinel_heard" ["master_name", "sentinel"]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
+use crate::telemetry::FenceResult;
 use crate::telemetry::families::{
-    Family, MASTER_INFO, REPLICA_INFO, SENTINEL_HEARD, SENTINEL_MAJORITY, SENTINEL_UP,
+    FENCES, Family, MASTER_INFO, REPLICA_INFO, SENTINEL_HEARD, SENTINEL_MAJORITY, SENTINEL_UP,
     TOPOLOGY_EPOCH, TOPOLOGY_FORKED_BYTES, TOPOLOGY_GENERATION, TOPOLOGY_PHASE,
     TOPOLOGY_SWITCH_DURATION, TOPOLOGY_SWITCHES,
 };
@@ -28,6 +29,7 @@ pub struct GroupMetrics {
     completed: Counter,
     abandoned: Counter,
     forked_bytes: Counter,
+    fences: Vec<Counter>,
     switch_duration: Histogram,
 }
 
@@ -80,6 +82,10 @@ impl GroupMetrics {
             completed: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "completed"]),
             abandoned: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "abandoned"]),
             forked_bytes: recorder.counter(&TOPOLOGY_FORKED_BYTES, &[group]),
+            fences: FenceResult::ALL
+                .iter()
+                .map(|result| recorder.counter(&FENCES, &[group, result.label()]))
+                .collect(),
             switch_duration: recorder.histogram(&TOPOLOGY_SWITCH_DURATION, &[group]),
             name: name.clone(),
             recorder,
@@ -154,6 +160,14 @@ impl GroupMetrics {
     /// Counts bytes of the old master's history that the new master does not have.
     pub fn forked(&self, bytes: u64) {
         self.forked_bytes.increment(bytes);
+    }
+
+    /// Tells how many connections were to be ended at their nodes since the start, and came to
+    /// this.
+    pub fn fences(&self, result: FenceResult, total: u64) {
+        if let Some(counter) = self.fences.get(result.index()) {
+            counter.absolute(total);
+        }
     }
 
     fn sentinel(&self, family: &Family, sentinel: &NodeAddr) -> Gauge {
