@@ -161,6 +161,7 @@ fn start_workers(
         snapshots: group.handle.snapshots.clone(),
         commands: group.handle.commands.clone(),
         reports: group.handle.reports.clone(),
+        fences: group.handle.fences.clone(),
         metrics: metrics.worker(&settings.master_name),
         gauges: Arc::clone(&group.gauges),
     };

@@ -13,6 +13,7 @@
 use crate::command::{Class, Leased, Local};
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::fencing::Waits;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::ticket::Purpose;
@@ -458,7 +459,11 @@ impl Exchange {
         let Some(link) = lease.link else { return };
         if busy || !lease.is_clean() {
             self.forget_requests_of(link, key);
-            self.discard(link);
+            let gone = self.discard(link);
+            if let Some(gone) = gone.filter(Link::is_waiting) {
+                // What it pops would be lost with nobody to hear it.
+                self.fence(link, &gone, Waits::No, now);
+            }
         } else {
             self.pool_or_close(link, now);
         }

@@ -2,6 +2,7 @@
 
 use crate::exchange::ticket::Ticket;
 use crate::exchange::{ClientKey, GroupIndex, Place};
+use crate::fence::Connection;
 use crate::mux::Pipeline;
 use crate::resp::ReplyScanner;
 use crate::session::{HelloFacts, IdentityId};
@@ -109,6 +110,10 @@ pub(super) struct Link {
     pub(super) suspected: bool,
     /// Since when it stays only for the end of what waits at a master that was left.
     pub(super) left: Option<Time>,
+    /// What the node calls it, if it may carry writes and the node has told.
+    pub(super) connection: Option<Box<Connection>>,
+    /// When it was opened.
+    pub(super) opened_at: Time,
 }
 
 /// What a handshake has found.
@@ -116,6 +121,8 @@ pub(super) struct Link {
 pub struct Opened {
     /// The node's answer to `HELLO`, if it understands it.
     pub hello: Option<HelloFacts>,
+    /// What the node calls the connection, if it may carry writes and the node tells.
+    pub connection: Option<Connection>,
 }
 
 /// Why a link could not be opened.
@@ -154,6 +161,8 @@ impl Link {
             heard_at: now,
             suspected: false,
             left: None,
+            connection: None,
+            opened_at: now,
         }
     }
 

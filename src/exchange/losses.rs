@@ -17,6 +17,7 @@
 use std::time::Duration;
 
 use crate::exchange::client::{Client, Ending, Wait};
+use crate::exchange::fencing::Waits;
 use crate::exchange::lease::Multi;
 use crate::exchange::link::{Link, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
@@ -41,6 +42,8 @@ pub enum Loss {
     Silent,
     /// We left the node.
     Left,
+    /// What the node sent made no sense, and we do not read on.
+    Nonsense,
     /// The node has ended the wait of what was the oldest on it, and closes it without reading on.
     Unblocked,
 }
@@ -50,6 +53,8 @@ pub enum Loss {
 enum End<'a> {
     /// It was open.
     Lost(Loss),
+    /// Its replies are overdue, and its node is to end this link.
+    Fenced(LinkKey),
     /// It never was.
     Unopened,
     /// It never was, and these are the node's words.
@@ -77,6 +82,8 @@ impl Exchange {
             return;
         };
         link.heard_at = now;
+        link.opened_at = now;
+        link.connection = opened.connection.map(Box::new);
         if link.state == State::Opening {
             link.state = State::Ready;
             self.opening -= 1;
@@ -244,8 +251,14 @@ impl Exchange {
                 self.actions.push_back(Action::Report(link.group, report));
             }
         }
+        let waits = match loss {
+            Loss::Silent => Waits::Yes,
+            Loss::Broken | Loss::Left | Loss::Nonsense | Loss::Unblocked => Waits::No,
+        };
         let end = match link.state {
             State::Opening => End::Unopened,
+            State::Ready if is_of_the_node(loss) => End::Lost(loss),
+            State::Ready if self.fence(key, &link, waits, now) => End::Fenced(key),
             State::Ready => End::Lost(loss),
         };
         self.dispose(key, &link, end, now);
@@ -281,7 +294,7 @@ impl Exchange {
         {
             self.multi_lost(owner, now);
         }
-        let broken = matches!(end, End::Lost(Loss::Broken));
+        let broken = matches!(end, End::Lost(Loss::Broken | Loss::Nonsense));
         for (at, (mut lost, standing)) in link.pipeline.lost().zip(standings).enumerate() {
             lost.sent = standing.sent;
             if at == 0 && broken && lost.sent == Sent::Yes {
@@ -315,17 +328,23 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return;
         };
+        let fate = fate(ticket, end, standing);
+        if let (End::Fenced(key), Fate::Error(Reject::UncertainSilent)) = (end, &fate)
+            && client.replies.retract(ticket.seq)
+        {
+            return self.answer_after_fence(key, ticket);
+        }
         client.answered(link.lane.role, ticket.effect);
         if !client.replies.retract(ticket.seq) {
             // Half a reply cannot be taken back, and nothing may follow it.
             return self.end(ticket.client, Ending::Now);
         }
-        match fate(ticket, end, standing) {
+        match fate {
             Fate::Again if ticket.breaks >= BREAKS_MAX => {
                 self.tell(ticket, Reject::Breaks { times: BREAKS_MAX });
             }
             Fate::Again => {
-                let asked = matches!(end, End::Lost(Loss::Silent));
+                let asked = matches!(end, End::Lost(Loss::Silent) | End::Fenced(_));
                 let bounces = ticket.bounces.saturating_add(u8::from(asked));
                 let mut again = ticket.again(link.usage, bounces, lost.bytes);
                 if matches!(ticket.purpose, Purpose::Waits(_)) && lost.sent == Sent::Yes {
@@ -428,6 +447,7 @@ impl Exchange {
                 unread: loss == Loss::Unblocked,
                 ..Begun::of(lease, now)
             },
+            End::Fenced(_) => Begun::of(lease, now),
             End::Unopened | End::Refused(_) => Begun {
                 kept: None,
                 ..Begun::of(lease, now)
@@ -463,6 +483,11 @@ impl Exchange {
         self.touch(owner);
         standings
     }
+}
+
+/// Whether the node has ended a link, so that it reads nothing more from it.
+const fn is_of_the_node(loss: Loss) -> bool {
+    matches!(loss, Loss::Broken | Loss::Unblocked)
 }
 
 /// Whether the server may have held messages back for us when the link was lost: a subscriber that
@@ -507,12 +532,13 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         }
         End::Unopened => return Fate::Again,
         End::Refused(_) => return Fate::Passed,
-        End::Lost(_) if again => return Fate::Again,
+        End::Lost(_) | End::Fenced(_) if again => return Fate::Again,
         End::Lost(loss) => loss,
+        End::Fenced(_) => Loss::Silent,
     };
     let uncertain = match loss {
         Loss::Silent => Reject::UncertainSilent,
-        Loss::Broken | Loss::Left | Loss::Unblocked => Reject::Uncertain,
+        Loss::Broken | Loss::Left | Loss::Nonsense | Loss::Unblocked => Reject::Uncertain,
     };
     match (ticket.purpose, ticket.effect, standing.sent) {
         (Purpose::Undo(undo), ..) => Fate::Undone(undo),

@@ -10,6 +10,7 @@
 //!
 //!  link_bytes ──► scan ──► Ticket ──► Client.replies (request order) ──► output / took
 //!  link_lost  ──► written, may write: UNCERTAIN │ else: Client.again, placed anew first
+//!                 overdue: its node is to end it, and UNCERTAIN waits a moment for that
 //!  topology   ──► held clients resume, links to nodes that were left are lost or drained
 //!  every input ─► settle: clients whose wait is over go on, in order; nothing else resumes one
 //! ```
@@ -21,6 +22,7 @@ mod answers;
 mod client;
 mod demotion;
 mod dispatch;
+mod fencing;
 mod gate;
 mod hold;
 mod intake;
@@ -49,6 +51,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::command::Table;
+use crate::fence;
 use crate::route::Dice;
 use crate::session::Login;
 use crate::telemetry::Counts;
@@ -58,6 +61,7 @@ use crate::types::{NodeAddr, Protocol, Time};
 pub use answers::Violation;
 use client::Client;
 pub use client::ClientKey;
+use fencing::Fencing;
 use link::Link;
 pub use link::{LinkKey, OpenFailure, Opened, Role};
 pub use losses::Loss;
@@ -85,6 +89,8 @@ pub struct Exchange {
     touched: Vec<ClientKey>,
     /// Clients with more unread output than allowed, and some that had; seen through at each tick.
     stalled: Vec<ClientKey>,
+    /// Requests of links that are being ended at their nodes.
+    fencing: Vec<Fencing>,
     /// Empty buffers for clients that need one for a moment.
     spare: Vec<Vec<u8>>,
     /// Where an inline command is rewritten.
@@ -112,6 +118,9 @@ pub enum Action {
     Close(LinkKey),
     /// Tell the control plane.
     Report(GroupIndex, ReportKind),
+    /// Have this connection ended at its node; if a link is named, answer with
+    /// [`Exchange::fenced`].
+    Fence(GroupIndex, fence::Request, Option<LinkKey>),
 }
 
 /// How to open a link.
@@ -146,6 +155,7 @@ impl Exchange {
             dirty_clients: Vec::new(),
             touched: Vec::new(),
             stalled: Vec::new(),
+            fencing: Vec::new(),
             spare: Vec::new(),
             inline: Vec::new(),
             scratch: Vec::new(),
@@ -215,7 +225,8 @@ impl Exchange {
                 || group.is_backing_off()
                 || group.is_busy()
         };
-        let busy = self.opening > 0 || !self.stalled.is_empty();
+        let waited_for = !self.stalled.is_empty() || !self.fencing.is_empty();
+        let busy = self.opening > 0 || waited_for;
         if busy || self.groups.iter().any(waits) {
             Some(now + self.settings.tick)
         } else if self.links.len() > 0 {

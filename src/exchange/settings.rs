@@ -33,6 +33,10 @@ pub struct Settings {
     pub idle: Duration,
     /// Time for a reply; after it the link is lost, and what was written is UNCERTAIN.
     pub reply_timeout: Duration,
+    /// How long, after that, what was written waits to be answered until the node has ended the
+    /// connection, so that it is not executed any more. A node that answers takes a few
+    /// milliseconds, one that is frozen no time is enough.
+    pub fence_wait: Duration,
     /// Silence of a link with requests in flight that is reported as suspicious.
     pub suspect_after: Duration,
     /// How long a node that cannot be reached is left alone.
@@ -56,6 +60,7 @@ impl Default for Settings {
             lanes_max: 1024,
             idle: Duration::from_secs(60),
             reply_timeout: Duration::from_secs(60),
+            fence_wait: Duration::from_millis(100),
             suspect_after: Duration::from_millis(500),
             backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
             tick: Duration::from_millis(50),

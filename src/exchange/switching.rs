@@ -158,6 +158,7 @@ impl Exchange {
         for index in 0..self.groups.len() {
             self.tick_group(index, now);
         }
+        self.expire_fencing(now);
         // A worker that was itself stopped for a while has not read yet what came meanwhile.
         if since_last < self.settings.suspect_after / 2 {
             self.tick_links(now);

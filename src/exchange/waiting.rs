@@ -198,6 +198,11 @@ impl Link {
         self.waits_for() == Some(Repeat::IfUndone)
     }
 
+    /// Whether all that is in flight is one command that waits at the server.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits_for().is_some()
+    }
+
     /// The one command in flight, if it is one that waits at the server.
     fn waits_for(&self) -> Option<Repeat> {
         match self.pipeline.oldest_written()?.purpose {

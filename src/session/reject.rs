@@ -42,6 +42,8 @@ pub enum Reject<'a> {
     Uncertain,
     /// Sent, and no reply came within `upstream.reply-timeout`.
     UncertainSilent,
+    /// The same, and the node has ended the connection since.
+    UncertainEnded,
     /// Executed by a master that is being replaced; its successor may not have it.
     UncertainFork,
     /// A queued command of a transaction whose connection was lost before EXEC was sent.
@@ -120,6 +122,12 @@ impl Reject<'_> {
                 out,
                 "UNCERTAIN switchman: the node did not answer within upstream.reply-timeout; the \
                  command may still be applied",
+            ),
+            Self::UncertainEnded => encode::error(
+                out,
+                "UNCERTAIN switchman: the node did not answer within upstream.reply-timeout, and \
+                 has ended the connection; the command may or may not have been executed, and will \
+                 not be any more",
             ),
             Self::UncertainFork => encode::error(
                 out,
@@ -239,7 +247,7 @@ impl Reject<'_> {
     pub const fn is_uncertain(&self) -> bool {
         matches!(
             self,
-            Self::Uncertain | Self::UncertainSilent | Self::UncertainFork
+            Self::Uncertain | Self::UncertainSilent | Self::UncertainEnded | Self::UncertainFork
         )
     }
 
@@ -253,7 +261,7 @@ impl Reject<'_> {
             Self::NoMajority { .. } => Some(Reason::NoMajority),
             Self::Uncertain | Self::UncertainFork => Some(Reason::Uncertain),
             Self::Breaks { .. } => Some(Reason::Breaks),
-            Self::UncertainSilent => Some(Reason::ReplyTimeout),
+            Self::UncertainSilent | Self::UncertainEnded => Some(Reason::ReplyTimeout),
             Self::NoReplica => Some(Reason::NoReplica),
             Self::Refused { .. } | Self::NotOffered { .. } => Some(Reason::RefusedCommand),
             Self::NoLease { .. } | Self::NoLane { .. } => Some(Reason::NoLease),
@@ -297,6 +305,7 @@ mod tests {
             },
             Reject::Uncertain,
             Reject::UncertainSilent,
+            Reject::UncertainEnded,
             Reject::UncertainFork,
             Reject::TransactionLost,
             Reject::ExecAborted,

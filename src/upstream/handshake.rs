@@ -1,7 +1,8 @@
 //! Floor 2. From a node's address to a connection that may carry requests.
 //!
 //! `AUTH` goes alone: with other replies pending, a failed one can lose its error reply (Redis
-//! issue 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`.
+//! issue 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`, and for a
+//! connection that may carry writes `CLIENT INFO`, so that it can be ended from elsewhere.
 
 use std::fmt;
 use std::io;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::fence::Connection;
 use crate::net::{self, ConnectError, ConnectStage, Stream};
 use crate::resp::{ReplyKind, ReplyScanner, Scan, encode};
 use crate::types::{NodeAddr, Protocol};
@@ -54,6 +56,8 @@ pub struct Opened {
     pub stream: Stream,
     /// The node's whole reply to `HELLO`; `None` where it does not know it.
     pub hello: Option<Vec<u8>>,
+    /// What the node calls the connection, if it may carry writes and the node tells.
+    pub connection: Option<Connection>,
 }
 
 /// The step at which a node was heard to refuse.
@@ -162,9 +166,10 @@ pub async fn open(plan: &Plan, settings: &Settings) -> Result<Opened, Failure> {
         input: Vec::new(),
     };
     match timeout(limit, shake_hands(plan, &mut talk)).await {
-        Ok(Ok(hello)) => Ok(Opened {
+        Ok(Ok((hello, connection))) => Ok(Opened {
             stream: talk.stream,
             hello,
+            connection,
         }),
         Ok(Err(failure)) => Err(failure),
         Err(_elapsed) => Err(Failure::TimedOut {
@@ -174,7 +179,10 @@ pub async fn open(plan: &Plan, settings: &Settings) -> Result<Opened, Failure> {
     }
 }
 
-async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Failure> {
+/// What the node says to `HELLO`, and what it calls the connection.
+type Told = (Option<Vec<u8>>, Option<Connection>);
+
+async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
     let broken = |source| Failure::Broken {
         node: plan.node.clone(),
         source,
@@ -191,27 +199,23 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Fa
             return Err(refused(Stage::Auth, reply));
         }
     }
-    let mut out = Vec::new();
-    let (version, select) = match plan.protocol {
-        Protocol::Resp2 => (b"2", plan.database != 0),
-        Protocol::Resp3 => (b"3", plan.database != 0),
-    };
-    encode::request(&mut out, &[b"HELLO", version]);
-    encode::request(&mut out, &[b"CLIENT", b"SETNAME", b"switchman"]);
-    if select {
-        encode::request(&mut out, &[b"SELECT", plan.database.to_string().as_bytes()]);
-    }
-    encode::request(&mut out, &[b"ROLE"]);
-    talk.stream.write_all(&out).await.map_err(broken)?;
+    talk.stream
+        .write_all(&questions(plan))
+        .await
+        .map_err(broken)?;
 
     let hello = talk.reply().await.map_err(broken)?;
     let named = talk.reply().await.map_err(broken)?;
-    let selected = if select {
-        Some(talk.reply().await.map_err(broken)?)
-    } else {
+    let selected = if plan.database == 0 {
         None
+    } else {
+        Some(talk.reply().await.map_err(broken)?)
     };
     let role = talk.reply().await.map_err(broken)?;
+    let info = match plan.expected {
+        Expected::Master => Some(talk.reply().await.map_err(broken)?),
+        Expected::Replica => None,
+    };
     if role.starts_with(b"-NOAUTH") {
         return Err(refused(Stage::Auth, role));
     }
@@ -230,7 +234,28 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Option<Vec<u8>>, Fa
         return Err(refused(Stage::Handshake, line));
     }
     check_role(plan, &role)?;
-    Ok(hello.ok())
+    let hello = hello.ok();
+    let connection = info.and_then(|info| Connection::read(&info, hello.as_deref()));
+    Ok((hello, connection))
+}
+
+/// Everything that is asked after the login.
+fn questions(plan: &Plan) -> Vec<u8> {
+    let mut out = Vec::new();
+    let version = match plan.protocol {
+        Protocol::Resp2 => b"2",
+        Protocol::Resp3 => b"3",
+    };
+    encode::request(&mut out, &[b"HELLO", version]);
+    encode::request(&mut out, &[b"CLIENT", b"SETNAME", b"switchman"]);
+    if plan.database != 0 {
+        encode::request(&mut out, &[b"SELECT", plan.database.to_string().as_bytes()]);
+    }
+    encode::request(&mut out, &[b"ROLE"]);
+    if plan.expected == Expected::Master {
+        encode::request(&mut out, &[b"CLIENT", b"INFO"]);
+    }
+    out
 }
 
 /// A node that loads its data, or has lost its master, says so to every command. One that runs a

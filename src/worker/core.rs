@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::net::Stream;
+use crate::sentinel::Fences;
 use crate::topology::{Report, ReportKind};
 use crate::types::Time;
 use crate::upstream;
@@ -38,6 +39,8 @@ pub(super) struct Core {
     pub(super) scratch: Vec<u8>,
     /// The way to the control plane, one for each group.
     pub(super) reports: Vec<mpsc::Sender<Report>>,
+    /// Where connections are to be ended at their nodes, for each group.
+    pub(super) fences: Vec<Fences>,
     /// Reports that found the way full.
     pub(super) unsent: VecDeque<(GroupIndex, Report)>,
     /// Clients of this worker, as the acceptor counts them.
@@ -69,7 +72,7 @@ impl Core {
         worker: usize,
         upstream: upstream::Settings,
         (started, count): (Instant, Arc<AtomicUsize>),
-        reports: Vec<mpsc::Sender<Report>>,
+        (reports, fences): (Vec<mpsc::Sender<Report>>, Vec<Fences>),
     ) -> Shared {
         let core = Self {
             exchange,
@@ -79,6 +82,7 @@ impl Core {
             links: Vec::new(),
             scratch: vec![0; SCRATCH],
             reports,
+            fences,
             unsent: VecDeque::new(),
             count,
             clients: Vec::new(),
@@ -215,6 +219,7 @@ impl Core {
                     Action::Open(key, plan) => self.open_link(key, &plan),
                     Action::Close(key) => self.close_link(key),
                     Action::Report(group, kind) => self.report(group, kind),
+                    Action::Fence(group, request, who) => self.fence(group, request, who),
                 }
             }
             while let Some(key) = self.exchange.poll_dirty_link() {

@@ -7,7 +7,8 @@ use tokio::task::spawn_local;
 use tracing::{debug, warn};
 
 use super::core::{Core, LinkSlot, Shared};
-use crate::exchange::{Exchange, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role};
+use crate::exchange::{Exchange, GroupIndex, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role};
+use crate::fence;
 use crate::net::Stream;
 use crate::session::HelloFacts;
 use crate::types::Time;
@@ -40,6 +41,22 @@ impl Core {
                 key,
                 waker: None,
                 task,
+            });
+        }
+    }
+
+    /// Has a connection ended at its node. Whoever waits for it hears what came of that.
+    pub(super) fn fence(&self, group: GroupIndex, request: fence::Request, who: Option<LinkKey>) {
+        let Some(fences) = self.fences.get(group) else {
+            return;
+        };
+        let order = fences.order(request);
+        if let (Some(key), Some(shared)) = (who, self.shared()) {
+            spawn_local(async move {
+                // Without a result the exchange answers at its deadline.
+                if let Some(result) = order.result().await {
+                    tell(&shared, |exchange, now| exchange.fenced(key, result, now));
+                }
             });
         }
     }
@@ -87,15 +104,24 @@ impl Core {
         let Poll::Ready(end) = ended else {
             return Poll::Pending;
         };
-        match end {
-            End::Closed => debug!(node.link = ?key, "node closed the connection"),
-            End::Broken(error) => debug!(node.link = ?key, %error, "connection to node broke"),
-            End::Nonsense => warn!(
-                node.link = ?key,
-                "node sent a reply that fits no request; its connection is closed"
-            ),
-        }
-        self.exchange.link_lost(key, Loss::Broken, now);
+        let loss = match end {
+            End::Closed => {
+                debug!(node.link = ?key, "node closed the connection");
+                Loss::Broken
+            }
+            End::Broken(error) => {
+                debug!(node.link = ?key, %error, "connection to node broke");
+                Loss::Broken
+            }
+            End::Nonsense => {
+                warn!(
+                    node.link = ?key,
+                    "node sent a reply that fits no request; its connection is closed"
+                );
+                Loss::Nonsense
+            }
+        };
+        self.exchange.link_lost(key, loss, now);
         self.perform(now);
         Poll::Ready(())
     }
@@ -139,10 +165,15 @@ async fn run(shared: Shared, key: LinkKey, plan: Plan) {
     let settings = shared.borrow().upstream.clone();
     let opened = upstream::open(&plan, &settings).await;
     let mut stream = match opened {
-        Ok(upstream::Opened { stream, hello }) => {
+        Ok(upstream::Opened {
+            stream,
+            hello,
+            connection,
+        }) => {
             let hello = hello.as_deref().and_then(HelloFacts::read);
+            let opened = Opened { hello, connection };
             tell(&shared, |exchange, now| {
-                exchange.link_opened(key, Opened { hello }, now);
+                exchange.link_opened(key, opened, now);
             });
             stream
         }

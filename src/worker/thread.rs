@@ -21,6 +21,7 @@ use super::publish::{GroupGauges, Publisher};
 use crate::command::Table;
 use crate::downstream::{Door, NewClient};
 use crate::exchange::{self, Exchange, GroupSettings};
+use crate::sentinel::Fences;
 use crate::telemetry::{WorkerBusy, WorkerMetrics};
 use crate::topology::{Report, Snapshot};
 use crate::types::Time;
@@ -82,6 +83,8 @@ pub struct GroupFeed {
     pub commands: watch::Receiver<Arc<Table>>,
     /// The way back.
     pub reports: mpsc::Sender<Report>,
+    /// Where connections are ended at their nodes.
+    pub fences: Fences,
     /// Where its counts are published.
     pub metrics: WorkerMetrics,
     /// And shown.
@@ -178,8 +181,15 @@ async fn serve(
     } = setup;
     let policies = groups.iter().map(|feed| feed.settings.clone()).collect();
     let reports = groups.iter().map(|feed| feed.reports.clone()).collect();
+    let fences = groups.iter().map(|feed| feed.fences.clone()).collect();
     let exchange = Exchange::new(exchange, policies, seed);
-    let core = Core::new(exchange, worker, upstream, (started, count), reports);
+    let core = Core::new(
+        exchange,
+        worker,
+        upstream,
+        (started, count),
+        (reports, fences),
+    );
     let mut publisher = Publisher::new(worker, busy);
     for (index, feed) in groups.into_iter().enumerate() {
         publisher.add(feed.metrics, feed.gauges);

@@ -236,6 +236,8 @@ impl World {
                     Action::Open(key, plan) => self.open(at, key, &plan),
                     Action::Close(key) => self.close_conn(at, key),
                     Action::Report(_, kind) => self.report(at, kind),
+                    // The nodes of this world do not name connections.
+                    Action::Fence(..) => {}
                 }
             }
             while let Some(key) = self.workers[at].exchange.poll_dirty_link() {
@@ -347,7 +349,7 @@ impl World {
         self.conns[at].stage = Stage::Ready;
         let exchange = &mut self.workers[worker].exchange;
         if fits {
-            exchange.link_opened(key, Opened { hello: None }, now);
+            exchange.link_opened(key, Opened::default(), now);
             if self.conns[at].ends {
                 self.later(0, Event::Deliver(at));
             }

@@ -5,6 +5,7 @@ mod blocking;
 mod bounds;
 mod busy;
 mod demotion;
+mod fencing;
 mod gate;
 mod holding;
 mod losses;
@@ -27,9 +28,11 @@ use super::{
     Action, ClientKey, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role,
     Settings, Violation,
 };
+use crate::fence;
 use crate::resp::{Decoded, ReplyScanner, Request, RequestDecoder, RequestLimits, Scan, encode};
 use crate::route::{NoReplica, Reads};
 use crate::session::{HelloFacts, Login};
+use crate::telemetry::FenceResult;
 use crate::topology::{Phase, ReportKind, Snapshot};
 use crate::types::{ConfigEpoch, Generation, MasterName, NodeAddr, Protocol, Time};
 
@@ -41,6 +44,8 @@ pub(super) struct World {
     pub(super) wires: BTreeMap<LinkKey, Wire>,
     /// What was reported to the control plane.
     pub(super) reports: Vec<ReportKind>,
+    /// Connections that are to be ended at their nodes, and the links that wait for it.
+    pub(super) fences: Vec<(fence::Request, Option<LinkKey>)>,
     /// What each client has heard.
     heard: HashMap<ClientKey, Vec<u8>>,
     /// Clients whose connection was closed.
@@ -136,6 +141,7 @@ impl World {
             now: Time::from_start(Duration::from_secs(1)),
             wires: BTreeMap::new(),
             reports: Vec::new(),
+            fences: Vec::new(),
             heard: HashMap::new(),
             closed: Vec::new(),
             deaf: Vec::new(),
@@ -257,7 +263,10 @@ impl World {
                 self.wires.remove(&link).expect("closes what it opened");
             }
             Action::Report(0, kind) => self.reports.push(kind),
-            Action::Report(group, _) => panic!("there is no group {group}"),
+            Action::Fence(0, request, who) => self.fences.push((request, who)),
+            Action::Report(group, _) | Action::Fence(group, ..) => {
+                panic!("there is no group {group}")
+            }
         }
     }
 
@@ -266,10 +275,7 @@ impl World {
         let wire = self.wires.get_mut(&link).unwrap();
         wire.open = true;
         self.opened += 1;
-        let hello = hello_of(wire.plan.protocol);
-        let opened = Opened {
-            hello: HelloFacts::read(&hello),
-        };
+        let opened = shaken(&wire.plan, u64::try_from(self.opened).unwrap());
         self.exchange.link_opened(link, opened, self.now);
         self.run();
     }
@@ -463,6 +469,7 @@ impl World {
             assert!(link.pipeline.is_empty(), "{key:?} {link:?}");
         }
         assert!(self.exchange.touched.is_empty());
+        assert!(self.exchange.fencing.is_empty());
     }
 }
 
@@ -470,6 +477,15 @@ impl World {
 pub(super) fn text(request: &Request<'_>) -> String {
     let words: Vec<_> = request.args().map(String::from_utf8_lossy).collect();
     words.join(" ")
+}
+
+/// What the handshake of a connection with this number finds.
+pub(super) fn shaken(plan: &OpenPlan, id: u64) -> Opened {
+    let addr = Some(Box::from(format!("10.0.0.9:{id}")));
+    Opened {
+        hello: HelloFacts::read(&hello_of(plan.protocol)),
+        connection: is_master(plan).then_some(fence::Connection { id, addr }),
+    }
 }
 
 fn hello_of(protocol: Protocol) -> Vec<u8> {

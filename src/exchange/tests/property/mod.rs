@@ -164,7 +164,11 @@ impl Sim {
                     assert_ne!(self.quiet, Some(generation), "quiet is said once");
                     self.quiet = Some(generation);
                 }
-                Action::Report(..) => {}
+                Action::Fence(_, _, Some(link)) if self.dice.bool() => {
+                    let result = *self.dice.choice(FenceResult::ALL).unwrap();
+                    self.exchange.fenced(link, result, self.now);
+                }
+                Action::Report(..) | Action::Fence(..) => {}
             }
         }
         while let Some(key) = self.exchange.poll_dirty_link() {
@@ -465,8 +469,8 @@ impl Sim {
                 if self.lines.get(&link).is_some_and(|line| !line.open) {
                     let line = self.lines.get_mut(&link).unwrap();
                     line.open = true;
-                    let hello = HelloFacts::read(&hello_of(line.plan.protocol));
-                    self.exchange.link_opened(link, Opened { hello }, self.now);
+                    let opened = shaken(&line.plan, 1);
+                    self.exchange.link_opened(link, opened, self.now);
                     self.perform();
                 }
                 self.write_to(link, usize::MAX);

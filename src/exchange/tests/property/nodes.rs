@@ -17,8 +17,8 @@ impl Sim {
             self.exchange.link_refused(key, unreachable(), self.now);
         } else {
             line.open = true;
-            let hello = HelloFacts::read(&hello_of(line.plan.protocol));
-            self.exchange.link_opened(key, Opened { hello }, self.now);
+            let opened = shaken(&line.plan, 1);
+            self.exchange.link_opened(key, opened, self.now);
         }
     }
 
