@@ -141,6 +141,16 @@ impl Front {
         self.set(peer, Fault::default());
     }
 
+    /// From now on nothing passes on the connections that `peer` has, nor their end; on new ones
+    /// everything does.
+    pub(crate) fn strand(&self, peer: IpAddr) {
+        let state = self.shared.state();
+        let links = state.links.iter().filter_map(Weak::upgrade);
+        for link in links.filter(|link| link.peer == peer) {
+            link.stranded.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Ends all connections of `peer` by RST, on both sides.
     pub(crate) fn reset(&self, peer: IpAddr) {
         self.shared.reset(|link| link.peer == peer);
@@ -187,6 +197,8 @@ struct Link {
     client: TcpStream,
     server: TcpStream,
     dead: AtomicBool,
+    /// Nothing passes any more, for ever.
+    stranded: AtomicBool,
 }
 
 impl Shared {
@@ -221,6 +233,7 @@ impl Shared {
             client,
             server,
             dead: AtomicBool::new(false),
+            stranded: AtomicBool::new(false),
         });
         self.state().links.push(Arc::downgrade(&link));
         for way in [Way::In, Way::Out] {
@@ -271,7 +284,7 @@ impl Shared {
                 Way::In => (fault.deaf, fault.delay_in),
                 Way::Out => (fault.mute, fault.delay_out),
             };
-            if stopped {
+            if stopped || link.stranded.load(Ordering::Relaxed) {
                 state = self.changed.wait(state).unwrap();
                 continue;
             }

@@ -40,7 +40,7 @@ fn command(args: &[&str]) -> Vec<u8> {
 }
 
 /// The number of the first line of the metrics that begins with `name`.
-fn metric(proxy: &Proxy, name: &str) -> Option<u64> {
+pub(crate) fn metric(proxy: &Proxy, name: &str) -> Option<u64> {
     let (_, body) = proxy.get("/metrics")?;
     let line = body.lines().find(|line| line.starts_with(name))?;
     line.rsplit_once(' ')?.1.parse().ok()

@@ -18,6 +18,7 @@ mod command_table;
 mod deployment;
 mod failover;
 mod faults;
+mod fence;
 mod gate;
 mod hostile;
 mod lab;
