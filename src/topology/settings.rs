@@ -76,6 +76,9 @@ pub struct Timings {
     pub patience: Duration,
     /// At start: longest wait for the other Sentinels after the first one has answered.
     pub settle: Duration,
+    /// At start: how long it takes more than a minority of the Sentinels to be believed, from when
+    /// the first one names a master.
+    pub minority: Duration,
     /// A sign that nobody confirms any more expires: of a Sentinel that is gone, of a replica that
     /// calls itself master while no Sentinel knows of a failover.
     pub sign: Duration,
@@ -106,6 +109,10 @@ impl Default for Timings {
             trouble: Duration::from_secs(15),
             patience: Duration::from_secs(30),
             settle: Duration::from_millis(250),
+            // A Sentinel that has lost its memory hears of the others' master within 2 s (Redis
+            // sentinel.c, `SENTINEL_PUBLISH_PERIOD`), and one that is slow was asked twice by then.
+            // No command that waits meanwhile is refused because of it: they are held for longer.
+            minority: Duration::from_secs(3),
             sign: Duration::from_secs(5),
             // Half of the shortest automatic hold: what waited for it is not refused because of it.
             doubt: Duration::from_secs(5),

@@ -1,10 +1,12 @@
 //! No master to be had: commands wait for one, and are told so in time.
 
+use std::fs;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use switchman::demo::client::{Client, ClientError, Reply};
 use switchman::demo::deployment::Plan;
-use switchman::demo::process::wait_for;
+use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::{Lab, SOON, error, ok, say};
 use crate::proxy::Launch;
@@ -26,14 +28,57 @@ fn a_command_waits_until_the_first_sentinel_answers() {
         "there is nobody to answer"
     );
 
+    // It is one of three: the others have a while to contradict it.
     lab.sentinel(0).restart().unwrap();
-    client.wait_at_most(SOON).unwrap();
+    client.wait_at_most(2 * SOON).unwrap();
     assert_eq!(client.receive().unwrap(), Reply::ok());
     assert_eq!(
         lab.node(0).command(&["GET", "k"]).unwrap(),
         Reply::bulk("v")
     );
     proxy.wait_ready();
+}
+
+#[test]
+fn a_sentinel_that_has_lost_its_memory_is_not_believed_alone() {
+    let lab = Lab::start(&Plan::default());
+    for sentinel in lab.sentinels() {
+        sentinel.kill().unwrap();
+    }
+    assert_eq!(
+        lab.node(1).command(&["REPLICAOF", "NO", "ONE"]).unwrap(),
+        Reply::ok()
+    );
+    take_for_master(lab.sentinel(0), lab.node(0).addr(), lab.node(1).addr());
+    let proxy = lab.proxy();
+    let mut client = proxy.client();
+    client.send(&["SET", "k", "v"]).unwrap();
+    client.wait_at_most(Duration::from_secs(1)).unwrap();
+    assert!(matches!(client.receive(), Err(ClientError::Timeout)));
+
+    lab.sentinel(1).restart().unwrap();
+    lab.sentinel(2).restart().unwrap();
+    client.wait_at_most(SOON).unwrap();
+    assert_eq!(client.receive().unwrap(), Reply::ok());
+    let value = |node: usize| lab.node(node).command(&["GET", "k"]).unwrap();
+    assert_eq!(value(0), Reply::bulk("v"));
+    assert_eq!(value(1).text(), None);
+}
+
+/// Starts a Sentinel that remembers nobody and takes `new` for the master, not `old`.
+fn take_for_master(sentinel: &Process, old: SocketAddr, new: SocketAddr) {
+    let path = sentinel.dir().join("sentinel.conf");
+    let text = fs::read_to_string(&path).unwrap();
+    let (old, new) = (format!(" {} ", old.port()), format!(" {} ", new.port()));
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with("sentinel known-"));
+    let changed = lines.map(|line| match line.strip_prefix("sentinel monitor ") {
+        Some(master) => format!("sentinel monitor {}\n", master.replacen(&old, &new, 1)),
+        None => format!("{line}\n"),
+    });
+    fs::write(&path, changed.collect::<String>()).unwrap();
+    sentinel.restart().unwrap();
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn sentinels_that_start_after_us_are_found() {
     assert!(follower.log().is_empty());
     lab.sentinel(1).restart().unwrap();
     let up = follower.elapsed();
-    let found = follower.wait("a master", SOON, |snapshot| snapshot.phase == Phase::Stable);
+    let found = follower.wait("a master", 2 * SOON, |it| it.phase == Phase::Stable);
     println!(
         "found {:?} after the Sentinel was up",
         found.at.saturating_sub(up)

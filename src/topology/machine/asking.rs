@@ -66,12 +66,16 @@ impl Machine {
         let lost = sentinels
             .chain(nodes)
             .filter_map(|ask| ask.lost_at(timings.lost));
-        let wait = match &self.state {
-            State::Unknown => self.first_view.map(|first| first + timings.settle),
-            State::Stable => None,
-            State::Switching(hold) => Some(self.overdue_at(hold)),
+        let waits = match &self.state {
+            State::Unknown => [
+                self.first_view.map(|first| first + timings.settle),
+                self.first_vote.map(|first| first + timings.minority),
+            ],
+            State::Stable => [None, None],
+            State::Switching(hold) => [Some(self.overdue_at(hold)), None],
         };
-        lost.chain(wait.filter(|end| *end > self.now))
+        let waits = waits.into_iter().flatten();
+        lost.chain(waits.filter(|end| *end > self.now))
             .chain(self.commanded)
             .chain(self.majority_due())
             .min()

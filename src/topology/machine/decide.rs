@@ -34,6 +34,9 @@ impl Machine {
         }
         self.watch_majority();
         let votes = self.votes();
+        if !votes.is_empty() {
+            self.first_vote.get_or_insert(self.now);
+        }
         let in_use = self.master.as_ref().map(|master| (master, self.epoch));
         self.choice = choose(&votes, in_use, &self.names);
         for node in self.named() {
@@ -247,9 +250,12 @@ impl Machine {
         let proven = |node: &&NodeAddr| !self.is_master(node) && self.is_proven_now(node);
         match &self.choice {
             Choice::Newer { nodes, epoch } => {
-                let mut found = nodes.iter().filter(proven);
-                let node = found.next()?.clone();
-                // As many Sentinels for one as for the other, and both say master: wait.
+                let unheard =
+                    |node: &NodeAddr| self.nodes.get(node).is_none_or(|it| !it.is_heard());
+                let may_be = |node: &&NodeAddr| proven(node) || unheard(node);
+                let mut found = nodes.iter().filter(may_be);
+                let node = found.next().filter(proven)?.clone();
+                // As many Sentinels for one as for the other, and both say master, or may: wait.
                 found.next().is_none().then_some(Target {
                     node,
                     epoch: *epoch,
@@ -298,7 +304,10 @@ impl Machine {
         } else {
             // A failover under way ends in another answer: better to begin with that one.
             self.target().filter(|_| {
-                self.discovered() && self.failover_cause().is_none() && !self.lacks_majority()
+                self.discovered()
+                    && self.too_few_to_begin().is_none()
+                    && self.failover_cause().is_none()
+                    && !self.lacks_majority()
             })
         };
         let Some(Target { node, epoch }) = found else {

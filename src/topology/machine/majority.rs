@@ -19,19 +19,53 @@ impl Machine {
         if self.is_static() {
             return None;
         }
+        let (answering, known) = self.count(|_| true);
+        Some(Majority {
+            answering,
+            known,
+            strict: self.settings.strict_quorum,
+        })
+    }
+
+    /// How many Sentinels of a kind answer, and how many there are.
+    fn count(&self, counts: impl Fn(&Sentinel) -> bool) -> (usize, usize) {
         let (mut known, mut answering) = (BTreeSet::new(), BTreeSet::new());
-        for (addr, sentinel) in &self.sentinels {
+        for (addr, sentinel) in self.sentinels.iter().filter(|(_, it)| counts(it)) {
             let who = identity(addr, sentinel);
             known.insert(who);
             if sentinel.view().is_some_and(|view| view.known) {
                 answering.insert(who);
             }
         }
-        Some(Majority {
-            answering: answering.len(),
-            known: known.len(),
-            strict: self.settings.strict_quorum,
-        })
+        (answering.len(), known.len())
+    }
+
+    /// At start: how many Sentinels answer, and how many there are, if these are too few to be
+    /// believed yet. `None`: the first master may be one that they name.
+    ///
+    /// A few may be cut off from the others together with an old master, or have lost their memory.
+    /// The others get a while to say so. Whether those refuse connections or are silent makes no
+    /// difference: it is what Sentinels do that are being started, too.
+    pub(super) fn too_few_to_begin(&self) -> Option<Majority> {
+        let majority = self.majority()?;
+        let patience = self.settings.timings.minority;
+        let waited = self
+            .first_vote
+            .is_some_and(|first| self.now.since(first) >= patience);
+        // Dead ones, which the others never forget, must not outvote all that are configured. A
+        // single address says nothing of how many there are: it may be a name for all of them.
+        let (answering, seeds) = self.count(|sentinel| sentinel.seed);
+        let configured = seeds > 1 && answering * 2 > seeds;
+        // Nor is one enough that needs others for a quorum and does not know them.
+        let views = self.sentinels.values().filter_map(Sentinel::view);
+        let entries = views.filter_map(|view| view.entry.as_ref());
+        let quorum = entries.map(|entry| entry.quorum).max().unwrap_or(0);
+        let quorum = usize::try_from(quorum).unwrap_or(usize::MAX);
+        let all = Majority {
+            known: majority.known.max(quorum),
+            ..majority
+        };
+        (!waited && !configured && !all.is_reached()).then_some(all)
     }
 
     /// Whether commands for the master must wait because too few Sentinels answer: whoever has the

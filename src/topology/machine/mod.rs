@@ -83,6 +83,8 @@ pub struct Machine {
     /// The moment of the last input.
     now: Time,
     first_view: Option<Time>,
+    /// When a Sentinel first named a master.
+    first_vote: Option<Time>,
     trouble_until: Time,
     regressed_since: Option<Time>,
     doubt: Option<Doubt>,
@@ -178,6 +180,7 @@ impl Machine {
             started: now,
             now,
             first_view: None,
+            first_vote: None,
             trouble_until: now,
             regressed_since: None,
             doubt: None,

@@ -239,6 +239,11 @@ impl Node {
         }
     }
 
+    /// Whether it was ever asked, and has answered or failed to.
+    pub(super) const fn is_heard(&self) -> bool {
+        self.answer.is_some() || self.failure.is_some()
+    }
+
     /// Its role, if it answered the last question.
     pub(super) fn role(&self) -> Option<&NodeRole> {
         let answer = self.answer.as_ref().filter(|_| self.failure.is_none())?;

@@ -82,6 +82,14 @@ impl Machine {
 
     fn waiting_first(&self) -> Waiting {
         let named = self.named();
+        if let [node] = named.as_slice()
+            && self.is_proven_now(node)
+            && let Some(Majority {
+                answering, known, ..
+            }) = self.too_few_to_begin()
+        {
+            return Waiting::Majority { answering, known };
+        }
         match named.as_slice() {
             [node] if self.failover_cause().is_none() => self.proof_of(node),
             [_] => Waiting::Failover,

@@ -209,6 +209,12 @@ impl World {
         }
     }
 
+    /// How the Sentinels but S1 react.
+    pub(super) fn all_but_s1(&mut self, peer: Peer<View>) {
+        self.sentinels.insert(addr(S2), peer.clone());
+        self.sentinels.insert(addr(S3), peer);
+    }
+
     pub(super) fn lose_sentinel(&mut self, sentinel: &str) {
         self.sentinels.insert(addr(sentinel), Peer::Refuses);
     }
