@@ -29,14 +29,12 @@ impl Machine {
     pub(super) fn heard(&mut self, from: &NodeAddr, event: Event) {
         match event {
             Event::FailoverBegan { master } => {
-                // Another one than before, if there was one.
-                if let Some(failover) = self.failover_of(from) {
-                    failover.promotion = None;
-                }
+                self.no_promotion_yet(from);
                 let manual = !self.sentinels.values().any(|each| each.o_down);
                 self.heard_failover(from, master.as_ref(), (manual, false));
             }
             Event::FailoverDecided { master, candidate } => {
+                self.no_promotion_yet(from);
                 self.heard_failover(from, master.as_ref(), (false, true));
                 self.want_candidate(candidate.as_ref());
                 self.chosen(master.as_ref(), candidate);
@@ -110,6 +108,14 @@ impl Machine {
 
     fn failover_of(&mut self, sentinel: &NodeAddr) -> Option<&mut Failover> {
         self.sentinels.get_mut(sentinel)?.failover.as_mut()
+    }
+
+    /// A Sentinel is at a step before the promotion: one that it has ordered was of another
+    /// failover, of whose end we did not hear.
+    fn no_promotion_yet(&mut self, sentinel: &NodeAddr) {
+        if let Some(failover) = self.failover_of(sentinel) {
+            failover.promotion = None;
+        }
     }
 
     /// The replica that is to become a master was heard.
@@ -196,6 +202,16 @@ impl Machine {
         self.tilt(from, tilt);
         let says = said(&view);
         let failover = self.leading(&view);
+        let step = view
+            .entry
+            .as_ref()
+            .map_or(FailoverStep::None, |it| it.failover);
+        let ordered = self.failover_of(from).and_then(|it| it.promotion.as_ref());
+        let before_order = step < FailoverStep::WaitPromotion
+            && ordered.is_some_and(|promotion| promotion.heard <= asked);
+        if before_order {
+            self.no_promotion_yet(from);
+        }
         self.list_replicas(from, &view);
         if let Some(sentinel) = self.sentinels.get_mut(from) {
             sentinel.saw(self.now, asked, view);

@@ -40,6 +40,30 @@ fn a_promotion_that_another_sentinel_undoes_is_not_waited_for() {
     assert_eq!(world.machine.status().switches_abandoned, 1);
 }
 
+/// S1's promotion of B was undone, and nothing of its end is heard.
+fn undo_promotion(world: &mut World) {
+    order_promotion(world);
+    world.set(B, master());
+    world.run(500);
+    world.set(B, replica_of(A));
+    world.run_until(3_000, |world| world.writable().is_some());
+}
+
+#[test]
+fn the_next_failover_is_believed_though_its_beginning_was_missed() {
+    let mut world = World::healthy();
+    undo_promotion(&mut world);
+    world.event(S1, "+failover-state-select-slave", MASTER);
+    assert!(world.is_holding(), "by an event");
+
+    let mut world = World::healthy();
+    undo_promotion(&mut world);
+    let told = leading(view(A, 1, &[B, C]), FailoverStep::SelectReplica, false);
+    world.sees(S1, told);
+    let took = world.run_until(6_000, World::is_holding);
+    assert!(took <= 1_100, "by an answer, after {took} ms");
+}
+
 #[test]
 fn a_candidate_that_has_not_become_a_master_yet_is_waited_for() {
     let mut world = World::healthy();
