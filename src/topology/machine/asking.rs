@@ -12,8 +12,8 @@ use crate::topology::names::is_name;
 use crate::topology::view::{NodeFailure, NodeRole, SentinelFailure};
 use crate::types::{NodeAddr, Time};
 
-/// Host names looked up at most.
-const HOSTS_MAX: usize = 256;
+/// Host names looked up at most: more than there are nodes and Sentinels.
+const HOSTS_MAX: usize = 1024;
 /// The dice for answers that were lost: they come one by one, no herd gathers around them.
 const NO_DICE: u32 = 0;
 

@@ -5,11 +5,12 @@ use std::mem;
 use std::time::Duration;
 
 use super::Machine;
-use super::peers::{Failover, Node, Promotion, Sentinel};
+use super::peers::{Failover, Listing, Node, Promotion, Sentinel};
 use crate::backoff::Backoff;
 use crate::topology::action::{Action, Note};
 use crate::topology::event::Event;
 use crate::topology::incident::Witness;
+use crate::topology::status::Ejection;
 use crate::topology::view::{
     FailoverStep, NodeAnswer, NodeFailure, NodeRole, SentinelFailure, View,
 };
@@ -153,7 +154,7 @@ impl Machine {
 
     fn want_candidate(&mut self, candidate: Option<&NodeAddr>) {
         if let Some(candidate) = candidate
-            && self.nodes.len() < NODES_MAX
+            && self.make_room_for(candidate)
         {
             self.node_mut(candidate).ask.want_now();
         }
@@ -506,9 +507,26 @@ impl Machine {
         }
     }
 
-    /// Room for one more node, or a node that is known already.
+    /// Whether one more node can be known, or this one is already.
     pub(super) fn has_room_for(&self, addr: &NodeAddr) -> bool {
         self.nodes.len() < NODES_MAX || self.nodes.contains_key(addr)
+    }
+
+    /// The same for one that lives: one that is dead makes room for it. Returns whether one did.
+    pub(super) fn make_room_for(&mut self, addr: &NodeAddr) -> bool {
+        if self.has_room_for(addr) {
+            return true;
+        }
+        let urgent = self.urgent();
+        let mut nodes = self.nodes.iter();
+        let dead = nodes
+            .find(|(addr, node)| node.is_down() && !self.is_master(addr) && !urgent.contains(addr));
+        let dead = dead.map(|(addr, _)| addr.clone());
+        if let Some(addr) = &dead {
+            self.nodes.remove(addr);
+            self.actions.push_back(Action::DropNode(addr.clone()));
+        }
+        dead.is_some()
     }
 
     /// Whether a node is asked fast and without growing pauses: everything waits for it.
@@ -561,5 +579,11 @@ impl Node {
     /// Whether some Sentinel lists it as a replica.
     pub(super) fn is_listed(&self) -> bool {
         !self.listings.is_empty()
+    }
+
+    /// Whether every Sentinel that lists it takes it for down, and nobody has a use for it.
+    fn is_down(&self) -> bool {
+        let down = |listing: &Listing| listing.verdict == Err(Ejection::SentinelSaysDown);
+        !self.serving && self.master_since.is_none() && self.listings.values().all(down)
     }
 }

@@ -13,30 +13,33 @@ use crate::types::{NodeAddr, Time};
 impl Machine {
     /// Takes what one Sentinel says of the replicas.
     pub(super) fn list_replicas(&mut self, from: &NodeAddr, view: &View) {
-        let mut listed: Vec<(NodeAddr, Listing)> = Vec::new();
-        for entry in &view.replicas {
+        let verdict = |entry: &ReplicaEntry| reported(entry, view.tilt);
+        let lives = |entry: &ReplicaEntry| verdict(entry) != Err(Ejection::SentinelSaysDown);
+        let (up, down): (Vec<_>, Vec<_>) = view.replicas.iter().partition(|entry| lives(entry));
+        let mut listed: Vec<&NodeAddr> = Vec::new();
+        for entry in up.into_iter().chain(down) {
             // Not resolved yet by this Sentinel: nothing to go by.
             let Some(addr) = &entry.addr else { continue };
-            if self.has_room_for(addr) {
-                let verdict = reported(entry, view.tilt);
-                let listing = Listing {
-                    verdict,
-                    master: entry.master.clone(),
-                };
-                self.names
-                    .learn_run_id_if_unknown(addr, entry.run_id.as_deref());
-                listed.push((addr.clone(), listing));
+            // The dead, which Sentinel never forgets, have what room the others leave.
+            let fits = self.has_room_for(addr) || (lives(entry) && self.make_room_for(addr));
+            if !fits {
+                continue;
             }
-        }
-        for (addr, listing) in &listed {
+            self.names
+                .learn_run_id_if_unknown(addr, entry.run_id.as_deref());
+            let listing = Listing {
+                verdict: verdict(entry),
+                master: entry.master.clone(),
+            };
             let node = self
                 .nodes
                 .entry(addr.clone())
                 .or_insert_with(|| Node::new(self.now));
-            node.listings.insert(from.clone(), listing.clone());
+            node.listings.insert(from.clone(), listing);
+            listed.push(addr);
         }
         for (addr, node) in &mut self.nodes {
-            if !listed.iter().any(|(entry, _)| entry == addr)
+            if !listed.contains(&addr)
                 && node.listings.remove(from).is_some()
                 && node.listings.is_empty()
             {

@@ -247,3 +247,35 @@ fn reads_survive_replicas_being_moved_one_by_one() {
     assert_eq!(world.replicas(), [C]);
     assert!(world.now > Time::ZERO);
 }
+
+#[test]
+fn dead_entries_make_room_for_living_replicas() {
+    const D: &str = "10.0.0.4:6379";
+    let mut world = World::healthy();
+    let dead = |at: usize| {
+        let addr = format!("10.9.{}.{}:6379", at / 200, at % 200 + 1);
+        let mut entry = healthy(&addr, A);
+        entry.flags.s_down = true;
+        entry.flags.disconnected = true;
+        entry
+    };
+    let mut told = view(A, 1, &[B, C]);
+    told.replicas.splice(0..0, (0..300).map(dead));
+    world.all_see(&told);
+    world.run(10_000);
+    assert_eq!(world.replicas(), [B, C]);
+    world.set(D, replica_of(A));
+    told.replicas.push(healthy(D, A));
+    world.all_see(&told);
+    world.run(10_000);
+    assert_eq!(world.replicas(), [B, C, D]);
+    let known = world.machine.status().replicas.len();
+    assert!(known < 300, "{known} are known");
+    // One of them comes back to life.
+    let lives = told.replicas[299].addr.clone().unwrap().to_string();
+    world.set(&lives, replica_of(A));
+    told.replicas[299] = healthy(&lives, A);
+    world.all_see(&told);
+    world.run(10_000);
+    assert_eq!(world.replicas(), [B, C, D, &*lives]);
+}
