@@ -33,10 +33,12 @@ impl Exchange {
         if self.stopping {
             return self.reject(job, RequestClass::Refused, Reject::Stopping);
         }
-        let (name, no_majority) = (group.settings.name.clone(), group.snapshot.no_majority);
+        let (name, snapshot) = (group.settings.name.clone(), &group.snapshot);
         let name = &name;
-        let reject = if no_majority {
+        let reject = if snapshot.no_majority {
             Reject::NoMajority { name, held }
+        } else if snapshot.name_unknown {
+            Reject::UnknownName { name, held }
         } else if group.writable.is_some() {
             Reject::NoConnection { name, held }
         } else {

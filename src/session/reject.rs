@@ -38,6 +38,14 @@ pub enum Reject<'a> {
         /// How long the command waited.
         held: Duration,
     },
+    /// No Sentinel that answers knows the group: Switchman is configured with another name than
+    /// they are.
+    UnknownName {
+        /// The group.
+        name: &'a MasterName,
+        /// How long the command waited.
+        held: Duration,
+    },
     /// Sent, and the connection was lost before the reply.
     Uncertain,
     /// Sent, and no reply came within `upstream.reply-timeout`.
@@ -175,6 +183,11 @@ impl Reject<'_> {
                  strict-quorum is set (held {} ms); the command was not sent",
                 held.as_millis()
             ),
+            Self::UnknownName { name, held } => format!(
+                "MASTERDOWN switchman: no Sentinel knows the name '{name}'; set master-name to one \
+                 that SENTINEL MASTERS lists (held {} ms); the command was not sent",
+                held.as_millis()
+            ),
             Self::Refused { command } => format!(
                 "ERR switchman: '{}' is refused here (commands.allow permits it)",
                 quoted(command)
@@ -256,6 +269,7 @@ impl Reject<'_> {
         match self {
             Self::NoMaster { .. }
             | Self::NoConnection { .. }
+            | Self::UnknownName { .. }
             | Self::TransactionLost
             | Self::ExecAborted => Some(Reason::NoMaster),
             Self::NoMajority { .. } => Some(Reason::NoMajority),
@@ -300,6 +314,10 @@ mod tests {
                 held: Duration::from_secs(5),
             },
             Reject::NoMajority {
+                name: &name,
+                held: Duration::from_secs(5),
+            },
+            Reject::UnknownName {
                 name: &name,
                 held: Duration::from_secs(5),
             },

@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub phase: Phase,
     /// Whether writes are held because too few Sentinels answer.
     pub no_majority: bool,
+    /// Whether there is no master because no Sentinel that answers knows the group's name.
+    pub name_unknown: bool,
     /// The proven master. In [`Phase::Switching`] it is the one being left, in [`Phase::Unknown`]
     /// there is none.
     pub master: Option<NodeAddr>,
@@ -68,6 +70,7 @@ impl Snapshot {
             epoch: ConfigEpoch::new(0),
             phase: Phase::Unknown,
             no_majority: false,
+            name_unknown: false,
             master: None,
             acks: Acks::Given,
             replicas: Vec::new(),

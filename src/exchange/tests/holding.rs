@@ -97,6 +97,21 @@ fn without_a_majority_of_the_sentinels_that_is_what_the_refusal_says() {
 }
 
 #[test]
+fn a_name_that_no_sentinel_knows_is_what_the_refusal_says() {
+    let mut world = unknown();
+    let client = world.client();
+    world.picture.name_unknown = true;
+    world.publish(Phase::Unknown, None);
+    world.send(client, &["SET a 1"]);
+    world.pass(ms(5_000));
+    let heard = world.heard(client);
+    let text = "-MASTERDOWN switchman: no Sentinel knows the name 'orders'; set master-name to one \
+                that SENTINEL MASTERS lists (held 5000 ms)";
+    assert!(heard.starts_with(text), "{heard}");
+    world.assert_calm();
+}
+
+#[test]
 fn a_held_write_is_dropped_when_its_client_leaves() {
     let mut world = unknown();
     let (leaves, ends, stays) = (world.client(), world.client(), world.client());

@@ -425,6 +425,7 @@ impl Machine {
             generation: self.snapshot.generation,
             epoch: self.epoch,
             no_majority: phase != Phase::Stable && self.lacks_majority(),
+            name_unknown: phase == Phase::Unknown && self.is_name_unknown(),
             phase,
             master: self.master.clone(),
             acks: self.acks,

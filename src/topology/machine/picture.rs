@@ -94,21 +94,20 @@ impl Machine {
             [node] if self.failover_cause().is_none() => self.proof_of(node),
             [_] => Waiting::Failover,
             [_, _, ..] => Waiting::Disagreement,
-            [] => {
-                let mut views = self
-                    .sentinels
-                    .values()
-                    .filter_map(Sentinel::view)
-                    .peekable();
-                if views.peek().is_none() {
-                    Waiting::SentinelsUnreachable
-                } else if views.any(|view| view.known) {
-                    Waiting::NoAddress
-                } else {
-                    Waiting::NameUnknown
-                }
-            }
+            [] if self.is_name_unknown() => Waiting::NameUnknown,
+            [] if self.sentinels.values().any(|it| it.view().is_some()) => Waiting::NoAddress,
+            [] => Waiting::SentinelsUnreachable,
         }
+    }
+
+    /// Whether Sentinels answer, and none of them knows the name.
+    pub(super) fn is_name_unknown(&self) -> bool {
+        let mut views = self
+            .sentinels
+            .values()
+            .filter_map(Sentinel::view)
+            .peekable();
+        views.peek().is_some() && views.all(|view| !view.known)
     }
 
     fn waiting_switch(&self) -> Waiting {

@@ -51,9 +51,11 @@ fn an_unknown_name_and_unreachable_sentinels_are_told_apart() {
         world.machine.status().waiting,
         Some(Waiting::SentinelsUnreachable)
     );
+    assert!(!world.snapshot().name_unknown);
     world.all_see(&View::default());
     world.run(2_000);
     assert_eq!(world.machine.status().waiting, Some(Waiting::NameUnknown));
+    assert!(world.snapshot().name_unknown);
     assert_eq!(world.snapshot().phase, Phase::Unknown);
 }
 
