@@ -10,6 +10,7 @@ use crate::exchange::ticket::{Purpose, Ticket, Undo};
 use crate::exchange::waiting::is_null;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{ReplyError, ReplyKind, Scan};
+use crate::route::NoReplica;
 use crate::session::{Piece, Replies};
 use crate::telemetry::Target;
 use crate::topology::ReportKind;
@@ -368,7 +369,7 @@ impl Exchange {
         if self.unblocked(key, frame, now) {
             return true;
         }
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(link) = self.links.get(key) else {
             return false;
         };
         let (index, lane, shared) = (link.group, link.lane, link.usage == Usage::Shared);
@@ -383,7 +384,9 @@ impl Exchange {
             return self.heal_script(key);
         }
         let inside_script = memchr::memmem::find(frame, b" script: ").is_some();
-        if !(demoted || not_ready || no_script) || inside_script {
+        // What only the master could do is passed on where reads must not go there.
+        let by_master = (demoted || no_script) && (master || !self.spares_master(index));
+        if !(not_ready || by_master) || inside_script {
             return false;
         }
         let Some((ticket, raw)) = link.pipeline.oldest() else {
@@ -423,6 +426,12 @@ impl Exchange {
         }
         self.touch(ticket.client);
         true
+    }
+
+    /// Whether the master is not to serve what replicas cannot.
+    fn spares_master(&self, index: GroupIndex) -> bool {
+        let group = self.groups.get(index);
+        group.is_some_and(|group| group.settings.no_replica == NoReplica::Error)
     }
 
     /// A node says that it cannot do what it was chosen for: it is left alone for a moment.

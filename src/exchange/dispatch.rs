@@ -182,13 +182,14 @@ impl Exchange {
             return Placed::Answered;
         };
         let bounced = job.again.is_some_and(|number| number.bounces > 0);
+        let no_replica = group.settings.no_replica;
         let facts = Facts {
-            reads: if bounced {
+            reads: if bounced && no_replica == NoReplica::Master {
                 Reads::Master
             } else {
                 group.settings.reads
             },
-            no_replica: group.settings.no_replica,
+            no_replica,
             writes_in_flight: client.writes_out,
             has_master: group.writable.is_some(),
             has_replica: !group.readable.is_empty(),

@@ -253,3 +253,76 @@ fn two_switches_on_end_each_leave_nothing_at_the_node_between() {
     assert!(world.asked("r1").is_empty());
     world.assert_calm();
 }
+
+/// Two replicas, and a master that reads must not reach.
+fn sparing() -> World {
+    World::with(Setup {
+        replicas: vec![addr("r1"), addr("r2")],
+        group: GroupSettings {
+            no_replica: NoReplica::Error,
+            ..Setup::default().group
+        },
+        ..Setup::default()
+    })
+}
+
+/// The replica that was asked something, and the other one.
+fn first_asked(world: &World) -> (&'static str, &'static str) {
+    if world.asked("r1").is_empty() {
+        ("r2", "r1")
+    } else {
+        ("r1", "r2")
+    }
+}
+
+#[test]
+fn a_read_that_replicas_turn_away_stays_off_a_master_that_reads_must_not_reach() {
+    for words in [
+        "-LOADING Redis is loading",
+        "-MASTERDOWN Link is down",
+        "-BUSY Redis is busy",
+    ] {
+        let mut world = sparing();
+        let client = world.client();
+        world.send(client, &["GET a"]);
+        let (one, other) = first_asked(&world);
+        world.answer(one, "GET a", words);
+        world.answer(other, "GET a", words);
+        assert_eq!(world.asked("m"), Vec::<String>::new(), "{words}");
+        let heard = world.heard(client);
+        assert!(
+            heard.starts_with("-MASTERDOWN switchman: no replica"),
+            "{heard}"
+        );
+        world.pass(ms(150));
+        world.send(client, &["GET a"]);
+        let (again, _) = first_asked(&world);
+        world.answer(again, "GET a", "$1|1");
+        assert_eq!(world.heard(client), "$1|1|");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_read_of_a_silent_replica_stays_off_a_master_that_reads_must_not_reach() {
+    let mut world = sparing();
+    let client = world.client();
+    world.send(client, &["GET a"]);
+    let (_, other) = first_asked(&world);
+    world.pass(ms(600));
+    assert_eq!(world.asked("m"), Vec::<String>::new());
+    world.answer(other, "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|");
+}
+
+#[test]
+fn a_script_that_a_replica_lacks_is_not_run_by_a_master_that_reads_must_not_reach() {
+    let mut world = sparing();
+    let client = world.client();
+    let words = "-NOSCRIPT No matching script.";
+    world.send(client, &["EVALSHA_RO 12 0"]);
+    let (one, _) = first_asked(&world);
+    world.answer(one, "EVALSHA_RO 12 0", words);
+    assert_eq!(world.asked("m"), Vec::<String>::new());
+    assert_eq!(world.heard(client), format!("{words}|"));
+}
