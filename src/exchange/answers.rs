@@ -509,6 +509,7 @@ impl Exchange {
             }
         }
         self.touched.clear();
+        self.open_next();
     }
 
     pub(super) fn touch(&mut self, key: ClientKey) {

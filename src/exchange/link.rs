@@ -1,7 +1,7 @@
 //! Floor 4. One connection to a node as the switchboard sees it.
 
 use crate::exchange::ticket::Ticket;
-use crate::exchange::{ClientKey, GroupIndex, Place};
+use crate::exchange::{ClientKey, GroupIndex, OpenPlan, Place};
 use crate::fence::Connection;
 use crate::mux::Pipeline;
 use crate::resp::ReplyScanner;
@@ -69,7 +69,7 @@ pub(super) enum Usage {
 /// How far a link has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Connecting; requests already queue.
+    /// Connecting, or waiting for its turn to; requests already queue.
     Opening,
     /// In use.
     Ready,
@@ -82,6 +82,8 @@ pub(super) struct Link {
     pub(super) lane: LaneId,
     pub(super) usage: Usage,
     pub(super) state: State,
+    /// How it is to be opened, until its turn comes.
+    pub(super) plan: Option<Box<OpenPlan>>,
     /// In no list any more: takes no new requests, or only those of its owner, and closes after
     /// the last reply.
     pub(super) retired: bool,
@@ -146,6 +148,7 @@ impl Link {
             lane,
             usage,
             state: State::Opening,
+            plan: None,
             retired: false,
             pipeline: Pipeline::new(),
             scanner: ReplyScanner::default(),

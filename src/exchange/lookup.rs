@@ -1,6 +1,7 @@
 //! Floor 4. Finding and opening links.
 
 use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
+use crate::exchange::losses::Loss;
 use crate::exchange::node::Group;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, OpenPlan, Role};
 use crate::session::{IdentityId, Login};
@@ -67,7 +68,7 @@ impl Exchange {
             .groups
             .get_mut(group)
             .and_then(|group| group.nodes.get_mut(lane.node.0));
-        if let Some(node) = node {
+        if let (Some(node), Some(link)) = (node, self.links.get_mut(key)) {
             node.links += 1;
             let plan = OpenPlan {
                 group,
@@ -77,10 +78,59 @@ impl Exchange {
                 protocol: lane.protocol,
                 database: lane.database,
             };
-            self.actions.push_back(Action::Open(key, plan));
+            if node.opening < self.settings.opening_max {
+                node.opening += 1;
+                self.actions.push_back(Action::Open(key, plan));
+            } else {
+                link.plan = Some(Box::new(plan));
+                self.queued += 1;
+                node.turns.add(key, link.usage);
+            }
         }
         self.bring_scripts(key);
         key
+    }
+
+    /// Opens links whose turn has come: a node that has just become the master gets them a few at a
+    /// time, and not all that its predecessor had at once.
+    #[inline]
+    pub(super) fn open_next(&mut self) {
+        if self.queued > 0 {
+            self.take_turns();
+        }
+    }
+
+    #[cold]
+    fn take_turns(&mut self) {
+        let nodes = self.groups.iter_mut().flat_map(|group| &mut group.nodes);
+        for node in nodes {
+            while node.opening < self.settings.opening_max
+                && let Some(key) = node.turns.next()
+            {
+                // It may have been closed since.
+                let link = self.links.get_mut(key);
+                if let Some(plan) = link.and_then(|link| link.plan.take()) {
+                    self.queued -= 1;
+                    node.opening += 1;
+                    self.actions.push_back(Action::Open(key, *plan));
+                }
+            }
+        }
+    }
+
+    /// Gives up the turns of links to a node that takes none now. What waits for them is placed
+    /// anew.
+    pub(super) fn give_up_turns(&mut self, group: GroupIndex, node: NodeId, now: Time) {
+        if self.queued == 0 {
+            return;
+        }
+        let waits =
+            |link: &Link| link.plan.is_some() && link.group == group && link.lane.node == node;
+        let links = self.links.iter().filter(|(_, link)| waits(link));
+        let keys: Vec<_> = links.map(|(key, _)| key).collect();
+        for key in keys {
+            self.lose(key, Loss::Left, now);
+        }
     }
 
     /// Whether a link takes requests for `node`.
@@ -116,7 +166,12 @@ impl Exchange {
     pub(super) fn discard(&mut self, key: LinkKey) -> Option<Link> {
         self.retire(key);
         let link = self.links.remove(key)?;
-        self.actions.push_back(Action::Close(key));
+        let begun = link.plan.is_none();
+        if begun {
+            self.actions.push_back(Action::Close(key));
+        } else {
+            self.queued -= 1;
+        }
         if link.state == State::Opening {
             self.opening -= 1;
         }
@@ -128,7 +183,9 @@ impl Exchange {
             && let Some(node) = group.nodes.get_mut(link.lane.node.0)
         {
             node.links = node.links.saturating_sub(1);
-            if link.state != State::Opening {
+            if link.state == State::Opening {
+                node.opening -= usize::from(begun);
+            } else {
                 node.open = node.open.saturating_sub(1);
                 let counts = group.counts.at(node.index);
                 match link.usage {

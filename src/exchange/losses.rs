@@ -89,6 +89,7 @@ impl Exchange {
             self.opening -= 1;
             let group = self.groups.get_mut(link.group);
             if let Some(node) = group.and_then(|group| group.nodes.get_mut(link.lane.node.0)) {
+                node.opening -= 1;
                 node.open += 1;
             }
         }
@@ -145,6 +146,7 @@ impl Exchange {
             failure => {
                 self.unreachable(&link, &failure, now);
                 self.dispose(key, &link, End::Unopened, now);
+                self.give_up_turns(link.group, link.lane.node, now);
             }
         }
         self.after_loss(key, &link, now);

@@ -101,6 +101,8 @@ pub struct Exchange {
     seen: Seen,
     /// Links that are not open yet.
     opening: usize,
+    /// Those among them whose turn to be opened has not come.
+    queued: usize,
     dice: Dice,
     /// When time was last looked at.
     ticked_at: Time,
@@ -161,6 +163,7 @@ impl Exchange {
             scratch: Vec::new(),
             seen: Seen::default(),
             opening: 0,
+            queued: 0,
             dice: Dice::new(seed),
             ticked_at: Time::ZERO,
             stopping: false,

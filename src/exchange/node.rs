@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::command::Table;
 use crate::exchange::gate::Gate;
-use crate::exchange::link::{LaneId, NodeId, Role};
+use crate::exchange::link::{LaneId, NodeId, Role, Usage};
 use crate::exchange::{ClientKey, GroupSettings, LinkKey};
 use crate::session::{HelloFacts, IdentityId, Login};
 use crate::telemetry::{Counts, NodeIndex};
@@ -61,6 +61,10 @@ pub(super) struct Node {
     pub(super) links: usize,
     /// Those of them that are open.
     pub(super) open: usize,
+    /// Those that are being opened.
+    pub(super) opening: usize,
+    /// Those that are to be opened after these.
+    pub(super) turns: Turns,
     /// Failed connections in a row.
     pub(super) failures: u32,
     /// Until when it is left alone.
@@ -69,6 +73,29 @@ pub(super) struct Node {
     pub(super) open_at: Option<Time>,
     /// Whether it may not have the scripts that clients have loaded, should it be the master.
     pub(super) lacks_scripts: bool,
+}
+
+/// Links in the order in which they are to be opened. Some may be gone.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Many clients wait for one of these, or it lets a client in.
+    first: VecDeque<LinkKey>,
+    /// One client waits for one of these.
+    leased: VecDeque<LinkKey>,
+}
+
+impl Turns {
+    pub(super) fn add(&mut self, key: LinkKey, usage: Usage) {
+        match usage {
+            Usage::Shared | Usage::Proof(_) => self.first.push_back(key),
+            Usage::Leased(_) => self.leased.push_back(key),
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Option<LinkKey> {
+        let first = self.first.pop_front();
+        first.or_else(|| self.leased.pop_front())
+    }
 }
 
 impl Node {
@@ -128,6 +155,8 @@ impl Group {
             in_flight: 0,
             links: 0,
             open: 0,
+            opening: 0,
+            turns: Turns::default(),
             failures: 0,
             retry_at: None,
             open_at: None,

@@ -29,6 +29,9 @@ pub struct Settings {
     pub leases_max: usize,
     /// Shared links of one worker to one node.
     pub lanes_max: usize,
+    /// Links that one worker opens to one node at once; others wait for their turn. All workers
+    /// together should stay below the queue of the node's listener (Redis `tcp-backlog`, 511).
+    pub opening_max: usize,
     /// Idle time after which a link is closed.
     pub idle: Duration,
     /// Time for a reply; after it the link is lost, and what was written is UNCERTAIN.
@@ -58,6 +61,7 @@ impl Default for Settings {
             link_bytes: 4 << 20,
             leases_max: 512,
             lanes_max: 1024,
+            opening_max: 32,
             idle: Duration::from_secs(60),
             reply_timeout: Duration::from_secs(60),
             fence_wait: Duration::from_millis(100),

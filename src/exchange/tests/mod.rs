@@ -10,6 +10,7 @@ mod gate;
 mod holding;
 mod losses;
 mod memory;
+mod opening;
 mod order;
 mod property;
 mod pubsub;
