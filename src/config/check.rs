@@ -19,8 +19,15 @@ use crate::telemetry::logging::LogSettings;
 
 /// Threads that serve clients: more than any machine has processors for.
 const WORKERS_MAX: usize = 1024;
+/// Clients: more than there are ports for.
+const CLIENTS_MAX: usize = 10_000_000;
 /// Leased connections per worker: Redis's own default limit of clients is 10 000.
 const LEASED_MAX: usize = 100_000;
+/// Leased connections per worker where nobody says how many.
+const LEASED_EACH: usize = 512;
+/// The same of all workers together: two processes then have room below Redis's default
+/// `maxclients` (10 000), whatever machine they are on.
+const LEASED_ALL: usize = 4096;
 /// The longest time that any of the timeouts may be.
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// The shortest time that most of the timeouts may be: below, a healthy network is at fault.
@@ -119,7 +126,7 @@ fn process(
     let token = secrets::secret(&mut lookup, token_keys, surroundings);
     secrets::warn_of_public(layers, &mut lookup, &[&keys::ADMIN_TOKEN]);
     let limits = limits(&mut lookup);
-    let upstream = upstream(&mut lookup);
+    let upstream = upstream(&mut lookup, workers);
     let drain = values::duration(Duration::ZERO, TIMEOUT_MAX);
     let drain_timeout = lookup.one(&keys::SHUTDOWN_DRAIN_TIMEOUT, drain);
     let commands = commands(&mut lookup);
@@ -158,7 +165,7 @@ fn workers(lookup: &mut Lookup<'_>, processors: NonZeroUsize) -> Result<NonZeroU
 }
 
 fn limits(lookup: &mut Lookup<'_>) -> Result<Limits, Noted> {
-    let max_clients = lookup.one(&keys::MAX_CLIENTS, values::positive_or_auto);
+    let max_clients = lookup.one(&keys::MAX_CLIENTS, values::positive_or_auto(CLIENTS_MAX));
     let output = values::size(ByteSize::kib(64), ByteSize::gib(64));
     let client_output_limit = lookup.one(&keys::CLIENT_OUTPUT_LIMIT, output);
     let write = values::duration(TIMEOUT_MIN, TIMEOUT_MAX);
@@ -173,12 +180,15 @@ fn limits(lookup: &mut Lookup<'_>) -> Result<Limits, Noted> {
     })
 }
 
-fn upstream(lookup: &mut Lookup<'_>) -> Result<Upstream, Noted> {
+fn upstream(
+    lookup: &mut Lookup<'_>,
+    workers: Result<NonZeroUsize, Noted>,
+) -> Result<Upstream, Noted> {
     let timeout = || values::duration(TIMEOUT_MIN, TIMEOUT_MAX);
     let connect_timeout = lookup.one(&keys::CONNECT_TIMEOUT, timeout());
     let reply_timeout = lookup.one(&keys::REPLY_TIMEOUT, timeout());
     let suspect_after = lookup.one(&keys::SUSPECT_AFTER, timeout());
-    let max_leased = lookup.one(&keys::MAX_LEASED, values::positive(LEASED_MAX));
+    let max_leased = max_leased(lookup, workers);
     let idle_timeout = lookup.one(&keys::IDLE_TIMEOUT, timeout());
     if let (Ok(reply), Ok(suspect)) = (reply_timeout, suspect_after)
         && suspect >= reply
@@ -193,6 +203,20 @@ fn upstream(lookup: &mut Lookup<'_>) -> Result<Upstream, Noted> {
         max_leased: max_leased?,
         idle_timeout: idle_timeout?,
     })
+}
+
+fn max_leased(
+    lookup: &mut Lookup<'_>,
+    workers: Result<NonZeroUsize, Noted>,
+) -> Result<NonZeroUsize, Noted> {
+    let given = lookup.one(&keys::MAX_LEASED, values::positive_or_auto(LEASED_MAX))?;
+    let share = LEASED_EACH.min(LEASED_ALL / workers?);
+    let derived = NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN);
+    if given.is_none() {
+        let shown = format!("{derived} (at most {LEASED_ALL} for all workers)");
+        lookup.show(&keys::MAX_LEASED, shown);
+    }
+    Ok(given.unwrap_or(derived))
 }
 
 fn commands(lookup: &mut Lookup<'_>) -> Result<Commands, Noted> {

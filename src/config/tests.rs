@@ -390,3 +390,30 @@ fn the_documented_file_is_right_when_its_defaults_are_uncommented() {
     let loaded = load_with(&text.join("\n"), &[], &[]).unwrap();
     assert_eq!(loaded.warnings, []);
 }
+
+#[test]
+fn leased_connections_are_shared_out_among_many_workers() {
+    let leased = |text: &str| {
+        let loaded = load_with(text, &[], &[]).unwrap();
+        let shown = loaded
+            .effective
+            .iter()
+            .find(|it| it.key == "upstream.max-leased");
+        let shown = shown.unwrap().value.clone();
+        (loaded.settings.upstream.max_leased.get(), shown)
+    };
+    let text = |workers: usize, more: &str| {
+        format!("sentinels = [\"a\"]\nworkers = {workers}\n[upstream]\n{more}")
+    };
+    for (workers, want) in [(1, 512), (8, 512), (20, 204), (1024, 4)] {
+        let (each, shown) = leased(&text(workers, ""));
+        assert_eq!(each, want, "{workers} workers");
+        assert_eq!(shown, format!("{want} (at most 4096 for all workers)"));
+    }
+    let given = leased(&text(20, "max-leased = 700\n"));
+    assert_eq!(given, (700, "700".to_owned()));
+    refused(
+        "[upstream]\nmax-leased = 0\n",
+        "2: upstream.max-leased: 0 is out of bounds; give 1 to 100000, or auto",
+    );
+}

@@ -43,14 +43,18 @@ pub(super) fn positive(most: usize) -> impl Fn(&str) -> Result<NonZeroUsize, Str
     }
 }
 
-/// A whole number, or `auto` for none.
-pub(super) fn positive_or_auto(text: &str) -> Result<Option<NonZeroUsize>, String> {
-    if text == "auto" {
-        return Ok(None);
+/// A whole number of at least 1 and at most `most`, or `auto` for none.
+pub(super) fn positive_or_auto(
+    most: usize,
+) -> impl Fn(&str) -> Result<Option<NonZeroUsize>, String> {
+    move |text| {
+        if text == "auto" {
+            return Ok(None);
+        }
+        positive(most)(text)
+            .map(Some)
+            .map_err(|problem| format!("{problem}, or auto"))
     }
-    positive(10_000_000)(text)
-        .map(Some)
-        .map_err(|problem| format!("{problem}, or auto"))
 }
 
 /// A time within bounds, both included.
