@@ -113,12 +113,14 @@ impl Exchange {
         let (Some((ticket, raw)), Some(lease)) = (link.pipeline.oldest(), &mut client.lease) else {
             return;
         };
+        lease.tracking.note_other(ticket.purpose);
         match ticket.purpose {
             Purpose::Exec | Purpose::Undo(_) => {
                 let kept = std::mem::take(&mut lease.kept);
                 self.recycle(kept.commands);
             }
             Purpose::Tracking => lease.sticky |= !lease.tracking.note(raw, reply),
+            Purpose::Caching => lease.tracking.note_choice(reply),
             purpose => lease.kept.note(purpose, raw, reply, &mut self.spare),
         }
     }

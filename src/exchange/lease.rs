@@ -101,6 +101,7 @@ impl Lease {
             && self.watch == Watch::No
             && !self.sticky
             && !self.tracking.is_on()
+            && !self.tracking.is_choosing()
             && self.subscriptions.is_empty()
     }
 
@@ -232,7 +233,8 @@ impl Exchange {
             Leased::Unwatch => self.unwatch(job, raw),
             Leased::Wait => self.place_wait(job, request),
             Leased::Tracking => self.place_tracking(job, raw),
-            Leased::ConnectionState | Leased::Monitor => {
+            Leased::ConnectionState => self.place_connection_state(job, request),
+            Leased::Monitor => {
                 let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
                 self.on_lease(job.key, placed, |lease| lease.sticky = true);
                 placed

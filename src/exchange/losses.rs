@@ -444,6 +444,9 @@ impl Exchange {
         let Some(lease) = client.lease.as_deref_mut() else {
             return standings(link, Begun::nothing(now)).0;
         };
+        if !matches!(end, End::Unopened) {
+            lease.sticky |= lease.tracking.is_choosing();
+        }
         let begun = match end {
             End::Lost(loss) => Begun {
                 unread: loss == Loss::Unblocked,
@@ -550,9 +553,11 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
             Fate::Error(Reject::TransactionLost)
         }
         (Purpose::Exec | Purpose::Multi | Purpose::Queued, ..)
-        | (Purpose::Plain | Purpose::Slow | Purpose::Waits(_), Effect::Writes, Sent::Yes) => {
-            Fate::Error(uncertain)
-        }
+        | (
+            Purpose::Plain | Purpose::Slow | Purpose::Waits(_) | Purpose::Caching,
+            Effect::Writes,
+            Sent::Yes,
+        ) => Fate::Error(uncertain),
         _ => Fate::Again,
     }
 }

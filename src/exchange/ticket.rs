@@ -87,6 +87,8 @@ pub(super) enum Purpose {
     Tracking,
     /// The same, on another link; the reply is nobody's.
     Retracking,
+    /// `CLIENT CACHING` of a RESP3 client.
+    Caching,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
 }

@@ -1,6 +1,10 @@
 //! Floor 4. CLIENT TRACKING: turned on again with another link. What changed meanwhile cannot be
 //! known, so that its client hears that everything did.
 //!
+//! `CLIENT CACHING` speaks of the next command alone, or of the next transaction: Redis forgets it
+//! with that (networking.c, `resetClient`). A client whose link is lost in between is closed: which
+//! of its reads are tracked it could not know. Otherwise nothing of it is left to be restored.
+//!
 //! Only in RESP3, where invalidations come over the connection that reads. With RESP2 they go to
 //! another connection, which has gone too; such a client is closed.
 
@@ -26,6 +30,10 @@ pub(super) struct Tracking {
     commands: Vec<Box<[u8]>>,
     /// Those without a reply, on or off.
     asked: u32,
+    /// Times that `CLIENT CACHING` has no reply yet.
+    choosing: u32,
+    /// Whether it has one, and what it speaks of has none.
+    chosen: bool,
 }
 
 impl Tracking {
@@ -42,6 +50,34 @@ impl Tracking {
     /// The link is lost: what has no reply is placed anew.
     pub(super) fn lose_link(&mut self) {
         self.asked = 0;
+        self.choosing = 0;
+        self.chosen = false;
+    }
+
+    /// Whether `CLIENT CACHING` has something to say of what comes next, or may have.
+    pub(super) const fn is_choosing(&self) -> bool {
+        self.choosing > 0 || self.chosen
+    }
+
+    /// Another request has its reply than one about tracking.
+    pub(super) const fn note_other(&mut self, purpose: Purpose) {
+        // Redis remembers the choice until EXEC.
+        let goes_on = matches!(
+            purpose,
+            Purpose::Multi
+                | Purpose::Queued
+                | Purpose::Renewal
+                | Purpose::Tracking
+                | Purpose::Retracking
+                | Purpose::Caching
+        );
+        self.chosen &= goes_on;
+    }
+
+    /// `CLIENT CACHING` has this reply.
+    pub(super) fn note_choice(&mut self, reply: &[u8]) {
+        self.choosing = self.choosing.saturating_sub(1);
+        self.chosen |= reply.starts_with(b"+OK");
     }
 
     /// A command has this reply. False if there is too much to keep.
@@ -55,6 +91,7 @@ impl Tracking {
             self.commands.push(Box::from(raw));
         } else {
             self.commands = Vec::new();
+            self.chosen = false;
         }
         let bytes = self.commands.iter().map(|raw| raw.len());
         bytes.sum::<usize>() <= COMMANDS_MAX
@@ -79,6 +116,25 @@ impl Exchange {
         }
         let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Tracking));
         self.on_lease(job.key, placed, |lease| lease.tracking.asked += 1);
+        placed
+    }
+
+    /// CLIENT CACHING, and other commands that set something on a connection.
+    pub(super) fn place_connection_state(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        let is = |word: Option<&[u8]>, want: &[u8]| {
+            word.is_some_and(|word| word.eq_ignore_ascii_case(want))
+        };
+        let caching = is(Some(request.name()), b"client") && is(request.arg1(), b"caching");
+        let client = self.clients.get(job.key);
+        let tells_itself = client.is_some_and(|it| it.session.protocol == Protocol::Resp3);
+        if caching && tells_itself {
+            let kind = Kind::leased(Purpose::Caching);
+            let placed = self.send_on_lease(job, request.raw(), kind);
+            self.on_lease(job.key, placed, |lease| lease.tracking.choosing += 1);
+            return placed;
+        }
+        let placed = self.send_on_lease(job, request.raw(), Kind::leased(Purpose::Plain));
+        self.on_lease(job.key, placed, |lease| lease.sticky = true);
         placed
     }
 

@@ -125,3 +125,82 @@ fn a_client_is_closed_that_would_wait_for_news_in_vain() {
     world.lose_node("m");
     assert!(world.is_closed(many));
 }
+
+/// A RESP3 client that says which of its reads are tracked, and its link.
+fn choosing(world: &mut World) -> (ClientKey, LinkKey) {
+    let client = world.client();
+    let on = "CLIENT TRACKING ON OPTIN";
+    world.send(client, &["HELLO 3", on, "CLIENT CACHING YES", "GET a"]);
+    let link = world.asked_on("m", on);
+    for (line, reply) in [(on, "+OK"), ("CLIENT CACHING YES", "+OK")] {
+        world.answer("m", line, reply);
+    }
+    world.heard(client);
+    (client, link)
+}
+
+#[test]
+fn a_client_whose_choices_are_all_answered_is_tracked_again() {
+    let mut world = World::new();
+    let (client, link) = choosing(&mut world);
+    world.answer("m", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|");
+    world.send(
+        client,
+        &["CLIENT CACHING YES", "MULTI", "GET b", "EXEC", "GET c"],
+    );
+    let transaction = [
+        ("CLIENT CACHING YES", "+OK"),
+        ("MULTI", "+OK"),
+        ("GET b", "+QUEUED"),
+        ("EXEC", "*1|$1|2"),
+    ];
+    for (line, reply) in transaction {
+        world.answer("m", line, reply);
+    }
+    world.heard(client);
+    world.lose(link);
+    assert!(!world.is_closed(client));
+    assert_eq!(world.asked("m"), ["CLIENT TRACKING ON OPTIN", "GET c"]);
+    world.answer_all("m");
+    assert_eq!(world.heard(client), format!("{EVERYTHING}{EVERYTHING}+OK|"));
+    world.send(client, &["CLIENT TRACKING OFF"]);
+    world.answer("m", "CLIENT TRACKING OFF", "+OK");
+    world.assert_calm();
+}
+
+#[test]
+fn a_client_is_closed_that_could_not_know_whether_a_read_is_tracked() {
+    let choices = [
+        (None, &[][..]),
+        (Some("$1|1"), &["CLIENT CACHING YES"][..]),
+        (Some("$1|1"), &["CLIENT CACHING YES", "MULTI", "GET b"][..]),
+    ];
+    for (answer, more) in choices {
+        for answered in 0..=more.len() {
+            let mut world = World::new();
+            let (client, link) = choosing(&mut world);
+            if let Some(answer) = answer {
+                world.answer("m", "GET a", answer);
+            }
+            world.send(client, more);
+            for line in &more[..answered] {
+                let reply = if *line == "GET b" { "+QUEUED" } else { "+OK" };
+                world.answer("m", line, reply);
+            }
+            world.lose(link);
+            world.answer_all("m");
+            assert!(world.is_closed(client), "{answered} of {more:?}");
+        }
+    }
+}
+
+#[test]
+fn a_choice_that_is_refused_sticks_to_nothing() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3", "CLIENT CACHING YES"]);
+    world.answer("m", "CLIENT CACHING YES", "-ERR not in tracking mode");
+    world.assert_calm();
+    assert_eq!(world.exchange.groups[0].pool.values().flatten().count(), 1);
+}
