@@ -97,7 +97,9 @@ pub(super) struct Link {
     pub(super) waiters: Vec<ClientKey>,
     /// Clients that do not read while this link has bytes for them.
     pub(super) throttled_by: Vec<ClientKey>,
-    /// When it was first throttled.
+    /// When it was first throttled; stays. A shared one gets no new requests from then on, and its
+    /// clients have one time for all that it owes, however often it is read from in between. On
+    /// another nobody waits but who throttles it.
     pub(super) throttled_at: Option<Time>,
     /// When it was last read from again after being throttled.
     pub(super) relieved_at: Option<Time>,

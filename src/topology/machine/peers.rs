@@ -300,6 +300,11 @@ impl Node {
 
     /// Takes that it is busy, to a question of time `asked`: its role is the one that it told last.
     /// Returns false where it has told none.
+    ///
+    /// That cannot keep a write on the wrong node: as long as a node is busy nobody's write is
+    /// executed there, and nobody can demote it. One that was demoted just before, or restarted as
+    /// a replica, says `-READONLY` to the first write afterwards; and a newer view of the Sentinels
+    /// asks for the proof of another node, not for this one's.
     pub(super) fn stays_as_it_was(&mut self, now: Time, asked: Time) -> bool {
         let Some(answer) = &mut self.answer else {
             return false;
