@@ -120,6 +120,7 @@ impl Worker {
         };
         let settings = Settings {
             reply_timeout: Duration::from_micros(plan.pace.reply_timeout),
+            opening_max: 2,
             ..Settings::default()
         };
         Self {

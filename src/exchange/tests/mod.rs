@@ -469,6 +469,10 @@ impl World {
         for (key, link) in self.exchange.links.iter() {
             assert!(link.pipeline.is_empty(), "{key:?} {link:?}");
         }
+        let waits = |link: &super::Link| link.plan.is_some();
+        let links = self.exchange.links.iter();
+        let queued = links.filter(|(_, link)| waits(link)).count();
+        assert_eq!(queued, self.exchange.queued);
         assert!(self.exchange.touched.is_empty());
         assert!(self.exchange.fencing.is_empty());
     }

@@ -96,6 +96,7 @@ impl Sim {
             leases_max: 4,
             output_high: 60_000,
             reply_timeout: Duration::from_secs(20),
+            opening_max: 2,
             ..Settings::default()
         };
         let mut picture = Snapshot::unknown(Duration::from_secs(1));
