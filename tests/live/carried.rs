@@ -154,6 +154,52 @@ fn a_client_that_tracks_hears_that_all_may_have_changed_and_tracks_on() {
 }
 
 #[test]
+fn a_client_that_chooses_what_is_tracked_goes_on_choosing() {
+    let (lab, proxy) = start();
+    let (mut reader, mut writer) = (proxy.patient_client(SWITCH_MAX), proxy.client());
+    ok(&mut writer, &["SET", "k", "old"]);
+    assert_eq!(say(&mut reader, &["HELLO", "3"]).error(), None);
+    ok(&mut reader, &["CLIENT", "TRACKING", "ON", "OPTIN"]);
+    ok(&mut reader, &["CLIENT", "CACHING", "YES"]);
+    assert_eq!(say(&mut reader, &["GET", "k"]), Reply::bulk("old"));
+    fail_over(&lab, &proxy);
+    let invalid = |what| Reply::Push(vec![Reply::bulk("invalidate"), what]);
+    for when in ["with the connection lost", "with tracking on again"] {
+        assert_eq!(reader.receive().unwrap(), invalid(Reply::Null), "{when}");
+    }
+    assert_eq!(say(&mut reader, &["GET", "other"]), Reply::Null);
+    ok(&mut reader, &["CLIENT", "CACHING", "YES"]);
+    assert_eq!(say(&mut reader, &["GET", "k"]), Reply::bulk("old"));
+    ok(&mut writer, &["MSET", "other", "new", "k", "new"]);
+    let key = Reply::Array(vec![Reply::bulk("k")]);
+    assert_eq!(reader.receive().unwrap(), invalid(key), "the chosen one");
+}
+
+#[test]
+fn more_subscribers_than_are_moved_at_once_all_hear_the_next_master() {
+    const SUBSCRIBERS: i64 = 150;
+    let (lab, proxy) = start();
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        let mut client = proxy.patient_client(SWITCH_MAX);
+        assert_eq!(say(&mut client, &["SUBSCRIBE", "news"]).error(), None);
+        clients.push(client);
+    }
+    fail_over(&lab, &proxy);
+    let all = wait_for(SOON, || {
+        let told = lab.node(1).command(&["PUBSUB", "NUMSUB", "news"]).ok()?;
+        (told.items().get(1) == Some(&Reply::Int(SUBSCRIBERS))).then_some(())
+    });
+    assert!(all.is_some(), "every subscription is made again");
+    let heard = say(&mut proxy.client(), &["PUBLISH", "news", "here"]);
+    assert_eq!(heard, Reply::Int(SUBSCRIBERS));
+    for client in &mut clients {
+        let message = client.receive().unwrap();
+        assert_eq!(message.items().last(), Some(&Reply::bulk("here")));
+    }
+}
+
+#[test]
 fn a_transaction_outlives_a_master_that_is_demoted_for_a_moment() {
     let lab = Lab::small();
     let proxy = lab.proxy();
