@@ -107,6 +107,8 @@ const CHANNELS: &[(&str, Kind)] = &[
     ("-failover-abort-not-elected",          Kind::Abort),
     ("-failover-abort-no-good-slave",        Kind::Abort),
     ("-failover-abort-slave-timeout",        Kind::Abort),
+    // Valkey 9: the master takes no FAILOVER in time (`SENTINEL FAILOVER … COORDINATED`).
+    ("-failover-abort-master-timeout",       Kind::Abort),
     ("+failover-end",                        Kind::End),
     ("+failover-end-for-timeout",            Kind::End),
     ("+sdown",                               Kind::Sdown(true)),
@@ -340,6 +342,22 @@ mod tests {
             parse("-sdown", master),
             Some(Event::MasterSubjectivelyDown(false))
         );
+    }
+
+    #[test]
+    fn whatever_aborts_a_failover_is_subscribed_to_and_understood() {
+        for why in [
+            "not-elected",
+            "no-good-slave",
+            "slave-timeout",
+            "master-timeout",
+        ] {
+            let channel = format!("-failover-abort-{why}");
+            assert!(Event::channels().any(|known| known == channel), "{channel}");
+            let ours = parse(&channel, "master orders 10.0.0.1 6379");
+            assert_eq!(ours, Some(Event::FailoverAborted), "{channel}");
+            assert_eq!(parse(&channel, "master other 10.0.0.1 6379"), None);
+        }
     }
 
     #[test]
