@@ -31,6 +31,7 @@ mod proxy;
 mod quorum;
 mod routing;
 mod session;
+mod swallowed;
 mod switchover;
 mod topology;
 mod transactions;
