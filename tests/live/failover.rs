@@ -23,6 +23,9 @@ const ENOUGH: u64 = 200;
 /// Time from the fault to Sentinel's news of a new master: down-after, election, promotion.
 pub(crate) const SWITCH_MAX: Duration = Duration::from_secs(8);
 
+/// Time from one news of a Sentinel to its next one at most.
+const LISTEN_MAX: Duration = Duration::from_secs(60);
+
 /// Time that Sentinel takes at most to make a replica of a master that returns.
 const CONVERT_MAX: Duration = Duration::from_secs(16);
 
@@ -406,7 +409,7 @@ struct News {
     fork: HashSet<String>,
 }
 
-/// Reports when the first Sentinel tells of a new master.
+/// Reports each time that a Sentinel tells of a new master.
 pub(crate) fn listen(lab: &Lab) -> Receiver<Instant> {
     let (heard, news) = mpsc::channel();
     for mut subscriber in lab
@@ -414,12 +417,10 @@ pub(crate) fn listen(lab: &Lab) -> Receiver<Instant> {
         .unwrap()
     {
         let heard = heard.clone();
-        subscriber.wait_at_most(SWITCH_MAX).unwrap();
+        subscriber.wait_at_most(LISTEN_MAX).unwrap();
         thread::spawn(move || {
-            if subscriber.receive().is_ok() {
-                // Only the first of the Sentinels finds somebody who listens.
-                let _nobody_listens = heard.send(Instant::now());
-            }
+            // Until the Sentinel ends, or nobody listens any more.
+            while subscriber.receive().is_ok() && heard.send(Instant::now()).is_ok() {}
         });
     }
     news

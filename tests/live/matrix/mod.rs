@@ -3,8 +3,11 @@
 //!
 //! What holds in every cell: all clients go on over the connection they have; each command gets one
 //! reply, its own; no token is there twice; an acknowledged one is there; one that was said not to
-//! be sent is not there; a read never fails.
+//! be sent is not there; a read never fails; where a master was left, no client's command reaches
+//! it. That is asserted in each run. How long things took is printed, and judged by
+//! `.ci/failover-matrix` over many runs: see `figures`.
 
+mod figures;
 mod link;
 mod master;
 mod promised;
@@ -12,3 +15,4 @@ mod replica;
 mod scene;
 mod sentinels;
 mod state;
+mod story;

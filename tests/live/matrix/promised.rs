@@ -10,13 +10,16 @@ use switchman::demo::process::{Process, wait_for};
 
 use crate::failover::{SWITCH_MAX, listen};
 use crate::faults::{Fault, Fronted, NODES};
-use crate::lab::Lab;
-use crate::matrix::master::kill;
-use crate::matrix::scene::{Figures, Scene};
+use crate::lab::{Lab, SOON};
+use crate::matrix::figures::{timed, took};
+use crate::matrix::master::{RETURN_MAX, hasty, kill, patient, tokens};
+use crate::matrix::scene::{PATIENCE, PATIENT, Scene};
+use crate::matrix::story::{Figures, Loss, Story};
 use crate::proxy::{self, Launch, Proxy};
 
-/// Time from Sentinel's news of a new master to the first acknowledgement there.
-const RETURN_MAX: Duration = Duration::from_millis(200);
+/// How long a planned failover may keep a client waiting, at the median and at worst: Sentinel
+/// looks at the candidate once a second.
+const STALL: (Duration, Duration) = (Duration::from_millis(1_300), Duration::from_millis(1_700));
 
 /// How late replication is where it lags.
 const LAG: Duration = Duration::from_millis(500);
@@ -25,17 +28,20 @@ const LAG: Duration = Duration::from_millis(500);
 fn a_planned_failover_loses_nothing() {
     let lab = Lab::start(&hasty());
     let proxy = lab.proxy();
-    let figures = left("SENTINEL FAILOVER", &lab, &proxy, || {
-        lab.failover().unwrap();
-        Vec::new()
-    });
-    nothing_lost(&figures);
+    planned("SENTINEL FAILOVER", &lab, &[&proxy]);
+}
+
+#[test]
+fn a_planned_failover_loses_nothing_through_two_switchmans() {
+    let lab = Lab::start(&hasty());
+    let (one, other) = (lab.proxy(), lab.proxy());
+    planned("SENTINEL FAILOVER, two Switchmans", &lab, &[&one, &other]);
 }
 
 #[test]
 fn a_switchover_loses_nothing() {
     let lab = Lab::start(&hasty());
-    nothing_lost(&switchover("switchover", &lab));
+    switchover("switchman switchover", &lab, Duration::ZERO);
 }
 
 #[test]
@@ -46,34 +52,40 @@ fn a_switchover_to_a_replica_that_lags_loses_nothing() {
         ..Fault::default()
     };
     lab.front(0).set(NODES, lag);
-    nothing_lost(&switchover("switchover, replication 500 ms late", &lab));
+    switchover("switchman switchover, replication 500 ms late", &lab, LAG);
 }
 
 #[test]
 fn the_death_of_the_master_leaves_one_doubt_each() {
     let lab = Lab::start(&hasty());
-    let proxy = lab.proxy();
-    let figures = left("kill -9", &lab, &proxy, || vec![kill(lab.node(0))]);
-    one_doubt_each(&figures);
+    let proxy = patient(&lab);
+    death("kill -9", &lab, &[&proxy]);
+}
+
+#[test]
+fn the_death_of_the_master_leaves_one_doubt_each_through_two_switchmans() {
+    let lab = Lab::start(&hasty());
+    let (one, other) = (patient(&lab), patient(&lab));
+    death("kill -9, two Switchmans", &lab, &[&one, &other]);
 }
 
 #[test]
 fn a_master_that_hangs_and_returns_leaves_one_doubt_each() {
     let lab = Lab::start(&hasty());
-    let proxy = lab.proxy();
-    let scene = Scene::new(&lab, &proxy);
-    let watch = Watch::begin(&lab);
-    let (story, (first, new, crash)) = scene.play(|| {
-        lab.node(0).freeze().unwrap();
-        let crash = Instant::now();
-        let (first, new) = watch.end();
-        scene.wait_for_progress();
-        lab.node(0).thaw().unwrap();
-        (first, new, crash)
-    });
-    let figures = story.judge("SIGSTOP, thawed after the switch", new, &[crash]);
-    one_doubt_each(&figures);
-    returned(story.first_acknowledgement_after(first));
+    let proxy = patient(&lab);
+    let old = lab.node(0);
+    let freeze = || {
+        old.freeze().unwrap();
+        vec![Loss::Death(Instant::now())]
+    };
+    let (story, figures, news) = left(
+        ("SIGSTOP, thawed after the switch", &lab, &[&proxy]),
+        freeze,
+        |scene| returns(scene, &lab, || old.thaw().unwrap()),
+    );
+    figures.expect_doubts(1);
+    returned(&story, news);
+    took("stall", figures.longest_silence);
 }
 
 #[test]
@@ -82,60 +94,118 @@ fn polling_alone_follows_a_planned_failover() {
         let ordered = Instant::now();
         lab.failover().unwrap();
         // The old master goes on to be one until a Sentinel demotes it.
-        let until = (0..=SWITCH_MAX.as_secs()).map(Duration::from_secs);
-        until.map(|after| ordered + after).collect()
+        vec![Loss::Untold(ordered..ordered + SWITCH_MAX)]
     });
 }
 
 #[test]
 fn polling_alone_follows_the_death_of_the_master() {
-    polling("kill -9, polling only", |lab| vec![kill(lab.node(0))]);
-}
-
-/// The Sentinels let Switchman ask, but not subscribe. How much is lost then is not promised.
-fn polling(cell: &str, fault: impl FnOnce(&Lab) -> Vec<Instant>) {
-    let may = "-@all +auth +role +info +ping +sentinel|get-master-addr-by-name +sentinel|master \
-               +sentinel|replicas +sentinel|sentinels +sentinel|myid";
-    let lab = Lab::start(&Plan {
-        sentinel_config: vec![format!("user watch on >secret {may}")],
-        ..hasty()
+    polling("kill -9, polling only", |lab| {
+        vec![Loss::Death(kill(lab.node(0)))]
     });
-    let login = "sentinel-username = \"watch\"\nsentinel-password = \"secret\"\n";
-    let proxy = Launch::group(&lab, login).start();
-    let figures = left(cell, &lab, &proxy, || fault(&lab));
-    assert_eq!(figures.refused, 0, "{figures:#?}");
 }
 
-/// `switchman switchover` under load.
-fn switchover(cell: &str, lab: &Lab) -> Figures {
+/// `SENTINEL FAILOVER` before `proxies`: nothing is lost, nobody hears an error.
+fn planned(fault: &str, lab: &Lab, proxies: &[&Proxy]) {
+    let order = || {
+        lab.failover().unwrap();
+        Vec::new()
+    };
+    let (story, figures, news) = left((fault, lab, proxies), order, |scene| {
+        scene.leaves_alone(lab.node(0));
+    });
+    figures.expect_no_error();
+    returned(&story, news);
+    timed("stall", figures.longest_silence, STALL);
+}
+
+/// `switchman switchover`, with replication `lag` late.
+fn switchover(fault: &str, lab: &Lab, lag: Duration) {
     let token = lab.dir().join("token");
     fs::write(&token, "open sesame\n").unwrap();
     let token = token.to_str().unwrap().to_owned();
     let mut launch = Launch::before(lab);
     launch.env("SWITCHMAN_ADMIN_TOKEN_FILE", &token);
     let proxy = launch.start();
-    left(cell, lab, &proxy, || {
+    let order = || {
         let admin = proxy.admin().to_string();
         let args = ["switchover", "--admin", &admin, "--token-file", &token];
         let (status, text) = proxy::run(&args);
         assert!(status.success(), "{text}");
         Vec::new()
-    })
+    };
+    // It makes a replica of the old master, which is read from as soon as it is healthy.
+    let (story, figures, news) = left((fault, lab, &[&proxy]), order, |_| ());
+    figures.expect_no_error();
+    returned(&story, news);
+    timed(
+        "stall",
+        figures.longest_silence,
+        (STALL.0 + lag, STALL.1 + lag),
+    );
 }
 
-/// The master is left because of `act`. What was acknowledged in the second before a moment that it
-/// returns may be lost.
-fn left(cell: &str, lab: &Lab, proxy: &Proxy, act: impl FnOnce() -> Vec<Instant>) -> Figures {
-    let scene = Scene::new(lab, proxy);
-    let watch = Watch::begin(lab);
-    let (story, (first, new, crashes)) = scene.play(|| {
-        let crashes = act();
-        let (first, new) = watch.end();
-        (first, new, crashes)
+/// The master dies, and returns when another one serves.
+fn death(fault: &str, lab: &Lab, proxies: &[&Proxy]) {
+    let old = lab.node(0);
+    let (story, figures, news) = left(
+        (fault, lab, proxies),
+        || vec![Loss::Death(kill(old))],
+        |scene| returns(scene, lab, || old.restart().unwrap()),
+    );
+    figures.expect_doubts(1);
+    returned(&story, news);
+    took("stall", figures.longest_silence);
+}
+
+/// The Sentinels let Switchman ask, but not subscribe. How much is lost then is not promised.
+fn polling(fault: &str, act: impl FnOnce(&Lab) -> Vec<Loss>) {
+    let may = "-@all +auth +role +info +ping +sentinel|get-master-addr-by-name +sentinel|master \
+               +sentinel|replicas +sentinel|sentinels +sentinel|myid";
+    let lab = Lab::start(&Plan {
+        sentinel_config: vec![format!("user watch on >secret {may}")],
+        ..hasty()
     });
-    let figures = story.judge(cell, new, &crashes);
-    returned(story.first_acknowledgement_after(first));
-    figures
+    let login = "hold = \"30s\"\nsentinel-username = \"watch\"\nsentinel-password = \"secret\"\n";
+    let proxy = Launch::group(&lab, login).start();
+    let watched = (fault, &lab, &[&proxy][..]);
+    let (story, figures, news) = left(watched, || act(&lab), |_| ());
+    assert_eq!(figures.refused, 0, "{figures:#?}");
+    took("ack", story.first_acknowledgement_after(news));
+    took("stall", figures.longest_silence);
+}
+
+/// What a master is left before: a name for the fault, the deployment, and every Switchman.
+type Watched<'a> = (&'a str, &'a Lab, &'a [&'a Proxy]);
+
+/// The master is left because of `act`, which says what may be lost; `and_then` follows when all
+/// clients use the new one. Returns also when the first Sentinel told of the new master.
+fn left(
+    (fault, lab, proxies): Watched<'_>,
+    act: impl FnOnce() -> Vec<Loss>,
+    and_then: impl FnOnce(&Scene<'_>),
+) -> (Story, Figures, Instant) {
+    let scene = Scene::spread(lab, proxies).patient(PATIENT);
+    let watch = Watch::begin(lab);
+    let (story, (first, new, losses)) = scene.play(|| {
+        let losses = act();
+        let (first, new) = watch.end();
+        let before = tokens(new);
+        let used = wait_for(PATIENCE, || (tokens(new) > before).then_some(()));
+        assert!(used.is_some(), "nobody writes to the new master");
+        and_then(&scene);
+        (first, new, losses)
+    });
+    let figures = story.judge(fault, new, &losses);
+    (story, figures, first)
+}
+
+/// The old master returns, by `act`, when every Sentinel has found the new one in good health, and
+/// believes to be a master. Nobody may use it.
+fn returns(scene: &Scene<'_>, lab: &Lab, act: impl FnOnce()) {
+    lab.wait_until_seen(0, 2 * SOON).unwrap();
+    act();
+    scene.leaves_alone(lab.node(0));
 }
 
 /// The master by the name that Sentinel has for it, and who tells of the next one.
@@ -159,7 +229,7 @@ impl<'a> Watch<'a> {
     fn end(&self) -> (Instant, &'a Process) {
         let first = self
             .news
-            .recv_timeout(SWITCH_MAX)
+            .recv_timeout(PATIENT)
             .expect("Sentinel announces a new master");
         let named = wait_for(SWITCH_MAX, || {
             let sentinels = self.lab.sentinels().iter();
@@ -173,30 +243,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-fn returned(after: Duration) {
-    println!("first acknowledgement after the news: Figures {{ {after:?} }}");
-    assert!(after <= RETURN_MAX, "{after:?}");
-}
-
-fn nothing_lost(figures: &Figures) {
-    let Figures {
-        lost,
-        uncertain,
-        refused,
-        ..
-    } = figures;
-    assert_eq!((*lost, *uncertain, *refused), (0, 0, 0), "{figures:#?}");
-}
-
-fn one_doubt_each(figures: &Figures) {
-    assert!(figures.uncertain_each <= 1, "{figures:#?}");
-    assert_eq!(figures.refused, 0, "{figures:#?}");
-}
-
-/// Sentinels as people run them who want a fast failover.
-fn hasty() -> Plan {
-    Plan {
-        down_after: Duration::from_secs(1),
-        ..Plan::default()
-    }
+fn returned(story: &Story, news: Instant) {
+    let after = story.first_acknowledgement_after(news);
+    timed("ack", after, (RETURN_MAX, RETURN_MAX));
 }

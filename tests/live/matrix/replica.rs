@@ -6,10 +6,11 @@ use switchman::demo::deployment::Plan;
 use switchman::demo::process::wait_for;
 
 use crate::lab::{Lab, SOON};
+use crate::matrix::figures::timed;
 use crate::matrix::scene::{Scene, let_last};
 use crate::routing::calls;
 
-/// Longest time that a read may take where its replica is lost.
+/// Longest time that a client may wait where a replica is lost.
 const STALL_MAX: Duration = Duration::from_secs(1);
 
 #[test]
@@ -33,11 +34,11 @@ fn all_replicas_may_die_at_once() {
     });
 }
 
-fn lose_the_replica(cell: &str, act: impl Fn(&Lab)) {
-    lose(cell, &Plan::default(), act);
+fn lose_the_replica(fault: &str, act: impl Fn(&Lab)) {
+    lose(fault, &Plan::default(), act);
 }
 
-fn lose(cell: &str, plan: &Plan, act: impl Fn(&Lab)) {
+fn lose(fault: &str, plan: &Plan, act: impl Fn(&Lab)) {
     let lab = Lab::start(plan);
     let proxy = lab.proxy();
     let (story, window) = Scene::new(&lab, &proxy).play(|| {
@@ -48,9 +49,8 @@ fn lose(cell: &str, plan: &Plan, act: impl Fn(&Lab)) {
         let_last(Duration::from_secs(3));
         began..Instant::now()
     });
-    let figures = story.judge(cell, lab.node(0), &[]);
-    assert_eq!((figures.uncertain, figures.refused), (0, 0), "{figures:#?}");
-    assert!(figures.longest_read <= STALL_MAX, "{figures:#?}");
-    let silence = story.longest_silence(&window);
-    assert!(silence < STALL_MAX, "writes stood still for {silence:?}");
+    let figures = story.judge(fault, lab.node(0), &[]);
+    figures.expect_no_error();
+    let stall = story.longest_silence(&window).max(figures.longest_read);
+    timed("stall", stall, (STALL_MAX, STALL_MAX));
 }

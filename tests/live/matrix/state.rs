@@ -6,27 +6,34 @@ use switchman::demo::process::wait_for;
 
 use crate::faults::tell;
 use crate::lab::{Lab, SOON, ok, say};
-use crate::matrix::scene::PATIENCE;
+use crate::matrix::master::{hasty, unhurried};
+use crate::matrix::scene::PATIENT;
 use crate::proxy::{Launch, Proxy};
 
 const PASSWORD: &str = "secret";
 
-/// A deployment that can fail over, and a Switchman that reads from the master only.
+/// A deployment in which nobody takes a node for dead: a failover is ordered.
 fn start() -> (Lab, Proxy) {
+    start_with(unhurried())
+}
+
+/// A deployment, and a Switchman that reads from the master only.
+fn start_with(plan: Plan) -> (Lab, Proxy) {
     let lab = Lab::start(&Plan {
         password: Some(PASSWORD.to_owned()),
-        ..Plan::default()
+        ..plan
     });
     let mut launch = Launch::before(&lab);
     launch.env("SWITCHMAN_PASSWORD", PASSWORD);
     launch.env("SWITCHMAN_CONSISTENCY", "master");
+    launch.env("SWITCHMAN_HOLD", "30s");
     let proxy = launch.start();
     proxy.wait_ready();
     (lab, proxy)
 }
 
 fn client(proxy: &Proxy) -> Client {
-    let mut client = proxy.patient_client(PATIENCE);
+    let mut client = proxy.patient_client(PATIENT);
     ok(&mut client, &["AUTH", PASSWORD]);
     client
 }
@@ -39,7 +46,7 @@ fn fail_over(lab: &Lab, proxy: &Proxy) {
 }
 
 fn switched(lab: &Lab, proxy: &Proxy) {
-    lab.wait_for_switch(lab.node(0), PATIENCE).unwrap();
+    lab.wait_for_switch(lab.node(0), PATIENT).unwrap();
     ok(&mut client(proxy), &["SET", "settled", "v"]);
     assert_eq!(tell(lab.node(1), &["EXISTS", "settled"]), Reply::Int(1));
 }
@@ -47,7 +54,7 @@ fn switched(lab: &Lab, proxy: &Proxy) {
 #[test]
 fn database_login_protocol_and_name_outlive_a_failover() {
     let (lab, proxy) = start();
-    let mut client = proxy.patient_client(PATIENCE);
+    let mut client = proxy.patient_client(PATIENT);
     let hello = [
         "HELLO", "3", "AUTH", "default", PASSWORD, "SETNAME", "orders",
     ];
@@ -116,7 +123,7 @@ fn a_transaction_goes_on_after_a_failover() {
 
 #[test]
 fn a_transaction_goes_on_after_the_masters_death() {
-    let (lab, proxy) = start();
+    let (lab, proxy) = start_with(hasty());
     let mut client = client(&proxy);
     queue(&mut client);
     lab.node(0).kill().unwrap();
