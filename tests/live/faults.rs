@@ -387,7 +387,11 @@ impl Fronted {
             .collect();
         let fronted = Self { fronts, lab };
         fronted.announce();
-        fronted.monitor(&plan);
+        monitor(
+            &fronted,
+            ("127.0.0.1", fronted.front(0).addr().port()),
+            &plan,
+        );
         fronted
     }
 
@@ -415,39 +419,29 @@ impl Fronted {
         assert!(seen.is_some(), "the replicas announce their fronts");
         self.wait_in_sync(self.node(0), replicas, SOON).unwrap();
     }
+}
 
-    fn monitor(&self, plan: &Plan) {
-        let name = self.master_name();
-        let port = self.fronts[0].addr().port().to_string();
-        let (quorum, down_after) = (
-            plan.quorum.to_string(),
-            plan.down_after.as_millis().to_string(),
+/// Lets the Sentinels of a deployment find its master at another host and port.
+pub(crate) fn monitor(lab: &Lab, (host, port): (&str, u16), plan: &Plan) {
+    let (name, port, quorum) = (lab.master_name(), port.to_string(), plan.quorum.to_string());
+    let (down_after, timeout) = (
+        plan.down_after.as_millis().to_string(),
+        plan.failover_timeout.as_millis().to_string(),
+    );
+    let set = |option, value| ["SENTINEL", "SET", name, option, value];
+    for sentinel in lab.sentinels() {
+        tell(sentinel, &["SENTINEL", "REMOVE", name]);
+        tell(
+            sentinel,
+            &["SENTINEL", "MONITOR", name, host, &port, &quorum],
         );
-        let timeout = plan.failover_timeout.as_millis().to_string();
-        for sentinel in self.sentinels() {
-            tell(sentinel, &["SENTINEL", "REMOVE", name]);
-            tell(
-                sentinel,
-                &["SENTINEL", "MONITOR", name, "127.0.0.1", &port, &quorum],
-            );
-            let set = [
-                "SENTINEL",
-                "SET",
-                name,
-                "down-after-milliseconds",
-                &down_after,
-            ];
-            tell(sentinel, &set);
-            tell(
-                sentinel,
-                &["SENTINEL", "SET", name, "failover-timeout", &timeout],
-            );
-        }
-        greet_every(self, Duration::from_millis(100));
-        self.wait_until_seen(self.nodes().len() - 1, 2 * SOON)
-            .unwrap();
-        greet_every(self, Duration::from_secs(2));
+        tell(sentinel, &set("down-after-milliseconds", &down_after));
+        tell(sentinel, &set("failover-timeout", &timeout));
     }
+    greet_every(lab, Duration::from_millis(100));
+    lab.wait_until_seen(lab.nodes().len() - 1, 2 * SOON)
+        .unwrap();
+    greet_every(lab, Duration::from_secs(2));
 }
 
 impl Deref for Fronted {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,12 +17,16 @@ use switchman::demo::process::wait_for;
 
 use crate::lab::SOON;
 
+/// The program under test.
+const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
+
 /// Time that Switchman has for its end after SIGTERM before it is killed and the test fails.
 const END_MAX: Duration = Duration::from_secs(10);
 
 /// How Switchman is to be started.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
+    program: PathBuf,
     dir: PathBuf,
     args: Vec<String>,
     envs: Vec<(String, String)>,
@@ -79,6 +83,12 @@ impl Launch {
         self
     }
 
+    /// Runs it by `wrapper`, which becomes the program that the variable `PROGRAM` names.
+    pub(crate) fn through(&mut self, wrapper: &Path) -> &mut Self {
+        wrapper.clone_into(&mut self.program);
+        self.env("PROGRAM", SWITCHMAN)
+    }
+
     /// Starts it and waits until it listens.
     pub(crate) fn start(&self) -> Proxy {
         let mut proxy = self.spawn();
@@ -111,6 +121,7 @@ impl Launch {
         ];
         let config = format!("{config}\n[log]\nformat = \"json\"\n");
         Self {
+            program: PathBuf::from(SWITCHMAN),
             dir,
             args: args.map(str::to_owned).to_vec(),
             envs: Vec::new(),
@@ -120,7 +131,7 @@ impl Launch {
 
     fn spawn(&self) -> Proxy {
         fs::write(self.dir.join("switchman.toml"), &self.config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_switchman"))
+        let mut child = Command::new(&self.program)
             .args(&self.args)
             .envs(self.envs.iter().cloned())
             // The deployment's guard ends what runs below its directory, should we be killed.
@@ -261,10 +272,7 @@ pub(crate) struct Ended {
 
 /// Output of `switchman` with `args`, a subcommand that ends by itself.
 pub(crate) fn run(args: &[&str]) -> (ExitStatus, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_switchman"))
-        .args(args)
-        .output()
-        .unwrap();
+    let output = Command::new(SWITCHMAN).args(args).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&text).into_owned())
 }

@@ -209,7 +209,12 @@ pub(super) fn hasty() -> Plan {
 
 /// A Switchman that waits for Sentinels that must vote again.
 pub(super) fn patient(lab: &Lab) -> Proxy {
-    Launch::group(lab, "hold = \"30s\"\n").start()
+    patient_launch(lab).start()
+}
+
+/// How such a one is started.
+pub(super) fn patient_launch(lab: &Lab) -> Launch {
+    Launch::group(lab, "hold = \"30s\"\n")
 }
 
 /// Kills a node. Returns when.

@@ -10,6 +10,7 @@
 mod figures;
 mod link;
 mod master;
+mod named;
 mod promised;
 mod replica;
 mod scene;
