@@ -56,7 +56,8 @@ pub(super) enum Wait {
     Room,
     /// For this link to have room.
     Link(LinkKey),
-    /// For this link to open, or to be refused: the answer to a question to the master.
+    /// For this link to open, or to be refused: the answer to a question to the master, or the
+    /// link of a command whose time runs meanwhile.
     Proof(LinkKey),
     /// For its transaction to be begun anew on another link.
     Renewal,
@@ -159,6 +160,9 @@ pub(super) struct Client {
     pub(super) said_all: bool,
     /// Since when its next request is held, for the metric.
     pub(super) held_since: Option<Time>,
+    /// When its next request, which is to wait at a server and has not been sent, has waited long
+    /// enough by its own words.
+    pub(super) until: Option<Time>,
     /// Whether it is in its group's list of held clients.
     pub(super) listed: bool,
     /// Requests in flight to the master.
@@ -208,6 +212,7 @@ impl Client {
             ending: Ending::No,
             said_all: false,
             held_since: None,
+            until: None,
             listed: false,
             master_out: 0,
             writes_out: 0,
@@ -296,6 +301,11 @@ impl Client {
     pub(super) fn waiting_bytes(&self) -> usize {
         let again = self.again.iter().map(|again| again.raw.len());
         self.input.len() + again.sum::<usize>()
+    }
+
+    /// Whether its next request has waited as long as it was to wait.
+    pub(super) fn is_out_of_time(&self, now: Time) -> bool {
+        self.until.is_some_and(|until| until <= now)
     }
 
     /// When its next request was read.

@@ -1,7 +1,7 @@
 //! Floor 4. Waiting for a writable master: bounded by time for each request, by bytes for each
 //! client.
 
-use crate::exchange::client::Wait;
+use crate::exchange::client::{Client, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::intake::offset;
 use crate::exchange::{ClientKey, Exchange, GroupIndex};
@@ -52,7 +52,8 @@ impl Exchange {
         self.sift_held(index, |_, _| true);
     }
 
-    /// Lets those try again whose next request has waited long enough: they are refused.
+    /// Lets those try again whose next request has waited long enough: they are refused, or hear
+    /// that their own time is over.
     pub(super) fn expire_held(&mut self, index: GroupIndex, now: Time) {
         let Some(group) = self.groups.get(index) else {
             return;
@@ -60,7 +61,10 @@ impl Exchange {
         let (limit, stopping) = (group.snapshot.hold, self.stopping);
         self.sift_held(index, |exchange, key| {
             let client = exchange.clients.get(key);
-            stopping || client.is_some_and(|client| now.since(client.next_arrived()) >= limit)
+            let is_over = |client: &Client| {
+                client.is_out_of_time(now) || now.since(client.next_arrived()) >= limit
+            };
+            stopping || client.is_some_and(is_over)
         });
     }
 

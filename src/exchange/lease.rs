@@ -409,12 +409,15 @@ impl Exchange {
         let _ = self.send(link, Job { again, ..job }, raw, Kind::leased(purpose));
     }
 
-    /// Gives a client's link back when nothing is in flight on it and nothing sticks to it.
+    /// Gives a client's link back when nothing is in flight on it, nothing sticks to it, and the
+    /// client does not wait for it to open.
     pub(super) fn release_lease(&mut self, key: ClientKey, now: Time) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        if client.is_lease_busy() || !client.lease.as_ref().is_some_and(|lease| lease.is_clean()) {
+        let waits = matches!(client.wait, Wait::Proof(_));
+        let clean = client.lease.as_ref().is_some_and(|lease| lease.is_clean());
+        if client.is_lease_busy() || waits || !clean {
             return;
         }
         let Some(link) = client.lease.take().and_then(|lease| lease.link) else {

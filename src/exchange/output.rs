@@ -152,7 +152,7 @@ impl Exchange {
         }
         if self.blocks(client) {
             self.end(key, Ending::Now);
-        } else if matches!(client.wait, Wait::No | Wait::Master) {
+        } else if matches!(client.wait, Wait::No | Wait::Master) || client.until.is_some() {
             self.end(key, Ending::AfterReplies);
         }
     }
@@ -175,7 +175,7 @@ impl Exchange {
         let Some(client) = self.clients.get(key) else {
             return;
         };
-        if client.wait == Wait::Master || self.blocks(client) {
+        if client.wait == Wait::Master || client.until.is_some() || self.blocks(client) {
             self.client_ended(key);
         }
     }

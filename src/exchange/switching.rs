@@ -159,6 +159,7 @@ impl Exchange {
             self.tick_group(index, now);
         }
         self.expire_fencing(now);
+        self.expire_unopened(now);
         // A worker that was itself stopped for a while has not read yet what came meanwhile.
         if since_last < self.settings.suspect_after / 2 {
             self.tick_links(now);

@@ -1,5 +1,8 @@
 //! Floor 4. Commands that wait at the server: `BLPOP` and its kin, `XREAD BLOCK`, `WAIT`.
 //!
+//! The time for which a command is held here is part of its own: it is sent for the rest of it, or
+//! hears, without being sent, what a server says at the end of that time.
+//!
 //! ```text
 //!   a switch begins        they hold up nobody: the worker is quiet with them
 //!   the master is left     what may be issued again at any time goes to the new one at once;
@@ -16,15 +19,16 @@
 use std::time::Duration;
 
 use crate::command::{Blocking, Repeat, blocking};
-use crate::exchange::client::Ending;
+use crate::exchange::client::{Ending, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::link::Link;
+use crate::exchange::link::{Link, State, Usage};
 use crate::exchange::losses::Loss;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
-use crate::exchange::{Exchange, LinkKey};
+use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{Request, encode};
 use crate::session::Reject;
-use crate::types::Time;
+use crate::telemetry::RequestClass;
+use crate::types::{Protocol, Time};
 
 /// Channel of the message that makes WAIT see a client's own writes; nobody listens.
 const WAIT_CHANNEL: &[u8] = b"__switchman__:wait";
@@ -37,31 +41,67 @@ const WAITS_AFTER: Duration = Duration::from_millis(20);
 /// planned failover of Switchman's own it is told to be a replica as soon as writes flow.
 const LAST_WORD_MAX: Duration = Duration::from_secs(1);
 
+/// What servers count timeouts in; for less a request is not written anew.
+const TIME_STEP: Duration = Duration::from_millis(1);
+
 /// What a server says when it becomes a replica; after `CLIENT UNBLOCK` it says something else.
 const FORCED: &[u8] = b"-UNBLOCKED force unblock ";
 
 impl Exchange {
     /// A command that blocks until data comes or its time is over.
     pub(super) fn place_blocking(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        let waits = self.blocking_of(job, request);
-        match self.lease_link(job) {
-            Ok(link) => self.send_waiting(link, job, request, waits),
-            Err(placed) => placed,
-        }
+        self.place_waiting(job, request, &[])
     }
 
     /// WAIT counts the writes of its own connection. These of the client went over another one, so
     /// that a message, which is replicated like a write, goes first: its offset lies behind theirs.
     pub(super) fn place_wait(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        let waits = self.blocking_of(job, request);
-        let link = match self.lease_link(job) {
-            Ok(link) => link,
-            Err(placed) => return placed,
-        };
         let mut publish = Vec::new();
         encode::request(&mut publish, &[b"PUBLISH", WAIT_CHANNEL, b""]);
-        self.send_internal(link, job, Purpose::Internal, &publish);
-        self.send_waiting(link, job, request, waits)
+        self.place_waiting(job, request, &publish)
+    }
+
+    /// Sends a command that waits, behind `before`. Its own time runs from its turn on, whether it
+    /// is held here or waits at a server.
+    fn place_waiting(&mut self, job: Job, request: &Request<'_>, before: &[u8]) -> Placed {
+        let waits = self.blocking_of(job, request);
+        let time = waits.and_then(|waits| time_of(request, waits));
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Answered;
+        };
+        if let Some(words) = client.verdict.take() {
+            // Its link was refused with these.
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&words);
+            return self.answer_unsent(job);
+        }
+        let begun = job.again.and_then(|number| number.waits_since);
+        let until = client
+            .until
+            .or_else(|| time.and_then(|time| Some(begun? + time)));
+        if until.is_some_and(|until| until <= job.now) {
+            self.compose_in_vain(job.key, request);
+            return self.answer_unsent(job);
+        }
+        let has_turn = self.has_turn(job.key);
+        let placed = match self.waiting_link(job, has_turn, time) {
+            Ok(link) => {
+                if !before.is_empty() {
+                    self.send_internal(link, job, Purpose::Internal, before);
+                }
+                self.send_waiting(link, job, request, (waits, until))
+            }
+            Err(placed) => placed,
+        };
+        if let Some(client) = self.clients.get_mut(job.key) {
+            let counts = has_turn && matches!(client.wait, Wait::Master | Wait::Proof(_));
+            client.until = match placed {
+                Placed::Waits if counts => until.or_else(|| Some(job.now + time?)),
+                Placed::Waits => client.until,
+                Placed::Sent | Placed::Answered => None,
+            };
+        }
+        placed
     }
 
     fn blocking_of(&self, job: Job, request: &Request<'_>) -> Option<Blocking> {
@@ -71,13 +111,49 @@ impl Exchange {
         Some(blocking(spec, request))
     }
 
-    /// Sends it; if it has waited elsewhere before, for the rest of its time.
+    /// Whether no command of the client waits at a server, behind which this one would have to wait
+    /// there too.
+    fn has_turn(&self, key: ClientKey) -> bool {
+        let own = self.lease_of(key).and_then(|lease| lease.link);
+        let waits = |ticket: Ticket| matches!(ticket.purpose, Purpose::Waits(_));
+        own.and_then(|own| self.links.get(own))
+            .is_none_or(|link| !link.pipeline.tickets().any(waits))
+    }
+
+    /// The link for a command that waits. One whose time runs is not put on a link that is not open
+    /// yet: what is left of its time is not known before.
+    fn waiting_link(
+        &mut self,
+        job: Job,
+        has_turn: bool,
+        time: Option<Duration>,
+    ) -> Result<LinkKey, Placed> {
+        let client = self.clients.get_mut(job.key).ok_or(Placed::Answered)?;
+        let group = self.groups.get(client.group).ok_or(Placed::Answered)?;
+        if !has_turn && group.writable.is_none() {
+            client.wait = Wait::Order;
+            return Err(Placed::Waits);
+        }
+        let key = self.lease_link(job)?;
+        if time.is_some()
+            && let Some(link) = self.links.get_mut(key)
+            && link.state == State::Opening
+            && let Some(client) = self.clients.get_mut(job.key)
+        {
+            link.waiters.push(job.key);
+            client.wait = Wait::Proof(key);
+            return Err(Placed::Waits);
+        }
+        Ok(key)
+    }
+
+    /// Sends it; if its time runs already, for the rest of it.
     fn send_waiting(
         &mut self,
         link: LinkKey,
         job: Job,
         request: &Request<'_>,
-        waits: Option<Blocking>,
+        (waits, until): (Option<Blocking>, Option<Time>),
     ) -> Placed {
         let repeat = waits.map_or(Repeat::Never, |waits| waits.repeat);
         let kind = Kind {
@@ -87,8 +163,9 @@ impl Exchange {
             },
             ..Kind::leased(Purpose::Waits(repeat))
         };
-        let since = job.again.and_then(|number| number.waits_since);
-        let rest = since.and_then(|since| shortened(request, waits?, job.now.since(since)));
+        let rest = until
+            .zip(waits)
+            .and_then(|(until, waits)| shortened(request, waits, until.since(job.now)));
         match rest {
             None => self.send(link, job, request.raw(), kind),
             Some(rest) => {
@@ -96,6 +173,56 @@ impl Exchange {
                 let arrived = job.now;
                 self.send(link, Job { arrived, ..job }, &rest, kind)
             }
+        }
+    }
+
+    /// What a server says whose command has waited in vain (Redis blocked.c,
+    /// `replyToBlockedClientOnTimeout`). Nobody was asked how many replicas have a client's writes,
+    /// so that none is known to.
+    fn compose_in_vain(&mut self, key: ClientKey, request: &Request<'_>) {
+        let client = self.clients.get(key);
+        let protocol = client.map_or(Protocol::Resp2, |client| client.session.protocol);
+        let out = &mut self.scratch;
+        out.clear();
+        if request.name().eq_ignore_ascii_case(b"wait") {
+            encode::integer(out, 0);
+        } else if request.name().eq_ignore_ascii_case(b"waitaof") {
+            encode::array_header(out, 2);
+            encode::integer(out, 0);
+            encode::integer(out, 0);
+        } else {
+            encode::null_array(out, protocol);
+        }
+    }
+
+    /// Answers a command that was not sent with what `scratch` holds.
+    fn answer_unsent(&mut self, job: Job) -> Placed {
+        if let Some(client) = self.clients.get_mut(job.key) {
+            client.until = None;
+        }
+        // The link that it waited for may go.
+        self.touch(job.key);
+        self.answer(job, RequestClass::Leased, None)
+    }
+
+    /// Ends the waits of commands whose own time is over before their link is open.
+    pub(super) fn expire_unopened(&mut self, now: Time) {
+        if self.opening == 0 {
+            return;
+        }
+        let owner = |link: &Link| match (link.state, link.usage) {
+            (State::Opening, Usage::Leased(owner)) => owner,
+            _ => None,
+        };
+        let links = self.links.iter();
+        let waiting = links.filter_map(|(key, link)| Some((key, owner(link)?)));
+        let is_over = |(_, owner): &(LinkKey, ClientKey)| {
+            let client = self.clients.get(*owner);
+            client.is_some_and(|client| client.is_out_of_time(now))
+        };
+        let over: Vec<_> = waiting.filter(is_over).collect();
+        for (link, owner) in over {
+            self.end_wait(owner, Wait::Proof(link));
         }
     }
 
@@ -212,14 +339,22 @@ impl Link {
     }
 }
 
-/// The request with what is left of its time after `waited`, if it says how long it waits.
-fn shortened(request: &Request<'_>, blocking: Blocking, waited: Duration) -> Option<Vec<u8>> {
-    let timeout = blocking.timeout?;
+/// How long a request waits; `None` if without end, or if a server would refuse it.
+fn time_of(request: &Request<'_>, waits: Blocking) -> Option<Duration> {
+    let timeout = waits.timeout?;
+    let time = timeout.unit.read(request.args().nth(timeout.word)?)?;
+    (!time.is_zero()).then_some(time)
+}
+
+/// The request with what is left of its time, if that is less than what it says.
+fn shortened(request: &Request<'_>, waits: Blocking, rest: Duration) -> Option<Vec<u8>> {
+    let timeout = waits.timeout?;
+    if rest + TIME_STEP > time_of(request, waits)? {
+        return None;
+    }
     let mut words: Vec<&[u8]> = request.args().collect();
-    let word = words.get_mut(timeout.word)?;
-    let time = timeout.unit.read(word).filter(|time| !time.is_zero())?;
-    let rest = timeout.unit.write(time.saturating_sub(waited));
-    *word = rest.as_bytes();
+    let rest = timeout.unit.write(rest);
+    *words.get_mut(timeout.word)? = rest.as_bytes();
     let mut raw = Vec::new();
     encode::request(&mut raw, &words);
     Some(raw)

@@ -347,14 +347,14 @@ fn a_master_that_takes_no_further_connection_is_used_over_those_that_it_has() {
     let mut world = World::new();
     let (one, two) = (world.client(), world.client());
     world.opens = false;
-    world.send(two, &["BLPOP q 1"]);
+    world.send(two, &["BLPOP q 9"]);
     let (link, _) = world.only_opening();
     world.refuse(link, full());
     world.send(one, &["SET a 1"]);
     world.answer("m", "SET a 1", "+OK");
     assert_eq!(world.heard(one), "+OK|");
     // A pause comes between two attempts, however many want one.
-    world.send(one, &["BLPOP p 1"]);
+    world.send(one, &["BLPOP p 9"]);
     assert!(world.wires.values().all(|wire| wire.open));
     for _ in 0..60 {
         world.pass(ms(100));
@@ -370,8 +370,8 @@ fn a_master_that_takes_no_further_connection_is_used_over_those_that_it_has() {
     }
     world.opens = true;
     world.pass(ms(1_000));
-    world.send(two, &["BLPOP q 1"]);
-    world.answer("m", "BLPOP q 1", "*-1");
+    world.send(two, &["BLPOP q 9"]);
+    world.answer("m", "BLPOP q 9", "*-1");
     world.assert_calm();
 }
 

@@ -289,7 +289,10 @@ impl Sim {
             "SET" => format!("SET k{key} {id}"),
             "GET" => format!("GET k{key}#{id}"),
             "BIG" => format!("GET big#{id}"),
-            "BLPOP" => format!("BLPOP q{key}#{id} 0"),
+            "BLPOP" => format!(
+                "BLPOP q{key}#{id} {}",
+                ["0", "0.5"][usize::from(id % 2 == 1)]
+            ),
             "DBSIZE" => format!("OBJECT FREQ k#{id}"),
             "SELECT" => format!("SELECT {key}"),
             "SKIP" => "CLIENT REPLY SKIP".to_owned(),
@@ -402,7 +405,9 @@ impl Sim {
             "-ERR switchman: ",
             "-LOADING ",
         ];
-        let refused = not_executed.iter().any(|text| reply.starts_with(text));
+        // Its own time was over before it had a master.
+        let in_vain = word == "BLPOP" && reply == "*-1\r\n";
+        let refused = in_vain || not_executed.iter().any(|text| reply.starts_with(text));
         let talker = &mut self.talkers[at];
         let in_multi = talker.queued.is_some();
         let fine = own || uncertain || refused;
