@@ -34,6 +34,7 @@ mod losses;
 mod node;
 mod output;
 mod pubsub;
+mod recall;
 mod scripts;
 mod session_commands;
 mod settings;

@@ -238,6 +238,7 @@ impl Exchange {
         };
         let index = link.group;
         let group = self.groups.get_mut(index);
+        let group = group.filter(|group| group.writable == Some(link.lane.node));
         let node = group.and_then(|group| group.nodes.get_mut(link.lane.node.0));
         let Some(node) = node.filter(|node| node.lacks_scripts) else {
             return;

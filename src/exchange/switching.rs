@@ -89,9 +89,10 @@ impl Exchange {
         for key in left {
             self.lose(key, Loss::Left, now);
         }
-        for key in waiting {
-            self.leave_later(key, now);
+        for key in &waiting {
+            self.leave_later(*key, now);
         }
+        self.call_back(&waiting, now);
         for key in idle {
             self.close_when_idle(key, now);
         }

@@ -6,7 +6,8 @@
 //! ```text
 //!   a switch begins        they hold up nobody: the worker is quiet with them
 //!   the master is left     what may be issued again at any time goes to the new one at once;
-//!                          the link of the others stays for a moment, for the old one's word:
+//!                          the others are called back (see `recall.rs`), and their links stay for
+//!                          a moment, for the old one's word:
 //!     -UNBLOCKED, -READONLY  nothing came of it: issued again with the time that is left
 //!     null                 its time is over: passed on
 //!     any other reply      executed where nobody looks any more: UNCERTAIN
@@ -46,6 +47,10 @@ const TIME_STEP: Duration = Duration::from_millis(1);
 
 /// What a server says when it becomes a replica; after `CLIENT UNBLOCK` it says something else.
 const FORCED: &[u8] = b"-UNBLOCKED force unblock ";
+
+/// What says, of a command that was left behind, that nothing came of it: that it was called back,
+/// or that it reached a replica.
+const LAST_WORDS: [&[u8]; 2] = [b"-UNBLOCKED ", b"-READONLY "];
 
 impl Exchange {
     /// A command that blocks until data comes or its time is over.
@@ -240,8 +245,9 @@ impl Exchange {
             Purpose::Waits(Repeat::Always | Repeat::IfUndone)
         );
         // On a link that was left nothing is sent behind, so that there nothing else can follow.
-        let refused = link.left.is_some() && words.starts_with(b"-READONLY ");
-        if !again || !(refused || words.starts_with(FORCED)) {
+        let word = |word: &&[u8]| words.starts_with(word);
+        let called_back = link.left.is_some() && LAST_WORDS.iter().any(word);
+        if !again || !(called_back || words.starts_with(FORCED)) {
             return false;
         }
         let again = ticket.again(link.usage, ticket.bounces, raw);

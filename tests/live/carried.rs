@@ -104,6 +104,48 @@ fn a_blocked_pop_outlives_a_master_that_is_demoted_for_a_moment() {
     assert_eq!(popper.receive().unwrap(), taken);
 }
 
+/// Nobody tells the old master of it for seconds, and it would not say what came of the wait.
+#[test]
+fn a_blocked_pop_waits_on_at_the_next_master() {
+    let (lab, proxy) = start();
+    let mut poppers: Vec<Client> = (0..3).map(|_| proxy.patient_client(4 * SOON)).collect();
+    let lines: [&[&str]; 3] = [
+        &["BLPOP", "list", "0"],
+        &["BLMOVE", "from", "to", "LEFT", "RIGHT", "60"],
+        &["BZPOPMIN", "set", "60"],
+    ];
+    for (popper, line) in poppers.iter_mut().zip(lines) {
+        popper.send(line).unwrap();
+    }
+    let blocked = wait_for(SOON, || {
+        let count = lab.node(0).info("clients", "blocked_clients")?;
+        (count == "3").then_some(())
+    });
+    assert!(blocked.is_some(), "not everybody waits at the master");
+    fail_over(&lab, &proxy);
+    for popper in &mut poppers {
+        // As long as the old master could still be asked, and longer.
+        popper.wait_at_most(Duration::from_millis(500)).unwrap();
+        assert!(popper.receive().is_err(), "nothing has happened");
+        popper.wait_at_most(SWITCH_MAX).unwrap();
+    }
+    let mut pusher = proxy.patient_client(SWITCH_MAX);
+    assert_eq!(say(&mut pusher, &["RPUSH", "list", "x", "y"]).error(), None);
+    assert_eq!(say(&mut pusher, &["RPUSH", "from", "z"]).error(), None);
+    assert_eq!(say(&mut pusher, &["ZADD", "set", "1", "m"]), Reply::Int(1));
+    let bulks = |words: &[&str]| Reply::Array(words.iter().map(|it| Reply::bulk(it)).collect());
+    let taken = [
+        bulks(&["list", "x"]),
+        Reply::bulk("z"),
+        bulks(&["set", "m", "1"]),
+    ];
+    for (popper, want) in poppers.iter_mut().zip(taken) {
+        assert_eq!(popper.receive().unwrap(), want);
+    }
+    let left = lab.node(1).command(&["LRANGE", "list", "0", "-1"]).unwrap();
+    assert_eq!(left, bulks(&["y"]), "one element was taken");
+}
+
 #[test]
 fn the_next_master_has_the_scripts_of_the_last() {
     let (lab, proxy) = start();

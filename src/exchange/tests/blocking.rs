@@ -107,6 +107,85 @@ fn a_blocked_pop_whose_link_is_lost_is_uncertain_and_one_that_was_not_sent_goes_
 const UNBLOCKED: &str = "-UNBLOCKED force unblock from blocking operation, instance state changed \
     (master -> replica?)";
 
+/// What the old master is asked about the client that waits there with this line.
+fn call_for(world: &World, words: &str) -> String {
+    let waits = world.asked_on("m", words);
+    let link = world.exchange.links.get(waits).unwrap();
+    format!(
+        "CLIENT UNBLOCK {} ERROR",
+        link.connection.as_ref().unwrap().id
+    )
+}
+
+/// The client's user may not call back those who wait with these lines.
+fn call_in_vain(world: &mut World, lines: &[&str]) {
+    for line in lines {
+        let call = call_for(world, line);
+        world.answer("m", &call, "-NOPERM no");
+    }
+}
+
+#[test]
+fn what_waits_at_a_master_that_was_left_is_called_back() {
+    const CALLED: &str = "-UNBLOCKED client unblocked via CLIENT UNBLOCK";
+    let mut world = World::new();
+    let (one, two, three) = (world.client(), world.client(), world.client());
+    world.send(one, &["BLPOP q 10"]);
+    world.send(two, &["HELLO 3", "SELECT 3", "BLMOVE a b LEFT LEFT 0"]);
+    world.heard(two);
+    world.send(three, &["BRPOP p 10"]);
+    world.pass(ms(1000));
+    world.switch_to("r1", &[]);
+    let caller = world.asked_on("m", &call_for(&world, "BLPOP q 10"));
+    assert_eq!(world.wires[&caller].plan.database, 0);
+    assert_eq!(
+        world.wires[&caller].asked.len(),
+        3,
+        "one connection calls all"
+    );
+    for line in ["BLPOP q 10", "BLMOVE a b LEFT LEFT 0"] {
+        let call = call_for(&world, line);
+        world.answer("m", &call, ":1");
+        world.answer("m", line, CALLED);
+    }
+    assert_eq!(
+        world.asked("r1"),
+        ["BLPOP q 9.000", "BLMOVE a b LEFT LEFT 0"]
+    );
+    // It had something before it was called.
+    let call = call_for(&world, "BRPOP p 10");
+    world.answer("m", "BRPOP p 10", "*2|$1|p|$1|1");
+    world.answer("m", &call, ":0");
+    assert!(world.heard(three).starts_with("-UNCERTAIN "));
+    assert!(world.links("m").is_empty());
+    world.answer("r1", "BLPOP q 9.000", "*-1");
+    world.answer("r1", "BLMOVE a b LEFT LEFT 0", "$1|x");
+    assert_eq!(
+        (world.heard(one), world.heard(two)),
+        ("*-1|".to_owned(), "$1|x|".to_owned())
+    );
+    world.assert_calm();
+}
+
+#[test]
+fn a_master_that_takes_no_call_is_left_after_a_moment() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["BLPOP q 10"]);
+    world.pass(ms(1000));
+    world.opens = false;
+    world.switch_to("r1", &[]);
+    world.pass(ms(950));
+    assert_eq!(
+        (world.heard(client), world.links("m").len()),
+        (String::new(), 2)
+    );
+    world.pass(ms(50));
+    assert!(world.heard(client).starts_with("-UNCERTAIN "));
+    assert!(world.links("m").is_empty());
+    world.assert_calm();
+}
+
 #[test]
 fn what_waits_at_a_master_that_becomes_a_replica_waits_on_at_the_new_one() {
     let mut world = World::new();
@@ -124,6 +203,7 @@ fn what_waits_at_a_master_that_becomes_a_replica_waits_on_at_the_new_one() {
         "",
         "the old master may still say what came of it"
     );
+    call_in_vain(&mut world, &["BLPOP q 10", "WAIT 1 9000"]);
     world.pass(ms(500));
     world.answer("m", "BLPOP q 10", UNBLOCKED);
     world.answer(
@@ -225,6 +305,7 @@ fn the_last_word_of_a_master_that_was_left_is_heard_for_a_moment() {
         world.switching();
         world.switch_to("r1", &[]);
         world.send(client, &["MULTI", "EXEC"]);
+        call_in_vain(&mut world, &["BLPOP q 9"]);
         world.answer("m", "BLPOP q 9", word);
         let heard = world.heard(client);
         assert!(heard.starts_with(&format!("+OK|{want}")), "{heard}");

@@ -24,6 +24,8 @@ struct Node {
 struct Line {
     plan: OpenPlan,
     node: usize,
+    /// Its number at the node.
+    number: u64,
     open: bool,
     to_node: Vec<u8>,
     to_us: Vec<u8>,
@@ -71,6 +73,8 @@ struct Sim {
     dice: fastrand::Rng,
     nodes: Vec<Node>,
     lines: BTreeMap<LinkKey, Line>,
+    /// Connections so far.
+    opened: u64,
     talkers: Vec<Talker>,
     picture: Snapshot,
     /// The generation for which all is quiet.
@@ -107,6 +111,7 @@ impl Sim {
             dice: fastrand::Rng::with_seed(seed),
             nodes: NODES.iter().map(|_| Node::default()).collect(),
             lines: BTreeMap::new(),
+            opened: 0,
             talkers: (0..6).map(|_| Talker::default()).collect(),
             picture,
             quiet: None,
@@ -145,9 +150,11 @@ impl Sim {
                 Action::Open(key, plan) => {
                     let host = plan.node.host();
                     let node = NODES.iter().position(|name| *name == host).unwrap();
+                    self.opened += 1;
                     let line = Line {
                         plan,
                         node,
+                        number: self.opened,
                         open: false,
                         to_node: Vec::new(),
                         to_us: Vec::new(),
@@ -475,7 +482,7 @@ impl Sim {
                 if self.lines.get(&link).is_some_and(|line| !line.open) {
                     let line = self.lines.get_mut(&link).unwrap();
                     line.open = true;
-                    let opened = shaken(&line.plan, 1);
+                    let opened = shaken(&line.plan, line.number);
                     self.exchange.link_opened(link, opened, self.now);
                     self.perform();
                 }

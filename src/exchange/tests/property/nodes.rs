@@ -1,6 +1,7 @@
 //! Floor 4. Tests: The nodes of an invented world, and the wires to them.
 
 use super::*;
+use crate::exchange::link::Usage;
 
 impl Sim {
     pub(super) fn open_or_refuse(&mut self) {
@@ -10,14 +11,16 @@ impl Sim {
             return;
         }
         let wants_master = line.plan.role == Role::Master;
-        if wants_master != self.nodes[line.node].is_master {
+        // A master that was left may not know that it is none.
+        let unaware = self.exchange.is_left(key) && self.dice.bool();
+        if wants_master != self.nodes[line.node].is_master && !unaware {
             self.exchange
                 .link_refused(key, OpenFailure::WrongRole, self.now);
         } else if self.dice.u32(0..8) == 0 {
             self.exchange.link_refused(key, unreachable(), self.now);
         } else {
             line.open = true;
-            let opened = shaken(&line.plan, 1);
+            let opened = shaken(&line.plan, line.number);
             self.exchange.link_opened(key, opened, self.now);
         }
     }
@@ -37,8 +40,9 @@ impl Sim {
         if !line.open || bytes.is_empty() {
             return;
         }
+        let calls = self.exchange.links.get(key).unwrap().usage == Usage::Leased(None);
         assert!(
-            !self.exchange.is_left(key),
+            !self.exchange.is_left(key) || calls,
             "a request for a master that was left"
         );
         let quiet = self.quiet == Some(self.picture.generation);
@@ -133,6 +137,7 @@ impl Sim {
             ("SET" | "BLPOP", None) if !master => {
                 "-READONLY You can't write against a read only replica.\r\n".to_owned()
             }
+            ("CLIENT", None) => self.unblock(line.node, words),
             ("BLPOP", None) => {
                 line.blocked = Some(words.to_owned());
                 String::new()
@@ -233,6 +238,20 @@ impl Sim {
         let others = NODES.iter().enumerate().filter(|(at, _)| *at != next);
         self.picture.replicas = others.map(|(_, host)| addr(host)).collect();
         self.publish(Phase::Stable, next);
+    }
+
+    /// A node is asked to end the wait on one of its connections.
+    fn unblock(&mut self, node: usize, words: &str) -> String {
+        let number = words.split(' ').nth(2).and_then(|word| word.parse().ok());
+        let mut lines = self.lines.values_mut().filter(|line| line.node == node);
+        let line = lines.find(|line| Some(line.number) == number);
+        let Some(line) = line.filter(|line| line.blocked.is_some()) else {
+            return ":0\r\n".to_owned();
+        };
+        line.blocked = None;
+        line.to_us
+            .extend_from_slice(b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+        ":1\r\n".to_owned()
     }
 
     /// Nodes that are no masters end the wait of their clients.
