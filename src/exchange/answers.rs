@@ -8,7 +8,7 @@ use crate::exchange::intake::offset;
 use crate::exchange::link::{NodeId, Usage};
 use crate::exchange::ticket::{Purpose, Ticket, Undo};
 use crate::exchange::waiting::is_null;
-use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role};
+use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
 use crate::resp::{ReplyError, ReplyKind, Scan};
 use crate::route::NoReplica;
 use crate::session::{Piece, Replies};
@@ -506,6 +506,9 @@ impl Exchange {
                 self.resume(key, now);
             } else if client.said_all {
                 self.end_if_all_said(key);
+            }
+            if self.stopping != Stopping::No {
+                self.end_if_finished(key);
             }
         }
         self.touched.clear();

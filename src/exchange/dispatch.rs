@@ -103,6 +103,9 @@ impl Exchange {
             client.wait = Wait::Room;
             return Placed::Waits;
         }
+        if self.stopping.refuses(job.again.is_none()) {
+            return self.reject(job, RequestClass::Refused, Reject::Stopping);
+        }
         let Some(group) = self.groups.get(client.group) else {
             return Placed::Answered;
         };

@@ -14,7 +14,7 @@
 
 use crate::exchange::link::{Link, State};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
-use crate::exchange::{Action, Exchange, LinkKey, Role};
+use crate::exchange::{Action, Exchange, LinkKey, Role, Stopping};
 use crate::fence;
 use crate::mux::Sent;
 use crate::session::Reject;
@@ -94,9 +94,10 @@ impl Exchange {
         self.settle(now);
     }
 
-    /// Nobody is kept waiting for a node that does not answer.
+    /// Nobody is kept waiting for a node that does not answer, or when all is given up.
     pub(super) fn expire_fencing(&mut self, now: Time) {
-        let late = |fencing: &mut Fencing| fencing.until <= now;
+        let all = self.stopping == Stopping::Abandoning;
+        let late = |fencing: &mut Fencing| all || fencing.until <= now;
         let late: Vec<_> = self.fencing.extract_if(.., late).collect();
         for fencing in late {
             self.answer_fenced(&fencing, Reject::UncertainSilent);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::exchange::link::NodeId;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::waiting::is_null;
-use crate::exchange::{Exchange, GroupIndex, LinkKey, Role};
+use crate::exchange::{Exchange, GroupIndex, LinkKey, Role, Stopping};
 use crate::resp::ReplyKind;
 use crate::session::{Piece, Reject};
 use crate::telemetry::Target;
@@ -194,11 +194,13 @@ impl Exchange {
         }
     }
 
-    /// No reply is kept for longer than a command is held.
+    /// No reply is kept for longer than a command is held, and none when all is given up.
     pub(super) fn expire_kept(&mut self, index: GroupIndex, now: Time) {
+        let all = self.stopping == Stopping::Abandoning;
         while let Some(group) = self.groups.get_mut(index) {
             let limit = group.snapshot.hold;
-            let Some(kept) = group.gate.pop_if(|kept| now.since(kept.at) >= limit) else {
+            let is_over = |kept: &Kept| all || now.since(kept.at) >= limit;
+            let Some(kept) = group.gate.pop_if(is_over) else {
                 return;
             };
             self.doubt(kept.ticket);

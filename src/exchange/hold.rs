@@ -4,7 +4,7 @@
 use crate::exchange::client::{Client, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::intake::offset;
-use crate::exchange::{ClientKey, Exchange, GroupIndex};
+use crate::exchange::{ClientKey, Exchange, GroupIndex, Stopping};
 use crate::session::Reject;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -20,7 +20,7 @@ impl Exchange {
             return Placed::Answered;
         };
         let held = job.now.since(job.arrived);
-        if held < group.snapshot.hold && !self.stopping {
+        if held < group.snapshot.hold && self.stopping == Stopping::No {
             client.wait = Wait::Master;
             client.held_since.get_or_insert(job.now);
             if !client.listed {
@@ -30,7 +30,7 @@ impl Exchange {
             return Placed::Waits;
         }
         group.counts.expired(held);
-        if self.stopping {
+        if self.stopping != Stopping::No {
             return self.reject(job, RequestClass::Refused, Reject::Stopping);
         }
         let (name, snapshot) = (group.settings.name.clone(), &group.snapshot);
@@ -58,7 +58,8 @@ impl Exchange {
         let Some(group) = self.groups.get(index) else {
             return;
         };
-        let (limit, stopping) = (group.snapshot.hold, self.stopping);
+        let limit = group.snapshot.hold;
+        let stopping = self.stopping != Stopping::No;
         self.sift_held(index, |exchange, key| {
             let client = exchange.clients.get(key);
             let is_over = |client: &Client| {

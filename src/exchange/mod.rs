@@ -107,7 +107,31 @@ pub struct Exchange {
     dice: Dice,
     /// When time was last looked at.
     ticked_at: Time,
-    stopping: bool,
+    stopping: Stopping,
+}
+
+/// Whether the end has begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stopping {
+    /// It has not.
+    #[default]
+    No,
+    /// What was placed is answered, nothing else is placed.
+    Finishing,
+    /// Nothing is placed, and nothing more is waited for.
+    Abandoning,
+}
+
+impl Stopping {
+    /// Whether a request is not placed any more; `new`: it never was.
+    #[inline]
+    const fn refuses(self, new: bool) -> bool {
+        match self {
+            Self::No => false,
+            Self::Finishing => new,
+            Self::Abandoning => true,
+        }
+    }
 }
 
 /// What the worker has to do.
@@ -167,7 +191,7 @@ impl Exchange {
             queued: 0,
             dice: Dice::new(seed),
             ticked_at: Time::ZERO,
-            stopping: false,
+            stopping: Stopping::No,
         }
     }
 

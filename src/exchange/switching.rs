@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::exchange::client::Ending;
+use crate::exchange::client::{Ending, Wait};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::losses::Loss;
 use crate::exchange::ticket::Purpose;
-use crate::exchange::{Action, Exchange, GroupIndex, LinkKey, Role};
+use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
 use crate::session::IdentityId;
 use crate::telemetry::Reason;
 use crate::topology::{Phase, ReportKind, Snapshot};
@@ -336,17 +336,61 @@ impl Exchange {
         })
     }
 
-    /// Stops: what is in flight is finished, what is held is refused, nothing new is read.
+    /// Stops: what is in flight is finished, what has no place yet is refused. Whoever has all its
+    /// replies is closed.
     pub fn stop(&mut self, now: Time) {
-        self.stopping = true;
+        self.stopping = Stopping::Finishing;
         for index in 0..self.groups.len() {
             self.expire_held(index, now);
         }
-        self.settle(now);
         let keys: Vec<_> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.end(key, Ending::AfterReplies);
+            self.refuse_the_rest(key);
         }
         self.settle(now);
+    }
+
+    /// Stops at once: what is still in flight is given up, so that every request has its answer.
+    pub fn abandon_all(&mut self, now: Time) {
+        self.stopping = Stopping::Abandoning;
+        for index in 0..self.groups.len() {
+            self.expire_kept(index, now);
+        }
+        self.expire_fencing(now);
+        let owing = self.links.iter();
+        let owing = owing.filter(|(_, link)| !link.pipeline.is_empty());
+        let keys: Vec<_> = owing.map(|(key, _)| key).collect();
+        for key in keys {
+            self.link_lost(key, Loss::Left, now);
+        }
+        let keys: Vec<_> = self.clients.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.refuse_the_rest(key);
+        }
+        self.settle(now);
+    }
+
+    /// Lets a client's requests without a place be refused; what was placed before keeps its turn
+    /// until nothing has one any more.
+    fn refuse_the_rest(&mut self, key: ClientKey) {
+        let abandoning = self.stopping == Stopping::Abandoning;
+        if let Some(client) = self.clients.get_mut(key)
+            && (client.again.is_empty() || abandoning)
+            && client.wait != Wait::Room
+        {
+            client.wait = Wait::Over;
+        }
+        self.touch(key);
+    }
+
+    /// Ends a client that has all its replies, because everything does.
+    pub(super) fn end_if_finished(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get(key)
+            && client.ending == Ending::No
+            && client.wait == Wait::No
+            && client.replies.outstanding() == 0
+        {
+            self.end(key, Ending::AfterReplies);
+        }
     }
 }

@@ -219,6 +219,7 @@ async fn serve(
     };
     let _ = timeout(drain, empty).await;
     let late = core.borrow().exchange.client_count();
+    with(&core, Exchange::abandon_all);
     publisher
         .borrow_mut()
         .publish(&mut core.borrow_mut().exchange);

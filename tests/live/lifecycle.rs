@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::wait_for;
 
-use crate::lab::{Lab, SOON, ok, say};
+use crate::lab::{Lab, SOON, error, ok, say};
 use crate::proxy::{Launch, run, tcp_addr};
 
 #[test]
@@ -38,6 +38,76 @@ fn sigterm_finishes_what_is_in_flight_and_exits_0() {
     assert_eq!(proxy.wait_end(SOON).code(), Some(0));
     assert!(TcpStream::connect(proxy.addr()).is_err());
 }
+
+#[test]
+fn sigterm_refuses_what_is_held_and_what_waits_behind_it() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    proxy.wait_ready();
+    lab.node(0).kill().unwrap();
+    let (mut writer, mut popper) = (proxy.client(), proxy.client());
+    for line in [["SET", "k", "v"], ["SET", "k", "w"]] {
+        writer.send(&line).unwrap();
+    }
+    popper.send(&["BLPOP", "q", "60"]).unwrap();
+    let held = wait_for(SOON, || {
+        let (_, page) = proxy.get("/metrics")?;
+        page.contains("switchman_held_clients{master_name=\"mymaster\"} 2")
+            .then_some(())
+    });
+    assert!(held.is_some(), "two clients are held");
+
+    proxy.terminate();
+    for (client, replies) in [(&mut writer, 2), (&mut popper, 1)] {
+        for _ in 0..replies {
+            assert_eq!(client.receive().unwrap(), error(STOPPING));
+        }
+        assert_eq!(client.drain().unwrap(), b"");
+    }
+    assert_eq!(proxy.wait_end(Duration::from_secs(2)).code(), Some(0));
+}
+
+#[test]
+fn what_is_in_flight_at_the_end_of_the_drain_timeout_is_answered_and_cut() {
+    const DRAIN: Duration = Duration::from_secs(1);
+    let lab = Lab::small();
+    let mut launch = Launch::before(&lab);
+    launch.env("SWITCHMAN_SHUTDOWN_DRAIN_TIMEOUT", "1s");
+    let proxy = launch.start();
+    proxy.wait_ready();
+    let (mut popper, mut reader) = (proxy.client(), proxy.client());
+    for line in [&["BLPOP", "q", "0"][..], &["SET", "k", "v"], &["PING"]] {
+        popper.send(line).unwrap();
+    }
+    reader
+        .send(&["XREAD", "BLOCK", "0", "STREAMS", "s", "0"])
+        .unwrap();
+    let blocked = wait_for(SOON, || {
+        let count = lab.node(0).info("clients", "blocked_clients")?;
+        (count == "2").then_some(())
+    });
+    assert!(blocked.is_some(), "nobody waits at the master");
+
+    let asked = Instant::now();
+    proxy.terminate();
+    let doubt = popper.receive().unwrap();
+    let line = doubt.error().unwrap_or_default();
+    assert!(line.starts_with("UNCERTAIN switchman: "), "{doubt:?}");
+    assert!(asked.elapsed() >= DRAIN, "cut after {:?}", asked.elapsed());
+    for client in [&mut popper, &mut reader] {
+        let said = client.drain().unwrap();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let lines = said.lines().filter(|line| *line == format!("-{STOPPING}"));
+        let want = said.lines().count();
+        assert!(want > 0 && lines.count() == want, "{said}");
+    }
+    assert_eq!(proxy.wait_end(SOON).code(), Some(0));
+    let there = lab.node(0).command(&["EXISTS", "k"]).unwrap();
+    assert_eq!(there, Reply::Int(0), "it was said not to have been sent");
+}
+
+/// What a client hears whose command is not sent because Switchman ends.
+const STOPPING: &str = "MASTERDOWN switchman: stopping; the command was not sent, connect again";
 
 #[test]
 fn an_end_without_clients_comes_at_once() {

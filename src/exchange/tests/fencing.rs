@@ -214,3 +214,19 @@ fn a_link_that_the_node_has_not_named_is_given_up_as_ever() {
     assert_eq!(world.heard(client), PERHAPS_LATER);
     assert_eq!(world.fences, []);
 }
+
+#[test]
+fn nobody_waits_when_all_is_given_up() {
+    let mut world = impatient();
+    let client = world.client();
+    world.send(client, &["INCR a"]);
+    world.pass(ms(1_000));
+    world.exchange.stop(world.now);
+    world.run();
+    assert_eq!(world.heard(client), "");
+    world.exchange.abandon_all(world.now);
+    world.run();
+    assert_eq!(world.heard(client), PERHAPS_LATER);
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}

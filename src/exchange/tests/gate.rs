@@ -277,3 +277,20 @@ fn a_worker_that_missed_a_switch_does_not_guess() {
     leave(&mut world, Acks::Given);
     world.assert_calm();
 }
+
+#[test]
+fn a_kept_reply_is_in_doubt_when_all_is_given_up() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SET a 1"]);
+    suspect(&mut world);
+    world.answer("m", "SET a 1", "+OK");
+    world.exchange.stop(world.now);
+    world.run();
+    assert_eq!(world.heard(client), "");
+    world.exchange.abandon_all(world.now);
+    world.run();
+    assert_eq!(world.heard(client), DOUBT);
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}

@@ -260,3 +260,83 @@ fn stopping_finishes_what_is_in_flight_and_refuses_what_is_held() {
     assert_eq!(world.heard(busy), "+OK|");
     assert!(world.is_closed(busy));
 }
+
+const STOPPING: &str = "-MASTERDOWN switchman: stopping; the command was not sent, connect again|";
+
+#[test]
+fn what_waits_for_its_turn_when_all_stops_is_refused_in_its_turn() {
+    let mut world = World::new();
+    let (ordered, late) = (world.client(), world.client());
+    world.send(ordered, &["SET a 1", "BLPOP q 5", "PING"]);
+    world.send(late, &["SET b 1"]);
+    world.exchange.stop(world.now);
+    world.run();
+    assert_eq!(world.heard(ordered), "", "replies come in order");
+    world.send(late, &["SET b 2", "GET b"]);
+    assert_eq!(world.asked("m"), ["SET a 1", "SET b 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "SET b 1", "+OK");
+    for client in [ordered, late] {
+        assert_eq!(world.heard(client), format!("+OK|{STOPPING}{STOPPING}"));
+        assert!(world.is_closed(client));
+    }
+}
+
+#[test]
+fn what_waits_for_room_or_a_link_when_all_stops_is_refused_too() {
+    let mut setup = Setup::default();
+    setup.settings.pipeline_max = 2;
+    let mut world = World::with(setup);
+    let (crowded, unopened) = (world.client(), world.client());
+    world.send(crowded, &["SET a 1", "SET b 2", "SET c 3", "SET d 4"]);
+    world.opens = false;
+    world.send(unopened, &["BLPOP q 5"]);
+    world.exchange.stop(world.now);
+    world.run();
+    assert_eq!(world.heard(unopened), STOPPING);
+    assert!(world.is_closed(unopened) && !world.is_closed(crowded));
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "SET b 2", "+OK");
+    assert!(world.asked("m").is_empty());
+    assert_eq!(
+        world.heard(crowded),
+        format!("+OK|+OK|{STOPPING}{STOPPING}")
+    );
+    assert!(world.is_closed(crowded));
+}
+
+#[test]
+fn what_is_given_up_when_the_time_to_stop_is_over_has_an_answer() {
+    let mut world = World::new();
+    let lines = [
+        ("SET a 1", "-UNCERTAIN "),
+        ("GET a", STOPPING),
+        ("BLPOP q 0", "-UNCERTAIN "),
+        ("XREAD BLOCK 0 STREAMS s 0", STOPPING),
+        ("SUBSCRIBE c", STOPPING),
+    ];
+    let clients = lines.map(|(line, want)| {
+        let client = world.client();
+        world.send(client, &[line]);
+        (client, line, want)
+    });
+    world.exchange.stop(world.now);
+    world.run();
+    world.pass(ms(1000));
+    for (client, line, _) in clients {
+        assert!(!world.is_closed(client), "{line}");
+    }
+    world.send(clients[0].0, &["PING"]);
+    world.exchange.abandon_all(world.now);
+    world.run();
+    for (client, line, want) in clients {
+        let heard = world.heard(client);
+        assert!(heard.starts_with(want), "{line}: {heard}");
+        assert!(world.is_closed(client), "{line}");
+        assert_eq!(
+            heard.ends_with(STOPPING),
+            line == "SET a 1" || want == STOPPING
+        );
+    }
+    world.assert_calm();
+}
