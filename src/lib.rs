@@ -80,8 +80,8 @@
 //! **route**: class, policy and load to master, replica, hold or error. **sentinel**: the tasks
 //! around one topology machine: a driver, a subscriber for each Sentinel, kept connections for
 //! questions, checks of nodes, the master's `COMMAND`. **upstream**: the handshake with a node
-//! (`AUTH` alone, then `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`, `CLIENT INFO`) and one turn of
-//! a connection.
+//! (`AUTH` alone, then `HELLO`, `CLIENT SETNAME`, `SELECT`, `PING`, `ROLE`, `CLIENT INFO`) and one
+//! turn of a connection.
 //!
 //! **session**: what a client has set (login, database, protocol, name), commands answered here,
 //! the queue that puts replies into request order, every error line of our own.

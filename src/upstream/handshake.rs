@@ -1,8 +1,9 @@
 //! Floor 2. From a node's address to a connection that may carry requests.
 //!
 //! `AUTH` goes alone: with other replies pending, a failed one can lose its error reply (Redis
-//! issue 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `ROLE`, and for a
-//! connection that may carry writes `CLIENT INFO`, so that it can be ended from elsewhere.
+//! issue 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `PING`, `ROLE`,
+//! and for a connection that may carry writes `CLIENT INFO`, so that it can be ended from
+//! elsewhere.
 
 use std::fmt;
 use std::io;
@@ -211,6 +212,7 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
     } else {
         Some(talk.reply().await.map_err(broken)?)
     };
+    let pong = talk.reply().await.map_err(broken)?;
     let role = talk.reply().await.map_err(broken)?;
     let info = match plan.expected {
         Expected::Master => Some(talk.reply().await.map_err(broken)?),
@@ -219,7 +221,7 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
     if role.starts_with(b"-NOAUTH") {
         return Err(refused(Stage::Auth, role));
     }
-    check_ready(plan, [&named, &role])?;
+    check_ready(plan, [&named, &pong, &role])?;
     let hello = if hello.starts_with(b"-") {
         Err(hello)
     } else {
@@ -251,6 +253,7 @@ fn questions(plan: &Plan) -> Vec<u8> {
     if plan.database != 0 {
         encode::request(&mut out, &[b"SELECT", plan.database.to_string().as_bytes()]);
     }
+    encode::request(&mut out, &[b"PING"]);
     encode::request(&mut out, &[b"ROLE"]);
     if plan.expected == Expected::Master {
         encode::request(&mut out, &[b"CLIENT", b"INFO"]);
@@ -258,10 +261,11 @@ fn questions(plan: &Plan) -> Vec<u8> {
     out
 }
 
-/// A node that loads its data, or has lost its master, says so to every command. One that runs a
-/// script says so too: others can serve the reads of a replica, but of a master its clients are to
-/// hear it, and one of them may end the script.
-fn check_ready(plan: &Plan, replies: [&[u8]; 2]) -> Result<(), Failure> {
+/// A node that loads its data, or has lost its master, says so to most commands, of these to `PING`
+/// (Redis marks the others as allowed meanwhile). One that runs a script says so too: others can
+/// serve the reads of a replica, but of a master its clients are to hear it, and one of them may
+/// end the script.
+fn check_ready(plan: &Plan, replies: [&[u8]; 3]) -> Result<(), Failure> {
     let says = |reply: &&[u8]| {
         reply.starts_with(b"-LOADING")
             || reply.starts_with(b"-MASTERDOWN")

@@ -29,6 +29,7 @@ mod order;
 mod outage;
 mod proxy;
 mod quorum;
+mod reboot;
 mod routing;
 mod session;
 mod swallowed;
