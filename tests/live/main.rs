@@ -16,6 +16,7 @@ mod carried;
 mod chatter;
 mod command_table;
 mod deployment;
+mod election;
 mod failover;
 mod faults;
 mod fence;

@@ -1,6 +1,6 @@
 //! Sentinels that are not heard: when that is told, and when it stops writes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use switchman::demo::client::Reply;
@@ -106,6 +106,55 @@ fn by_itself_a_living_master_is_enough() {
     }
     assert!(told.is_some());
     ok(&mut client, &["SET", "k", "w"]);
+}
+
+#[test]
+fn a_master_that_dies_without_a_quorum_is_waited_for_while_its_replicas_serve() {
+    const HOLD: Duration = Duration::from_secs(2);
+    let lab = Lab::start(&Plan::default());
+    let proxy = Launch::group(&lab, "hold = \"2s\"\n").start();
+    let mut client = proxy.patient_client(4 * SOON);
+    ok(&mut client, &["SET", "k", "v"]);
+    lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
+    for sentinel in &lab.sentinels()[1..] {
+        sentinel.kill().unwrap();
+    }
+    let mut down = lab.subscribe(&["+sdown"]).unwrap();
+    lab.node(0).kill().unwrap();
+    let news = down[0].receive().unwrap();
+    assert!(
+        news.items()[2].text().unwrap().starts_with("master "),
+        "{news:?}"
+    );
+
+    let asked = Instant::now();
+    client.send(&["SET", "k", "w"]).unwrap();
+    let mut reader = proxy.client();
+    while asked.elapsed() < HOLD / 2 {
+        let read = Instant::now();
+        assert_eq!(say(&mut reader, &["GET", "k"]), Reply::bulk("v"));
+        assert!(read.elapsed() < SOON / 5, "{:?}", read.elapsed());
+    }
+    let refused = client.receive().unwrap();
+    let line = refused.error().unwrap_or_default();
+    assert!(
+        line.starts_with("MASTERDOWN switchman: no writable master"),
+        "{refused:?}"
+    );
+    assert!(
+        asked.elapsed() >= HOLD,
+        "refused after {:?}",
+        asked.elapsed()
+    );
+
+    for sentinel in &lab.sentinels()[1..] {
+        sentinel.restart().unwrap();
+    }
+    lab.wait_for_switch(lab.node(0), 4 * SOON).unwrap();
+    proxy.wait_ready();
+    ok(&mut client, &["SET", "k", "w"]);
+    let there = lab.node(1).command(&["GET", "k"]).unwrap();
+    assert_eq!(there, Reply::bulk("w"));
 }
 
 #[test]
