@@ -8,6 +8,7 @@ use switchman::demo::client::{Client, ClientError, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
+use crate::faults::tell;
 use crate::lab::{Lab, SOON, error, ok, say};
 use crate::proxy::Launch;
 
@@ -109,6 +110,37 @@ fn when_all_nodes_die_commands_are_refused_after_the_hold() {
         say(&mut client, &["PING"]),
         Reply::Simple("PONG".to_owned())
     );
+}
+
+#[test]
+fn the_time_of_a_blocking_command_runs_while_there_is_no_master() {
+    let lab = Lab::small();
+    let proxy = lab.proxy();
+    proxy.wait_ready();
+    tell(lab.node(0), &["RPUSH", "list", "x"]);
+    tell(lab.node(0), &["SAVE"]);
+    lab.node(0).kill().unwrap();
+    let mut clients: Vec<Client> = (0..3).map(|_| proxy.patient_client(4 * SOON)).collect();
+    let lines: [&[&str]; 3] = [
+        &["BLPOP", "none", "1"],
+        &["BLPOP", "none", "6"],
+        &["BLPOP", "list", "60"],
+    ];
+    let asked = Instant::now();
+    for (client, line) in clients.iter_mut().zip(lines) {
+        client.send(line).unwrap();
+    }
+    let just = |seconds: u64| {
+        let from = Duration::from_secs(seconds);
+        from..from + Duration::from_millis(500)
+    };
+    assert_eq!(clients[0].receive().unwrap(), Reply::NullArray);
+    assert!(just(1).contains(&asked.elapsed()), "{:?}", asked.elapsed());
+    lab.node(0).restart().unwrap();
+    let taken = Reply::Array(vec![Reply::bulk("list"), Reply::bulk("x")]);
+    assert_eq!(clients[2].receive().unwrap(), taken);
+    assert_eq!(clients[1].receive().unwrap(), Reply::NullArray);
+    assert!(just(6).contains(&asked.elapsed()), "{:?}", asked.elapsed());
 }
 
 #[test]
