@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use crate::command::lookup::{Index, Key, NAMES_MAX};
 use crate::command::options::StreamOptions;
@@ -39,8 +40,13 @@ pub struct Described {
 }
 
 impl Table {
-    /// The commands of Redis and Valkey as they come, without modules.
-    pub fn builtin() -> Self {
+    /// The commands of Redis and Valkey as they come, without modules. Made once.
+    pub fn builtin() -> Arc<Self> {
+        static BUILTIN: LazyLock<Arc<Table>> = LazyLock::new(|| Arc::new(Table::of_rows()));
+        Arc::clone(&BUILTIN)
+    }
+
+    fn of_rows() -> Self {
         let specs = ROWS.iter().map(|row| Spec {
             name: Cow::Borrowed(row.0),
             arity: row.1,

@@ -170,7 +170,7 @@ pub struct OpenPlan {
 impl Exchange {
     /// No clients, no links, nothing known of any group. `seed` is the worker's chance.
     pub fn new(settings: Settings, groups: Vec<GroupSettings>, seed: u64) -> Self {
-        let table = Arc::new(Table::builtin());
+        let table = Table::builtin();
         let group = |settings: GroupSettings| Group::new(settings, Arc::clone(&table));
         Self {
             settings,

@@ -73,7 +73,7 @@ pub fn start(settings: Settings, start: Instant, tasks: &Tasks) -> Handle {
     let (reports, heard) = mpsc::channel(REPORTS_MAX);
     let (snapshots, snapshots_seen) = watch::channel(Arc::clone(machine.snapshot()));
     let (status, status_seen) = watch::channel(Arc::new(machine.status()));
-    let (commands, commands_seen) = watch::channel(Arc::new(Table::builtin()));
+    let (commands, commands_seen) = watch::channel(Table::builtin());
     let span = info_span!("topology", group = %settings.master_name);
     let (inbox, inputs) = mpsc::channel(INPUTS_MAX);
     let (orders, ordered) = mpsc::channel(planned::ORDERS_MAX);
