@@ -2,6 +2,7 @@
 //! Knows parsing and printing of these words, and nothing of what is done with them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Add;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -117,6 +118,8 @@ impl fmt::Display for MasterName {
 pub struct NodeAddr {
     host: Arc<str>,
     port: u16,
+    /// The host again, where it is an IP address: addresses are compared with each other often.
+    ip: Option<IpAddr>,
 }
 
 /// A text that is not `host:port`.
@@ -138,12 +141,18 @@ impl NodeAddr {
         known.then(|| Self {
             host: Arc::from(host),
             port,
+            ip: host.parse().ok().map(|ip: IpAddr| ip.to_canonical()),
         })
     }
 
     /// Host name or IP address, IPv6 without brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The host if it is an IP address, and not a name; one of IPv4 inside IPv6 is one of IPv4.
+    pub const fn ip(&self) -> Option<IpAddr> {
+        self.ip
     }
 
     /// TCP port, never 0.

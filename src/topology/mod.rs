@@ -17,7 +17,7 @@ pub use action::{Action, Note};
 pub use event::Event;
 pub use incident::{Cause, INCIDENTS_MAX, Incident, MARKS_MAX, Mark, Outcome, Recorder, Witness};
 pub use machine::{HOLD_MAX, HoldRefused, Machine};
-pub use names::{Names, is_name};
+pub use names::Names;
 pub use report::{Report, ReportKind};
 pub use settings::{Hold, Settings, Source, Timings};
 pub use snapshot::{Acks, Phase, Snapshot};

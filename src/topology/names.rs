@@ -1,6 +1,7 @@
 //! Floor 1. When two addresses are one node: equal, resolved to a common IP, or one process.
 //! Knows what the shell has resolved so far; resolves nothing itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -60,37 +61,41 @@ impl Names {
         if run_id.is_some() && run_id == self.run_ids.get(other) {
             return true;
         }
-        let others = self.ips_of(other.host());
-        one.port() == other.port() && self.ips_of(one.host()).iter().any(|ip| others.contains(ip))
+        if one.port() != other.port() {
+            return false;
+        }
+        if let (Some(ip), Some(other)) = (one.ip(), other.ip()) {
+            return ip == other;
+        }
+        let others = self.ips_of(other);
+        self.ips_of(one).iter().any(|ip| others.contains(ip))
     }
 
     /// Whether both addresses can only be one place: equal, or resolved to one and the same IP.
     ///
     /// A name that stands for several Sentinels (a headless Kubernetes service) is none of them.
     pub fn same_place(&self, one: &NodeAddr, other: &NodeAddr) -> bool {
-        let ips = self.ips_of(one.host());
-        let same_ip = ips.len() == 1 && ips == self.ips_of(other.host());
-        one == other || (same_ip && one.port() == other.port())
+        let ips = self.ips_of(one);
+        let same_ip = || ips.len() == 1 && ips == self.ips_of(other);
+        one == other || (one.port() == other.port() && same_ip())
     }
 
-    /// Whether `host` leads to this machine itself; `None` while it is not resolved.
-    pub fn is_loopback(&self, host: &str) -> Option<bool> {
-        let ips = self.ips_of(host);
-        let known = host == "localhost" || !ips.is_empty();
+    /// Whether `addr` leads to this machine itself; `None` while its host is not resolved.
+    pub fn is_loopback(&self, addr: &NodeAddr) -> Option<bool> {
+        if let Some(ip) = addr.ip() {
+            return Some(ip.is_loopback());
+        }
+        let ips = self.ips_of(addr);
+        let known = addr.host() == "localhost" || !ips.is_empty();
         known.then(|| ips.iter().all(IpAddr::is_loopback))
     }
 
-    fn ips_of(&self, host: &str) -> Vec<IpAddr> {
-        match host.parse::<IpAddr>() {
-            Ok(ip) => vec![ip.to_canonical()],
-            Err(_name) => self.ips.get(host).cloned().unwrap_or_default(),
+    fn ips_of<'a>(&'a self, addr: &NodeAddr) -> Cow<'a, [IpAddr]> {
+        match addr.ip() {
+            Some(ip) => Cow::Owned(vec![ip]),
+            None => Cow::Borrowed(self.ips.get(addr.host()).map_or(&[], Vec::as_slice)),
         }
     }
-}
-
-/// Whether `host` is a name that needs resolving, not an IP address.
-pub fn is_name(host: &str) -> bool {
-    host.parse::<IpAddr>().is_err()
 }
 
 #[cfg(test)]
@@ -149,12 +154,13 @@ mod tests {
     #[test]
     fn loopback_is_a_matter_of_where_a_name_leads() {
         let mut names = Names::new();
-        assert_eq!(names.is_loopback("127.0.1.1"), Some(true));
-        assert_eq!(names.is_loopback("::1"), Some(true));
-        assert_eq!(names.is_loopback("localhost"), Some(true));
-        assert_eq!(names.is_loopback("10.0.0.1"), Some(false));
-        assert_eq!(names.is_loopback("redis-1"), None);
+        let at = |host: &str| NodeAddr::new(host, 1).unwrap();
+        assert_eq!(names.is_loopback(&at("127.0.1.1")), Some(true));
+        assert_eq!(names.is_loopback(&at("::1")), Some(true));
+        assert_eq!(names.is_loopback(&at("localhost")), Some(true));
+        assert_eq!(names.is_loopback(&at("10.0.0.1")), Some(false));
+        assert_eq!(names.is_loopback(&at("redis-1")), None);
         names.learn_ips("redis-1", vec!["127.0.1.1".parse().unwrap()]);
-        assert_eq!(names.is_loopback("redis-1"), Some(true));
+        assert_eq!(names.is_loopback(&at("redis-1")), Some(true));
     }
 }

@@ -8,7 +8,6 @@ use super::Machine;
 use super::State;
 use super::peers::{Node, Sentinel};
 use crate::topology::action::{Action, Note};
-use crate::topology::names::is_name;
 use crate::topology::view::{NodeFailure, NodeRole, SentinelFailure};
 use crate::types::{NodeAddr, Time};
 
@@ -166,27 +165,17 @@ impl Machine {
     /// Looks up the names in use, and forgets those that are not.
     fn look_up(&mut self) {
         let now = self.now;
-        let mut used: BTreeSet<&str> = BTreeSet::new();
-        used.extend(
-            self.sentinels
-                .keys()
-                .chain(self.nodes.keys())
-                .map(NodeAddr::host),
-        );
-        for node in self.nodes.values() {
-            if let Some(NodeRole::Replica {
+        let master_of = |node: &Node| match node.role() {
+            Some(NodeRole::Replica {
                 master: Some(master),
                 ..
-            }) = node.role()
-            {
-                used.insert(master.host());
-            }
-        }
-        let used: BTreeSet<String> = used
-            .into_iter()
-            .filter(|host| is_name(host))
-            .map(str::to_owned)
-            .collect();
+            }) if master.ip().is_none() => Some(master.clone()),
+            _ => None,
+        };
+        let masters: Vec<NodeAddr> = self.nodes.values().filter_map(master_of).collect();
+        let addrs = self.sentinels.keys().chain(self.nodes.keys());
+        let names = addrs.chain(&masters).filter(|addr| addr.ip().is_none());
+        let used: BTreeSet<String> = names.map(|addr| addr.host().to_owned()).collect();
         self.hosts.retain(|name, _| used.contains(name));
         let nodes = &self.nodes;
         self.names

@@ -336,7 +336,7 @@ impl Machine {
             cause,
             generation,
         });
-        self.state = State::Switching(Switching {
+        let hold = Switching {
             cause,
             since: now,
             last_sign: now,
@@ -344,7 +344,8 @@ impl Machine {
             quiet: BTreeSet::new(),
             proven: None,
             fork: Fork::new(self.master_node()),
-        });
+        };
+        self.state = State::Switching(Box::new(hold));
         self.want_all_sentinels();
         for node in self.nodes.values_mut().filter(|node| node.serving) {
             node.ask.want();

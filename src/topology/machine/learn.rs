@@ -464,12 +464,12 @@ impl Machine {
 
     /// A Sentinel on another host that announces a loopback address means itself, not us.
     fn reject_loopback(&mut self, from: &NodeAddr, view: &mut View) {
-        if self.names.is_loopback(from.host()) != Some(false) {
+        if self.names.is_loopback(from) != Some(false) {
             return;
         }
         let mut rejected = None;
         let mut check = |addr: &mut Option<NodeAddr>| {
-            let loops = |found: &NodeAddr| self.names.is_loopback(found.host()) == Some(true);
+            let loops = |found: &NodeAddr| self.names.is_loopback(found) == Some(true);
             if addr.as_ref().is_some_and(loops) {
                 rejected = addr.take();
             }

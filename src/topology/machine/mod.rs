@@ -104,7 +104,7 @@ pub struct Machine {
 enum State {
     Unknown,
     Stable,
-    Switching(Switching),
+    Switching(Box<Switching>),
 }
 
 /// A hold.
