@@ -114,6 +114,8 @@ impl Numbered {
 pub(super) enum Origin {
     /// On a shared link, to which it returns, whatever its client began since.
     Shared,
+    /// On a replica's. What may write and is in flight now came after it.
+    Replica,
     /// On its client's own link, outside of a transaction.
     Leased,
     /// There, in a transaction, or nowhere yet.

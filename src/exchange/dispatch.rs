@@ -38,7 +38,7 @@ impl Job {
     /// older.
     fn passes_by(&self, client: &Client) -> bool {
         self.again.is_some_and(|number| match number.origin {
-            Origin::Shared => true,
+            Origin::Shared | Origin::Replica => true,
             // Where it is tracked, it must not be read elsewhere.
             Origin::Leased => client.is_in_multi() && !client.is_tracked(),
             Origin::Any => false,
@@ -186,6 +186,7 @@ impl Exchange {
         };
         let bounced = job.again.is_some_and(|number| number.bounces > 0);
         let no_replica = group.settings.no_replica;
+        let was_first = job.again.is_some_and(|it| it.origin == Origin::Replica);
         let facts = Facts {
             reads: if bounced && no_replica == NoReplica::Master {
                 Reads::Master
@@ -193,7 +194,7 @@ impl Exchange {
                 group.settings.reads
             },
             no_replica,
-            writes_in_flight: client.writes_out,
+            writes_in_flight: if was_first { 0 } else { client.writes_out },
             has_master: group.writable.is_some(),
             has_replica: !group.readable.is_empty(),
         };

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use crate::exchange::client::{Client, Ending, Wait};
+use crate::exchange::client::{Client, Ending, Origin, Wait};
 use crate::exchange::fencing::Waits;
 use crate::exchange::lease::Multi;
 use crate::exchange::link::{Link, State, Usage};
@@ -349,6 +349,9 @@ impl Exchange {
                 let asked = matches!(end, End::Lost(Loss::Silent) | End::Fenced(_));
                 let bounces = ticket.bounces.saturating_add(u8::from(asked));
                 let mut again = ticket.again(link.usage, bounces, lost.bytes);
+                if link.lane.role == Role::Replica {
+                    again.number.origin = Origin::Replica;
+                }
                 if matches!(ticket.purpose, Purpose::Waits(_)) && lost.sent == Sent::Yes {
                     again = again.after_waiting(standing.at);
                 }

@@ -34,6 +34,29 @@ fn a_read_behind_the_clients_own_write_goes_to_the_master_until_it_is_acknowledg
 }
 
 #[test]
+fn a_read_whose_replica_is_lost_does_not_wait_for_a_write_behind_it() {
+    let mut world = World::with(Setup {
+        replicas: vec![addr("r1"), addr("r2")],
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["GET a", "SET b 1", "GET c"]);
+    let asked = |world: &World| {
+        let replicas = ["r1", "r2"].into_iter();
+        let mut asked = replicas.filter(|node| world.asked(node) == ["GET a"]);
+        asked.next().expect("a replica is asked")
+    };
+    world.lose_node(asked(&world));
+    world.answer(asked(&world), "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|");
+    assert_eq!(world.asked("m"), ["SET b 1", "GET c"]);
+    world.answer("m", "SET b 1", "+OK");
+    world.answer("m", "GET c", "$1|3");
+    assert_eq!(world.heard(client), "+OK|$1|3|");
+    world.assert_calm();
+}
+
+#[test]
 fn a_client_with_reads_in_flight_stays_at_its_replica_and_a_new_one_takes_the_less_busy() {
     let mut world = World::with(Setup {
         replicas: vec![addr("r1"), addr("r2")],
