@@ -16,7 +16,7 @@ use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::fencing::Waits;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
-use crate::exchange::ticket::Purpose;
+use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
 use crate::exchange::transaction::Selections;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
@@ -185,7 +185,8 @@ impl Exchange {
             Class::Local(Local::Quit | Local::Reset) => self.dispatch_unshared(job, request, class),
             _ if lease.multi != Multi::No => self.place_in_multi(job, request, class),
             Class::Local(Local::Ping) if client.is_restricted_subscriber() => {
-                self.send_on_lease(job, request.raw(), kind)
+                let effect = Effect::Reads;
+                self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
             }
             Class::Local(Local::Select | Local::Auth | Local::Hello) if !lease.is_clean() => {
                 self.change_settings_of_lease(job, request)

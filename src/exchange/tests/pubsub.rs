@@ -1,6 +1,7 @@
 //! Floor 4. Tests: Subscriptions in RESP2 and RESP3.
 
 use super::*;
+use crate::topology::Acks;
 
 /// A client with this subscription.
 fn subscriber(world: &mut World, channel: &str) -> (ClientKey, LinkKey) {
@@ -51,6 +52,27 @@ fn a_resp2_subscriber_gets_messages_and_may_do_little_else() {
     world.send(client, &["PING"]);
     world.answer("m", "PING", "*2|$4|pong|$0||");
     assert_eq!(world.heard(client), "*2|$4|pong|$0||");
+}
+
+#[test]
+fn the_ping_of_a_subscriber_acknowledges_nothing_and_is_asked_again() {
+    let pong = "*2|$4|pong|$0||";
+    let mut world = World::new();
+    let (client, _) = subscriber(&mut world, "news");
+    world.send(client, &["PING"]);
+    world.picture.acks = Acks::Kept;
+    world.switching();
+    world.answer("m", "PING", pong);
+    assert_eq!(world.heard(client), pong);
+
+    let mut world = World::new();
+    let (client, _) = subscriber(&mut world, "news");
+    world.send(client, &["PING"]);
+    world.lose_node("m");
+    let confirmation = confirmed('*', "subscribe", "news", 1);
+    world.answer("m", "SUBSCRIBE news", &confirmation);
+    world.answer("m", "PING", pong);
+    assert_eq!(world.heard(client), pong);
 }
 
 #[test]
