@@ -40,8 +40,11 @@ pub(super) struct Fork {
     end: Option<Position>,
     /// Whether those who may be chosen have everything up to `end`.
     safe: bool,
-    /// The replica that a Sentinel has chosen.
-    candidate: Option<NodeAddr>,
+    /// Replicas that Sentinels have chosen since the hold began. One that was chosen may win,
+    /// whatever another Sentinel chooses after that.
+    chosen: BTreeSet<NodeAddr>,
+    /// Sentinels that are choosing.
+    choosing: BTreeSet<NodeAddr>,
 }
 
 /// A place in a history.
@@ -66,7 +69,8 @@ impl Fork {
             quiet: None,
             end: None,
             safe: false,
-            candidate: None,
+            chosen: BTreeSet::new(),
+            choosing: BTreeSet::new(),
         }
     }
 
@@ -103,13 +107,27 @@ impl Position {
 }
 
 impl Machine {
-    /// A Sentinel that replaces `master` has chosen a replica, or begins to choose.
-    pub(super) fn chosen(&mut self, master: Option<&NodeAddr>, candidate: Option<NodeAddr>) {
+    /// `sentinel`, which replaces `master`, has chosen a replica, or begins to choose.
+    pub(super) fn chosen(
+        &mut self,
+        sentinel: &NodeAddr,
+        master: Option<&NodeAddr>,
+        candidate: Option<NodeAddr>,
+    ) {
         let concerns = master.is_some_and(|master| self.is_master(master));
         if let State::Switching(hold) = &mut self.state
             && concerns
         {
-            hold.fork.candidate = candidate;
+            let fork = &mut hold.fork;
+            match candidate {
+                Some(candidate) => {
+                    fork.choosing.remove(sentinel);
+                    fork.chosen.insert(candidate);
+                }
+                None => {
+                    fork.choosing.insert(sentinel.clone());
+                }
+            }
         }
     }
 
@@ -169,10 +187,10 @@ impl Machine {
         else {
             return;
         };
-        let candidates = match &hold.fork.candidate {
-            Some(chosen) => BTreeSet::from([chosen.clone()]),
-            None => self.promotable(),
-        };
+        let mut candidates = hold.fork.chosen.clone();
+        if candidates.is_empty() || !hold.fork.choosing.is_empty() {
+            candidates.append(&mut self.promotable());
+        }
         let has_all = |addr: &NodeAddr| {
             let told = self.node(addr).and_then(Node::replication);
             told.is_some_and(|(_, told)| end.is_reached(told))

@@ -38,7 +38,7 @@ impl Machine {
                 self.no_promotion_yet(from);
                 self.heard_failover(from, master.as_ref(), (false, true));
                 self.want_candidate(candidate.as_ref());
-                self.chosen(master.as_ref(), candidate);
+                self.chosen(from, master.as_ref(), candidate);
             }
             Event::PromotionOrdered { master, candidate } => {
                 self.heard_failover(from, master.as_ref(), (false, true));

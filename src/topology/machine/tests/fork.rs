@@ -135,6 +135,21 @@ fn once_a_replica_is_chosen_only_that_one_matters() {
 }
 
 #[test]
+fn a_replica_chosen_first_matters_when_another_sentinel_chooses_another_one() {
+    let mut world = world();
+    world.set(A, master_at(1_200));
+    begin(&mut world);
+    world.event(S1, "+selected-slave", CANDIDATE);
+    world.set(C, replica_at("old", 1_200));
+    let other = "slave 10.0.0.3:6379 10.0.0.3 6379 @ orders 10.0.0.1 6379";
+    world.event(S2, "+selected-slave", other);
+    world.run(100);
+    assert_eq!(acks(&world), Acks::Kept, "B may have been promoted already");
+    let outcome = end(&mut world, promoted("old", 1_001));
+    assert_eq!((acks(&world), outcome.forked), (Acks::Doubtful, Some(200)));
+}
+
+#[test]
 fn a_replica_of_another_history_has_nothing_of_this_one() {
     let mut world = world();
     world.set(A, master_at(2_000));
