@@ -18,6 +18,8 @@ pub(crate) enum Fate {
     Uncertain,
     /// That it was not executed.
     Refused,
+    /// That its time was over before there was anything.
+    Nil,
     /// Its client is gone.
     Unheard,
 }
@@ -27,12 +29,20 @@ pub(crate) enum Fate {
 pub(crate) enum Verb {
     Set,
     Get,
+    /// RPUSH of its own number.
+    Push,
+    /// BLPOP.
+    Pop,
     Multi,
     Exec,
 }
 
 /// One command of a client.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about one command"
+)]
 pub(crate) struct Command {
     pub(crate) client: usize,
     pub(crate) verb: Verb,
@@ -52,11 +62,20 @@ pub(crate) struct Command {
     /// Nodes that have it in their history, or once had: one bit each.
     pub(crate) held_by: u8,
     pub(crate) fate: Fate,
+    /// For how long it wants to wait, has waited at nodes, and since when it waits at one.
+    pub(crate) timeout: Micros,
+    pub(crate) waited: Micros,
+    pub(crate) blocked_at: Micros,
+    /// What it has taken from the list.
+    pub(crate) element: Option<Id>,
+    /// Whether its reply came to a worker that keeps replies back. One that came before may be
+    /// heard later, behind others; it was acknowledged before the hold all the same.
+    pub(crate) gated: bool,
 }
 
 impl Command {
     pub(crate) fn writes(&self) -> bool {
-        self.verb == Verb::Set
+        matches!(self.verb, Verb::Set | Verb::Push | Verb::Pop)
     }
 }
 
@@ -93,6 +112,10 @@ pub(crate) enum Broken {
     Silence,
     /// A write acknowledged during a hold is not in the history that goes on.
     Gate,
+    /// A command waited for a shorter or a longer time than it asked for.
+    Wait,
+    /// A planned failover that is said to have lost nothing has lost something.
+    Planned,
     /// Switchman itself panicked.
     Panic,
 }
@@ -115,10 +138,10 @@ pub(crate) struct Counts {
     pub(crate) holds: u64,
     /// Masters left for others.
     pub(crate) switches: u64,
-    /// Acknowledged writes that are not in the last master's history: before a hold.
-    pub(crate) lost_before: u64,
-    /// The same of those acknowledged during one.
-    pub(crate) lost_held: u64,
+    /// Acknowledged writes that are not in the last master's history.
+    pub(crate) lost: u64,
+    /// Planned failovers that ended with another master.
+    pub(crate) planned: u64,
     /// Worlds that used the escape from the epoch fence.
     pub(crate) regressions: u64,
 }
@@ -131,8 +154,8 @@ impl Counts {
         self.refused += other.refused;
         self.holds += other.holds;
         self.switches += other.switches;
-        self.lost_before += other.lost_before;
-        self.lost_held += other.lost_held;
+        self.lost += other.lost;
+        self.planned += other.planned;
         self.regressions += other.regressions;
     }
 }
@@ -147,8 +170,6 @@ pub(crate) struct Book {
     pub(crate) suspects: Vec<(Id, usize)>,
     /// Whether no client may notice anything.
     pub(crate) harmless: bool,
-    /// Whether such a write must be in the history of the next master.
-    pub(crate) gate: bool,
 }
 
 impl Book {
@@ -194,14 +215,15 @@ impl Book {
         let command = *command;
         let (times, writes) = (command.times, command.writes());
         let lie = match fate {
-            Fate::Done => times == 0 && matches!(command.verb, Verb::Set | Verb::Get),
-            Fate::Refused => writes && times > 0,
+            Fate::Done => times == 0 && !matches!(command.verb, Verb::Multi | Verb::Exec),
+            Fate::Nil | Fate::Refused => writes && times > 0,
             Fate::Uncertain => command.verb == Verb::Get && !command.inside,
             // A transaction may be over when its beginning is heard of.
             Fate::Open | Fate::Queued | Fate::Unheard => false,
         };
         // A transaction that is not closed when its master is left is lost: README.md says so.
-        let plain = matches!(command.verb, Verb::Set | Verb::Get) && !command.inside;
+        let plain = matches!(command.verb, Verb::Set | Verb::Get | Verb::Push);
+        let plain = plain && !command.inside;
         if self.harmless && plain && matches!(fate, Fate::Refused | Fate::Uncertain) {
             self.broke(Broken::Needless, || {
                 format!("command {id} was told {fate:?}")
@@ -216,16 +238,14 @@ impl Book {
 
     /// A write was acknowledged by `old` while it was being left, and `new` is the next master.
     pub(crate) fn past_the_fork(&mut self, id: Id, old: usize, new: usize) {
-        if self.commands[id].held_by & (1 << new) == 0 {
-            self.counts.lost_held += 1;
-            if self.gate {
-                self.broke(Broken::Gate, || {
-                    format!(
-                        "write {id}, acknowledged by node {old} while it was being left, is \
-                             unknown to node {new}"
-                    )
-                });
-            }
+        let command = self.commands[id];
+        if command.gated && command.held_by & (1 << new) == 0 {
+            self.broke(Broken::Gate, || {
+                format!(
+                    "write {id}, acknowledged by node {old} while it was being left, is unknown \
+                     to node {new}"
+                )
+            });
         }
     }
 
@@ -245,7 +265,7 @@ impl Book {
         let fates = self.commands.iter().zip(survives);
         let lost = fates.filter(|(command, survives)| acknowledged(command) && !survives);
         let lost = u64::try_from(lost.count()).unwrap_or(u64::MAX);
-        self.counts.lost_before += lost.saturating_sub(self.counts.lost_held);
+        self.counts.lost += lost;
     }
 
     fn close_command(&mut self, id: Id) {
@@ -254,7 +274,7 @@ impl Book {
         match command.fate {
             Fate::Done => self.counts.done += 1,
             Fate::Uncertain => self.counts.uncertain += 1,
-            Fate::Refused | Fate::Queued => {
+            Fate::Refused | Fate::Queued | Fate::Nil => {
                 self.counts.refused += u64::from(command.fate == Fate::Refused);
                 if command.writes() && command.times > 0 {
                     self.broke(Broken::Truth, || {

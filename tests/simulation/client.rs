@@ -8,11 +8,16 @@ use switchman::resp::encode;
 use switchman::topology::Phase;
 
 use crate::book::{Broken, Command, Fate, Id, Verb};
-use crate::plan::{Habit, Micros, ms};
+use crate::listener::Listener;
+use crate::plan::{Habit, Micros, ms, sec};
 use crate::world::{Event, World};
 
 /// Commands that a client leaves unanswered at most.
 const OPEN_MAX: usize = 12;
+/// How long commands want to wait.
+const WAITS: [Micros; 3] = [ms(100), ms(600), sec(2)];
+/// By how much a wait may be rounded.
+const ROUNDED: Micros = ms(1);
 /// Commands that must succeed one after the other before a calm world counts as served.
 const PROVEN: u32 = 4;
 
@@ -110,7 +115,11 @@ impl World {
         let verb = match client.dice.u32(..30) {
             0 | 1 if !inside => Verb::Multi,
             0..10 if inside => Verb::Exec,
-            _ if client.dice.u32(..10) < client.habit.writes => Verb::Set,
+            2 | 3 if !inside => Verb::Pop,
+            number if client.dice.u32(..10) < client.habit.writes => match number % 5 {
+                0 => Verb::Push,
+                _ => Verb::Set,
+            },
             _ => Verb::Get,
         };
         note!(self, "client {at} sends {id}: {verb:?}");
@@ -118,7 +127,15 @@ impl World {
         client.inside = verb == Verb::Multi || (inside && verb != Verb::Exec);
         let number = id.to_string();
         let key = format!("k#{number}");
+        let list = format!("q#{number}");
+        let timeout = match verb {
+            Verb::Pop => *client.dice.choice(&WAITS).expect("not empty"),
+            _ => 0,
+        };
+        let wait = format!("{}.{:03}", timeout / sec(1), timeout % sec(1) / ms(1));
         let words: &[&[u8]] = match verb {
+            Verb::Push => &[b"RPUSH", b"q", number.as_bytes()],
+            Verb::Pop => &[b"BLPOP", list.as_bytes(), wait.as_bytes()],
             Verb::Set => &[b"SET", b"k", number.as_bytes()],
             Verb::Get => &[b"GET", key.as_bytes()],
             Verb::Multi => &[b"MULTI"],
@@ -140,6 +157,11 @@ impl World {
             node: 0,
             held_by: 0,
             fate: Fate::Open,
+            timeout,
+            waited: 0,
+            blocked_at: 0,
+            element: None,
+            gated: false,
         });
     }
 
@@ -187,7 +209,7 @@ impl World {
         let finished = exchange.is_finished(key);
         let of = |client: &Client| client.worker == worker && client.key == key;
         let Some(at) = self.clients.iter().position(of) else {
-            return;
+            return self.hear_on((worker, key), &output, finished);
         };
         self.clients[at].heard.extend_from_slice(&output);
         self.understand(at);
@@ -223,7 +245,7 @@ impl World {
         if let Some((missing, lines)) = &mut client.array {
             lines.push(line.to_owned());
             *missing -= 1;
-        } else if let Some(count) = line.strip_prefix('*') {
+        } else if let Some(count) = line.strip_prefix('*').filter(|count| *count != "-1") {
             client.array = Some((count.parse().unwrap_or(0), Vec::new()));
         } else {
             return self.judge_reply(at, line, &[]);
@@ -252,12 +274,15 @@ impl World {
             "-ERR EXEC without MULTI",
         ];
         let own = match command.verb {
-            Verb::Set | Verb::Get => line == format!("+DONE#{id}"),
+            Verb::Set | Verb::Get | Verb::Push => line == format!("+DONE#{id}"),
+            Verb::Pop => line == "*" && is_element(id, &command, lines),
             Verb::Multi => line == "+OK",
             Verb::Exec => line == "*",
         };
         let fate = if own {
             Fate::Done
+        } else if line == "*-1" && command.verb == Verb::Pop {
+            Fate::Nil
         } else if line == "+QUEUED" && command.inside {
             Fate::Queued
         } else if line.starts_with("-UNCERTAIN switchman: ") {
@@ -270,7 +295,9 @@ impl World {
                 .broke(Broken::Reply, || format!("{id} is answered with {line}"));
         };
         self.learn(at, id, fate);
-        if command.verb == Verb::Exec {
+        if fate == Fate::Nil {
+            self.judge_wait(id);
+        } else if command.verb == Verb::Exec {
             self.judge_exec(at, fate, lines);
         } else if fate == Fate::Queued {
             self.clients[at].queued.push(id);
@@ -278,9 +305,23 @@ impl World {
         let calm = self.is_calm() && command.made >= self.calm_at;
         let client = &mut self.clients[at];
         client.proven = match fate {
-            Fate::Done | Fate::Queued if calm => client.proven + 1,
+            Fate::Done | Fate::Queued | Fate::Nil if calm => client.proven + 1,
             _ => 0,
         };
+    }
+
+    /// There was nothing until the time of a command was over.
+    fn judge_wait(&mut self, id: Id) {
+        let (now, command) = (self.now, self.book.commands[id]);
+        let since = command.arrived.unwrap_or(now);
+        if now + ROUNDED < since + command.timeout {
+            self.book.broke(Broken::Wait, || {
+                format!(
+                    "{id} waits since {since} for {}, and not longer than to {now}",
+                    command.timeout
+                )
+            });
+        }
     }
 
     /// The commands of a transaction have its fate.
@@ -323,6 +364,13 @@ impl World {
 
     /// Whether all clients are served again.
     pub(crate) fn is_served(&self) -> bool {
-        self.clients.iter().all(|client| client.proven >= PROVEN)
+        let heard = self.listeners.iter().all(Listener::is_served);
+        heard && self.clients.iter().all(|client| client.proven >= PROVEN)
     }
+}
+
+/// Whether the reply to BLPOP is what it has taken.
+fn is_element(id: Id, command: &Command, lines: &[String]) -> bool {
+    let element = command.element.map(|element| format!("+E{element}#{id}"));
+    matches!(lines, [list, taken] if list == "+q" && Some(taken) == element.as_ref())
 }

@@ -14,10 +14,10 @@ use switchman::types::{ConfigEpoch, MasterName, Replication, Time};
 use crate::book::Broken;
 use crate::node::Life;
 use crate::plan::{Micros, Plan, dice, ms, sec};
-use crate::world::{Event, Mutation, NAME, Names, World};
+use crate::world::{Event, Mutation, NAME, Names, World, micros};
 
 /// Longest wait for an answer: the driver's `query` and `connect`.
-const QUESTION_TIMEOUT: Micros = ms(500);
+pub(crate) const QUESTION_TIMEOUT: Micros = ms(500);
 /// After which silence a subscription is given up.
 const SILENCE: Micros = sec(2);
 /// Within which it is known of a Sentinel that it does not answer any more.
@@ -25,7 +25,7 @@ const MISSED_AFTER: Micros = SILENCE + QUESTION_TIMEOUT + ms(500);
 
 #[derive(Debug)]
 pub(crate) struct Control {
-    machine: Machine,
+    pub(crate) machine: Machine,
     /// When the machine wants to look at the time.
     pub(crate) due: Micros,
     pub(crate) latest: Arc<Snapshot>,
@@ -39,6 +39,7 @@ pub(crate) struct Control {
     /// Nodes to which a connection is kept.
     probes: u8,
     dice: fastrand::Rng,
+    pub(crate) dice_of_messages: fastrand::Rng,
 }
 
 impl Control {
@@ -65,6 +66,7 @@ impl Control {
             masters: 0,
             probes: 0,
             dice: dice(plan.seed, 1),
+            dice_of_messages: dice(plan.seed, 2),
         }
     }
 
@@ -85,14 +87,9 @@ impl World {
         while let Some(action) = self.control.machine.poll_action() {
             self.follow_machine(action);
         }
-        let due = self
-            .control
-            .machine
-            .poll_timeout()
-            .map_or(Duration::MAX, Time::since_start);
-        // Rounded up: the machine must find that the time has come.
-        let due = u64::try_from(due.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX);
-        self.control.due = due.max(self.now + 1);
+        let due = self.control.machine.poll_timeout();
+        self.control.due = due.map_or(Micros::MAX, micros).max(self.now + 1);
+        self.drive();
     }
 
     fn follow_machine(&mut self, action: Action) {
@@ -120,7 +117,7 @@ impl World {
         }
     }
 
-    fn control_way(&mut self) -> Micros {
+    pub(crate) fn control_way(&mut self) -> Micros {
         let way = self.plan.pace.way;
         self.control.dice.u64(way / 4..=way)
     }
@@ -272,9 +269,15 @@ impl World {
     }
 
     /// What a node says to `ROLE` and `INFO`.
-    fn role(&self, at: usize) -> NodeAnswer {
+    pub(crate) fn role(&self, at: usize) -> NodeAnswer {
         let node = &self.nodes[at];
-        let offset = u64::try_from(node.log.len()).unwrap_or(0);
+        let boast = if self.mutation == Some(Mutation::Boast) {
+            1_000
+        } else {
+            0
+        };
+        let more = if node.follows.is_some() { boast } else { 0 };
+        let offset = u64::try_from(node.log.len()).unwrap_or(0) + more;
         let role = match node.follows {
             None => NodeRole::Master { offset },
             Some(master) => NodeRole::Replica {
@@ -290,7 +293,7 @@ impl World {
             id: node.story.to_string(),
             offset,
             left: left.map_or_else(|| "0".to_owned(), |left| left.to_string()),
-            left_at: left_at.and_then(|at| u64::try_from(at).ok()),
+            left_at: left_at.and_then(|at| Some(u64::try_from(at).ok()? + boast)),
         };
         NodeAnswer {
             role,

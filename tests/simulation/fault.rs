@@ -54,6 +54,7 @@ impl World {
                 let until = self.now + self.plan.faults[fault].lasts;
                 self.workers[worker].stalled = until;
             }
+            Kind::Switchover => self.switch_over(),
             Kind::Hold => {
                 let lasts = Duration::from_micros(self.plan.faults[fault].lasts);
                 // Refused or not: what follows must hold.

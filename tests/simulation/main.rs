@@ -11,8 +11,7 @@
 //! * `SWITCHMAN_SIM_WORLD`: this world only, with its whole story;
 //! * `SWITCHMAN_SIM_SECONDS`: worlds for so long, instead of a few;
 //! * `SWITCHMAN_SIM_WORLDS`: so many worlds;
-//! * `SWITCHMAN_SIM_FIRST`: the first world, instead of 0;
-//! * `SWITCHMAN_SIM_GATE=1`: with the promise of the gate (`Broken::Gate`).
+//! * `SWITCHMAN_SIM_FIRST`: the first world, instead of 0.
 
 #![expect(
     clippy::panic,
@@ -34,8 +33,11 @@ mod book;
 mod client;
 mod control;
 mod fault;
+mod listener;
 mod node;
 mod plan;
+mod planned;
+mod queue;
 mod run;
 mod sentinel;
 mod worker;
@@ -63,9 +65,8 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn no_world_breaks_a_promise() {
-    let gate = number("SWITCHMAN_SIM_GATE") == Some(1);
     if let Some(world) = number("SWITCHMAN_SIM_WORLD") {
-        return run::tell(&Plan::new(world), gate);
+        return run::tell(&Plan::new(world));
     }
     let many = Many {
         first: number("SWITCHMAN_SIM_FIRST").unwrap_or(0),
@@ -77,12 +78,11 @@ fn no_world_breaks_a_promise() {
             (None, Some(seconds)) => Limit::Time(Duration::from_secs(seconds)),
             (None, None) => Limit::Worlds(WORLDS),
         },
-        gate,
     };
     let done = many.run();
     println!("{done}");
     if let Some(plan) = done.broken {
-        run::tell(&plan, gate);
+        run::tell(&plan);
     }
     assert!(
         done.counts.switches > 0,
@@ -93,7 +93,7 @@ fn no_world_breaks_a_promise() {
 /// Whether a faulty glue is seen to break a promise.
 fn sees(mutation: Mutation, broken: Broken) -> bool {
     (0..SEEN_WITHIN).any(|seed| {
-        let violation = play(&Plan::new(seed), Some(mutation), false).violation;
+        let violation = play(&Plan::new(seed), Some(mutation)).violation;
         violation.is_some_and(|violation| violation.broken == broken)
     })
 }
@@ -144,14 +144,44 @@ fn the_oracle_sees_service_without_a_majority() {
         lasts: sec(8),
         kind: Kind::DownMost,
     }];
-    let violation = play(&plan, Some(Mutation::Hush), false).violation;
+    let violation = play(&plan, Some(Mutation::Hush)).violation;
     assert_eq!(violation.map(|it| it.broken), Some(Broken::Minority));
-    assert!(play(&plan, None, false).violation.is_none());
+    assert!(play(&plan, None).violation.is_none());
 }
 
 #[test]
 fn the_oracle_sees_errors_that_nobody_had_to_have() {
     assert!(sees(Mutation::Blind, Broken::Needless));
+}
+
+#[test]
+fn the_oracle_sees_commands_that_wait_for_another_time_than_they_asked_for() {
+    assert!(sees(Mutation::Impatient, Broken::Wait));
+    assert!(sees(Mutation::Anew, Broken::Wait));
+}
+
+#[test]
+fn the_oracle_sees_subscriptions_that_are_lost_or_confirmed_twice() {
+    assert!(sees(Mutation::Unheard, Broken::Progress));
+    assert!(sees(Mutation::Confirmed, Broken::Reply));
+}
+
+#[test]
+fn the_oracle_sees_a_planned_failover_that_loses_writes() {
+    let mut plan = Plan::new(0);
+    let fault = |at, kind| Fault {
+        at: ms(at),
+        lasts: sec(5),
+        kind,
+    };
+    plan.faults = (1..plan.nodes)
+        .map(|node| fault(900, Kind::Lag(node)))
+        .collect();
+    plan.faults.push(fault(2_500, Kind::Switchover));
+    plan.pace.hold = None;
+    let violation = play(&plan, Some(Mutation::Boast)).violation;
+    assert_eq!(violation.map(|it| it.broken), Some(Broken::Planned));
+    assert!(play(&plan, None).violation.is_none());
 }
 
 #[test]
@@ -168,9 +198,13 @@ fn the_oracle_sees_an_acknowledgement_beyond_the_fork() {
         node: 0,
         held_by: 0,
         fate: Fate::Open,
+        timeout: 0,
+        waited: 0,
+        blocked_at: 0,
+        element: None,
+        gated: true,
     };
     let mut book = Book {
-        gate: true,
         commands: vec![write, write],
         ..Book::default()
     };
@@ -179,6 +213,10 @@ fn the_oracle_sees_an_acknowledgement_beyond_the_fork() {
     book.commands[1].held_by |= 1 << 1;
     book.past_the_fork(1, 0, 1);
     assert!(book.violation.is_none());
+    book.commands[0].gated = false;
+    book.past_the_fork(0, 0, 1);
+    assert!(book.violation.is_none());
+    book.commands[0].gated = true;
     book.past_the_fork(0, 0, 1);
     assert_eq!(book.violation.map(|it| it.broken), Some(Broken::Gate));
 }

@@ -1,7 +1,11 @@
 //! Data nodes: they execute what arrives, follow a master with some delay, fork when they are
 //! promoted, and forget their fork when they follow again.
 
-use crate::book::Id;
+use std::collections::VecDeque;
+
+use switchman::switchover::Question;
+
+use crate::book::{Id, Verb};
 use crate::plan::{Micros, ms};
 use crate::world::{Event, World};
 
@@ -38,10 +42,19 @@ pub(crate) struct Node {
     /// Writes that it executed itself, in order.
     pub(crate) history: Vec<Id>,
     applying: bool,
+    /// Elements of the list, by the commands that have pushed them.
+    pub(crate) list: VecDeque<Id>,
+    /// Connections that wait for elements, and their commands, in their order.
+    pub(crate) blocked: VecDeque<(usize, Id)>,
     pub(crate) cut_off: bool,
     pub(crate) shunned: bool,
     pub(crate) unlinked: bool,
     pub(crate) lags: bool,
+    /// Since when, and until when, it takes no writes (`CLIENT PAUSE`).
+    pub(crate) paused_since: Micros,
+    pub(crate) paused_until: Micros,
+    /// What it was told while it was frozen.
+    pub(crate) orders: Vec<Question>,
     pub(crate) dice: fastrand::Rng,
 }
 
@@ -58,16 +71,25 @@ impl Node {
             log: Vec::new(),
             history: Vec::new(),
             applying: false,
+            list: VecDeque::new(),
+            blocked: VecDeque::new(),
             cut_off: false,
             shunned: false,
             unlinked: false,
             lags: false,
+            paused_since: 0,
+            paused_until: 0,
+            orders: Vec::new(),
             dice,
         }
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.life == Life::Up
+    }
+
+    pub(crate) fn is_paused(&self, now: Micros) -> bool {
+        self.paused_until > now
     }
 }
 
@@ -84,11 +106,20 @@ impl World {
         }
         self.book.executed(id, at);
         if writes {
-            self.nodes[at].log.push(id);
-            self.nodes[at].history.push(id);
-            self.stream(at);
+            self.record(at, id);
+        }
+        if self.book.commands[id].verb == Verb::Push {
+            self.nodes[at].list.push_back(id);
+            self.serve(at);
         }
         format!("+DONE#{id}\r\n")
+    }
+
+    /// A write is in the node's history.
+    pub(crate) fn record(&mut self, at: usize, id: Id) {
+        self.nodes[at].log.push(id);
+        self.nodes[at].history.push(id);
+        self.stream(at);
     }
 
     /// The stream of a node reaches those that follow it, some time later.
@@ -129,6 +160,7 @@ impl World {
         for id in &news {
             self.book.commands[*id].held_by |= 1 << at;
         }
+        self.replay(at, &news);
         self.nodes[at].log.extend(news);
         self.nodes[at].story = self.nodes[master].story;
         self.stream(at);
@@ -160,6 +192,9 @@ impl World {
     pub(crate) fn follow(&mut self, at: usize, master: Option<usize>) {
         if master.is_none() && self.nodes[at].follows.is_some() {
             self.begin_story(at);
+        }
+        if master.is_some() {
+            self.unblock_all(at);
         }
         let node = &mut self.nodes[at];
         node.follows = master;
@@ -200,8 +235,10 @@ impl World {
             self.book.commands[*id].held_by |= 1 << at;
         }
         let story = self.nodes[master].story;
+        let list = self.nodes[master].list.clone();
         let node = &mut self.nodes[at];
         node.log = log;
+        node.list = list;
         node.story = story;
         node.left = None;
         node.synced = true;
@@ -213,6 +250,8 @@ impl World {
             return;
         }
         self.nodes[at].life = Life::Dead;
+        self.nodes[at].orders.clear();
+        self.nodes[at].paused_until = 0;
         self.dismiss(at, true);
         self.unfollow(at);
     }
@@ -242,6 +281,9 @@ impl World {
     pub(crate) fn thaw(&mut self, at: usize) {
         if self.nodes[at].life == Life::Frozen {
             self.nodes[at].life = Life::Up;
+            for order in std::mem::take(&mut self.nodes[at].orders) {
+                self.obey(at, &order);
+            }
             self.go_on(at);
         }
     }

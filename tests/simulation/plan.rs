@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) seeds: usize,
     pub(crate) workers: usize,
     pub(crate) clients: Vec<Habit>,
+    /// Clients that subscribe.
+    pub(crate) listeners: usize,
     pub(crate) pace: Pace,
     pub(crate) faults: Vec<Fault>,
 }
@@ -133,6 +135,8 @@ pub(crate) enum Kind {
     Stall(usize),
     /// Writes are held by command, and let go.
     Hold,
+    /// `switchman switchover`.
+    Switchover,
 }
 
 /// Longest pause of a worker.
@@ -168,6 +172,7 @@ impl Plan {
             seeds: dice.usize(1..=sentinels).max(dice.usize(1..=sentinels)),
             workers,
             clients,
+            listeners: *dice.choice(&[0, 0, 1]).expect("not empty"),
             pace,
             faults,
         }
@@ -198,7 +203,7 @@ impl Plan {
             | Kind::Lag(_)
             | Kind::Unlinked(_) => true,
             Kind::Stall(_) | Kind::Hold => fault.lasts + ms(500) < patience,
-            Kind::Command(_) => sec(3) < patience,
+            Kind::Command(_) | Kind::Switchover => sec(3) < patience,
             // Until the master has proven itself again, by an answer that may time out once.
             Kind::Freeze(0) | Kind::CutOff(0) => {
                 let unseen = fault.lasts + ms(150) < self.pace.down_after;
@@ -241,6 +246,7 @@ impl Plan {
                 all.push(less);
             }
         };
+        push(&|less| std::mem::replace(&mut less.listeners, 0) > 0);
         push(&|less| std::mem::replace(&mut less.workers, 1) > 1);
         push(&|less| std::mem::replace(&mut less.pace.echoes, false));
         push(&|less| less.sentinels == 5 && less.fewer_sentinels());
@@ -314,7 +320,7 @@ impl Fault {
         let other = dice.usize(..nodes);
         let sentinel = dice.usize(..sentinels);
         let pick = dice.u64(..1_000);
-        let kind = match dice.u32(..50) {
+        let kind = match dice.u32(..52) {
             0..7 => Kind::Kill(who),
             7..12 => Kind::Freeze(who),
             12..14 => Kind::CutOff(who),
@@ -341,6 +347,7 @@ impl Fault {
             44 => Kind::Stubborn(sentinel),
             45 | 46 => Kind::Stall(dice.usize(..2)),
             47 => Kind::Hold,
+            48 | 49 => Kind::Switchover,
             _ => Kind::Snap(pick),
         };
         let lasts = match dice.u32(..4) {
@@ -366,8 +373,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "world {}: {} nodes, {} Sentinels ({} configured), {} workers",
-            self.seed, self.nodes, self.sentinels, self.seeds, self.workers
+            "world {}: {} nodes, {} Sentinels ({} configured), {} workers, {} listeners",
+            self.seed, self.nodes, self.sentinels, self.seeds, self.workers, self.listeners
         )?;
         writeln!(f, "  {:?}", self.pace)?;
         for habit in &self.clients {

@@ -30,15 +30,15 @@ pub(crate) struct Outcome {
 }
 
 /// Lets a world happen.
-pub(crate) fn play(plan: &Plan, mutation: Option<Mutation>, gate: bool) -> Outcome {
-    play_with(plan, mutation, gate, None)
+pub(crate) fn play(plan: &Plan, mutation: Option<Mutation>) -> Outcome {
+    play_with(plan, mutation, None)
 }
 
-fn play_with(plan: &Plan, mutation: Option<Mutation>, gate: bool, story: Option<Story>) -> Outcome {
+fn play_with(plan: &Plan, mutation: Option<Mutation>, story: Option<Story>) -> Outcome {
     be_quiet();
     QUIET.set(true);
     let ran = panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(plan, mutation, gate);
+        let mut world = World::new(plan, mutation);
         world.trace = story;
         world.run();
         Outcome {
@@ -88,7 +88,6 @@ pub(crate) enum Limit {
 pub(crate) struct Many {
     pub(crate) first: u64,
     pub(crate) limit: Limit,
-    pub(crate) gate: bool,
 }
 
 /// What came of them.
@@ -133,7 +132,7 @@ impl Many {
                 return;
             }
             let plan = Plan::new(seed);
-            let outcome = play(&plan, None, self.gate);
+            let outcome = play(&plan, None);
             let mut sum = sum.lock().expect("no thread panics");
             sum.0 += 1;
             sum.1.add(&outcome.counts);
@@ -156,16 +155,16 @@ impl fmt::Display for Done {
 
 /// Tells the story of a world, and of the smallest one like it that breaks the same promise; fails
 /// if it breaks one.
-pub(crate) fn tell(plan: &Plan, gate: bool) {
-    let Some(violation) = play(plan, None, gate).violation else {
-        return println!("{}\n{plan}keeps all promises", story(plan, gate).join("\n"));
+pub(crate) fn tell(plan: &Plan) {
+    let Some(violation) = play(plan, None).violation else {
+        return println!("{}\n{plan}keeps all promises", story(plan).join("\n"));
     };
-    let small = minimise(plan, violation.broken, gate);
-    let mut lines = story(&small, gate);
+    let small = minimise(plan, violation.broken);
+    let mut lines = story(&small);
     if lines.len() > LINES * 2 {
         lines.splice(LINES..lines.len() - LINES, ["…".to_owned()]);
     }
-    let violation = play(&small, None, gate).violation.unwrap_or(violation);
+    let violation = play(&small, None).violation.unwrap_or(violation);
     panic!(
         "{small}{}\nbroken: {:?}: {}\nSWITCHMAN_SIM_WORLD={} shows it again",
         lines.join("\n"),
@@ -175,14 +174,14 @@ pub(crate) fn tell(plan: &Plan, gate: bool) {
     );
 }
 
-fn story(plan: &Plan, gate: bool) -> Vec<String> {
+fn story(plan: &Plan) -> Vec<String> {
     let story = Story::default();
-    play_with(plan, None, gate, Some(Rc::clone(&story)));
+    play_with(plan, None, Some(Rc::clone(&story)));
     story.take()
 }
 
 /// The smallest world that still breaks the promise: whatever can be left out is left out.
-fn minimise(plan: &Plan, broken: Broken, gate: bool) -> Plan {
+fn minimise(plan: &Plan, broken: Broken) -> Plan {
     let mut small = plan.clone();
     let mut attempts = 0;
     'smaller: loop {
@@ -191,7 +190,7 @@ fn minimise(plan: &Plan, broken: Broken, gate: bool) -> Plan {
             if attempts > ATTEMPTS {
                 return small;
             }
-            let violation = play(&less, None, gate).violation;
+            let violation = play(&less, None).violation;
             if violation.is_some_and(|violation| violation.broken == broken) {
                 small = less;
                 continue 'smaller;

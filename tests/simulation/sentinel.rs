@@ -126,6 +126,11 @@ impl Sentinel {
         self.forget();
     }
 
+    /// Whether it leads a failover, or tries to.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.failover.is_some()
+    }
+
     /// `SENTINEL RESET`: it keeps the master and the epoch.
     pub(crate) fn forget(&mut self) {
         let nodes = self.seen.len();
@@ -154,7 +159,20 @@ impl World {
 
     fn reaches(&self, at: usize, node: usize) -> bool {
         let blind = self.sentinels[at].blind & (1 << node) != 0;
-        !blind && !self.nodes[node].shunned && self.nodes[node].is_up()
+        !blind && !self.nodes[node].shunned && self.nodes[node].is_up() && !self.waits_at(at, node)
+    }
+
+    /// Whether its `PUBLISH` waits for the end of the node's pause, and everything behind it.
+    fn waits_at(&self, at: usize, node: usize) -> bool {
+        let node = &self.nodes[node];
+        let greeted = self.sentinels[at]
+            .greets
+            .saturating_sub(self.greeting_period());
+        node.is_paused(self.now) && greeted > node.paused_since
+    }
+
+    fn greeting_period(&self) -> Micros {
+        sec(2) / self.plan.pace.hurry
     }
 
     /// Sentinel's period of 10 s for `INFO`; everything is measured against it.
@@ -536,9 +554,9 @@ impl World {
         if self.now < self.sentinels[at].greets {
             return;
         }
-        let hurry = self.plan.pace.hurry;
+        let period = self.greeting_period();
         let sentinel = &mut self.sentinels[at];
-        sentinel.greets = self.now + sec(2) / hurry;
+        sentinel.greets = self.now + period;
         let failover = sentinel.failover;
         let after = failover.filter(|failover| failover.step >= FailoverStep::ReconfReplicas);
         let master = after.map_or(sentinel.master, |failover| failover.candidate);

@@ -12,10 +12,11 @@ use switchman::exchange::{
 use switchman::resp::{Decoded, Request, RequestDecoder, RequestLimits};
 use switchman::route::{NoReplica, Reads};
 use switchman::telemetry::ConnectStage;
-use switchman::topology::{Phase, ReportKind, Snapshot};
+use switchman::topology::{Acks, Phase, ReportKind, Snapshot};
 use switchman::types::MasterName;
 
 use crate::book::{Broken, Id};
+use crate::listener::CHANNELS;
 use crate::node::{Life, READONLY};
 use crate::plan::{Micros, Plan, STALL_MAX, dice, ms};
 use crate::world::{Event, Mutation, NAME, World};
@@ -61,12 +62,17 @@ enum Stage {
 
 /// One whole command on its way to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Words {
+pub(crate) enum Words {
     /// That has a number.
     Run(Id),
+    /// BLPOP: its number, and how long it waits.
+    Pop(Id, Micros),
     Multi,
     Exec,
     Discard,
+    /// SUBSCRIBE to these channels, or UNSUBSCRIBE.
+    Tune(u8, bool),
+    Ping(u64),
 }
 
 /// How a connection stands between MULTI and EXEC in the eyes of the node.
@@ -94,18 +100,26 @@ pub(crate) struct Conn {
     /// Whether our end is open.
     pub(crate) ours: bool,
     /// Whether the node's end is open.
-    theirs: bool,
+    pub(crate) theirs: bool,
+    /// The command that waits at the node; nothing behind it is read.
+    pub(crate) blocked: Option<Id>,
+    /// Whether the node has said that it reads nothing behind what waited.
+    pub(crate) unread: bool,
+    /// Channels whose messages the node sends, one bit each.
+    pub(crate) channels: u8,
     /// Whole commands on their way to the node, or not read by it.
-    up: VecDeque<Words>,
+    pub(crate) up: VecDeque<Words>,
     arriving: bool,
     multi: Multi,
     /// The beginning of a command whose rest was not written yet.
     part: Vec<u8>,
     /// Replies on their way to us.
-    down: Vec<u8>,
+    pub(crate) down: Vec<u8>,
     delivering: bool,
+    /// The beginning of a line whose rest has not come yet.
+    line: Vec<u8>,
     /// Whether the connection ends behind them.
-    ends: bool,
+    pub(crate) ends: bool,
     pub(crate) dice: fastrand::Rng,
 }
 
@@ -262,6 +276,8 @@ impl World {
         let conn = self.conn(at, key).expect("closes what it opened");
         self.conns[conn].ours = false;
         self.workers[at].links[key.index()] = None;
+        let delay = self.way(conn);
+        self.later(delay, Event::Gone(conn));
     }
 
     fn conn(&self, worker: usize, key: LinkKey) -> Option<usize> {
@@ -287,12 +303,16 @@ impl World {
             stage: Stage::Knocking,
             ours: true,
             theirs: false,
+            blocked: None,
+            unread: false,
+            channels: 0,
             up: VecDeque::new(),
             arriving: false,
             multi: Multi::No,
             part: Vec::new(),
             down: Vec::new(),
             delivering: false,
+            line: Vec::new(),
             ends: false,
             dice: dice(self.plan.seed, purpose),
         });
@@ -413,7 +433,7 @@ impl World {
 
     /// A whole command has left.
     fn wire(&mut self, at: usize, words: Words) {
-        if let Words::Run(id) = words {
+        if let Words::Run(id) | Words::Pop(id, _) = words {
             let (node, role) = (self.conns[at].node, self.conns[at].role);
             self.book.wired(id);
             if self.book.commands[id].writes() && role == Role::Replica {
@@ -421,7 +441,10 @@ impl World {
                     format!("write {id} was sent to replica {node}")
                 });
             }
-            if self.mutation == Some(Mutation::Forge) && self.conns[at].dice.u32(..20) == 0 {
+            if self.mutation == Some(Mutation::Forge)
+                && matches!(words, Words::Run(_))
+                && self.conns[at].dice.u32(..20) == 0
+            {
                 let reply = format!("+DONE#{id}\r\n");
                 self.conns[at].down.extend_from_slice(reply.as_bytes());
                 return self.deliver_later(at);
@@ -430,6 +453,15 @@ impl World {
         // Behind a break nothing arrives any more.
         if !self.conns[at].ends {
             self.conns[at].up.push_back(words);
+        } else if self.conns[at].unread {
+            self.disown(words);
+        }
+    }
+
+    /// The node has said that it does not read this command.
+    fn disown(&mut self, words: Words) {
+        if let Words::Run(id) | Words::Pop(id, _) = words {
+            self.book.commands[id].disowned = true;
         }
     }
 
@@ -463,7 +495,7 @@ impl World {
         }
     }
 
-    fn arrive_later(&mut self, at: usize) {
+    pub(crate) fn arrive_later(&mut self, at: usize) {
         if !self.conns[at].up.is_empty() && !self.conns[at].arriving {
             self.conns[at].arriving = true;
             let delay = self.way(at);
@@ -480,16 +512,37 @@ impl World {
             return;
         }
         if !conn.theirs || self.nodes[node].life == Life::Dead {
-            conn.up.clear();
+            let unread = conn.unread;
+            for words in std::mem::take(&mut conn.up) {
+                if unread {
+                    self.disown(words);
+                }
+            }
             return;
         }
-        for words in std::mem::take(&mut conn.up) {
+        while let Some(words) = self.conns[at].up.pop_front() {
+            if self.conns[at].blocked.is_some() || self.is_postponed(at, words) {
+                self.conns[at].up.push_front(words);
+                break;
+            }
             let reply = self.answer(at, words);
             if !self.conns[at].ends {
                 self.conns[at].down.extend_from_slice(reply.as_bytes());
             }
         }
         self.deliver_later(at);
+    }
+
+    /// Whether a paused node leaves this command, and all behind it, for later.
+    fn is_postponed(&self, at: usize, words: Words) -> bool {
+        let conn = &self.conns[at];
+        let writes = |id: &Id| self.book.commands[*id].writes();
+        let concerned = match (words, &conn.multi) {
+            (Words::Run(id) | Words::Pop(id, _), _) => writes(&id),
+            (Words::Exec, Multi::Open(queued)) => queued.iter().any(writes),
+            _ => false,
+        };
+        concerned && self.nodes[conn.node].is_paused(self.now)
     }
 
     /// What the node says to a command that came over a connection.
@@ -499,6 +552,9 @@ impl World {
         let multi = &mut self.conns[at].multi;
         match (words, multi) {
             (Words::Run(id), Multi::No) => return self.execute(node, id),
+            (Words::Tune(channels, on), _) => return self.tune(at, channels, on),
+            (Words::Ping(number), _) => return self.pong(at, number),
+            (Words::Pop(id, timeout), _) => return self.pop(at, id, timeout),
             (Words::Run(id), multi) => {
                 if replica && self.book.commands[id].writes() {
                     *multi = Multi::Spoilt;
@@ -540,7 +596,7 @@ impl World {
         reply
     }
 
-    fn deliver_later(&mut self, at: usize) {
+    pub(crate) fn deliver_later(&mut self, at: usize) {
         let conn = &mut self.conns[at];
         if !conn.delivering && (!conn.down.is_empty() || conn.ends) {
             conn.delivering = true;
@@ -569,6 +625,7 @@ impl World {
         let now = self.time();
         let mut fine = true;
         if !chunk.is_empty() {
+            self.note_taken(at, &chunk);
             let exchange = &mut self.workers[worker].exchange;
             fine = exchange.link_bytes(key, &chunk, now).is_ok();
         }
@@ -577,6 +634,33 @@ impl World {
             self.deliver_later(at);
         } else if self.conns[at].ends || !fine {
             self.lose(at);
+        }
+    }
+
+    /// Replies reach a worker: does it keep such ones back now?
+    fn note_taken(&mut self, at: usize, chunk: &[u8]) {
+        let conn = &mut self.conns[at];
+        let snapshot = &self.workers[conn.worker].snapshot;
+        let master = snapshot.master.as_ref();
+        let left = || master.is_some_and(|it| *it != self.names.nodes[conn.node]);
+        let gated = match snapshot.phase {
+            Phase::Unknown => false,
+            Phase::Stable => left(),
+            Phase::Switching { .. } => snapshot.acks != Acks::Given,
+        };
+        for byte in chunk {
+            if *byte != b'\n' {
+                conn.line.push(*byte);
+                continue;
+            }
+            let line = conn.line.trim_ascii_end();
+            let number = line.rsplit(|byte| *byte == b'#').next();
+            let number = number.filter(|number| number.len() < line.len());
+            let number = number.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
+            if let Some(command) = number.and_then(|id: Id| self.book.commands.get_mut(id)) {
+                command.gated = gated;
+            }
+            conn.line.clear();
         }
     }
 
@@ -605,6 +689,7 @@ impl World {
                 continue;
             }
             conn.theirs = false;
+            conn.blocked = None;
             if self.mutation == Some(Mutation::Resend) {
                 self.resend(at);
             }
@@ -622,6 +707,7 @@ impl World {
             self.conns[at].delivering = false;
             self.deliver_later(at);
         }
+        self.nodes[node].blocked.clear();
         self.lose_probe(node, dies);
     }
 
@@ -663,6 +749,7 @@ impl World {
             | Event::GiveUp(conn)
             | Event::Write(conn)
             | Event::Deliver(conn) => Some(self.conns[*conn].worker),
+            Event::Listen(listener) => Some(self.listeners[*listener].worker),
             Event::Talk(client) | Event::Offer(client) => Some(self.clients[*client].worker),
             _ => None,
         }
@@ -694,6 +781,10 @@ fn whole_commands(part: &mut Vec<u8>, chunk: &[u8]) -> Vec<Words> {
             b"MULTI" => Words::Multi,
             b"EXEC" => Words::Exec,
             b"DISCARD" => Words::Discard,
+            b"SUBSCRIBE" => Words::Tune(channels_of(&request), true),
+            b"UNSUBSCRIBE" => Words::Tune(channels_of(&request), false),
+            b"PING" => Words::Ping(u64::try_from(number_of(&request)).unwrap_or(0)),
+            b"BLPOP" => Words::Pop(number_of(&request), wait_of(&request)),
             _ => Words::Run(number_of(&request)),
         });
         at += consumed;
@@ -702,10 +793,31 @@ fn whole_commands(part: &mut Vec<u8>, chunk: &[u8]) -> Vec<Words> {
     all
 }
 
-/// The number in the last word of a command.
-fn number_of(request: &Request<'_>) -> Id {
+/// How long a command wants to wait, by its last word.
+fn wait_of(request: &Request<'_>) -> Micros {
     let last = request.args().last().unwrap_or_default();
-    let digits = last.rsplit(|byte| *byte == b'#').next();
+    let seconds = std::str::from_utf8(last).expect("a number");
+    let wait = Duration::from_secs_f64(seconds.parse().expect("a number"));
+    u64::try_from(wait.as_micros()).unwrap_or(Micros::MAX)
+}
+
+/// The channels that a command names.
+fn channels_of(request: &Request<'_>) -> u8 {
+    let bit = |name: &[u8]| {
+        let at = CHANNELS.iter().position(|known| known.as_bytes() == name);
+        1_u8 << at.expect("a channel of this world")
+    };
+    request.args().skip(1).fold(0, |all, name| all | bit(name))
+}
+
+/// The number in a command: in the name of the list that it waits for, or in its last word.
+fn number_of(request: &Request<'_>) -> Id {
+    let word = match request.name() {
+        b"BLPOP" => request.arg1(),
+        _ => request.args().last(),
+    };
+    let word = word.unwrap_or_default();
+    let digits = word.rsplit(|byte| *byte == b'#').next();
     let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
     let number = digits.and_then(|digits| digits.parse().ok());
     number.expect("a command of this world")

@@ -4,17 +4,20 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use switchman::switchover::Question;
 use switchman::telemetry::ConnectStage;
 use switchman::topology::{
     Machine, NodeAnswer, NodeFailure, Report, ReportKind, SentinelFailure, View,
 };
 use switchman::types::{NodeAddr, Time};
 
-use crate::book::{Book, Broken};
+use crate::book::{Book, Broken, Id};
 use crate::client::Client;
 use crate::control::Control;
+use crate::listener::{Listener, Message};
 use crate::node::Node;
 use crate::plan::{Micros, Plan, dice, ms, sec};
+use crate::planned::{Asked, Planned};
 use crate::run::Story;
 use crate::sentinel::Sentinel;
 use crate::worker::{Conn, Worker};
@@ -53,6 +56,16 @@ pub(crate) enum Mutation {
     Blind,
     /// It is not heard either that one does not answer.
     Hush,
+    /// Nodes say too early that the time of a command is over.
+    Impatient,
+    /// A command that has waited at one node waits at the next one for all of its time.
+    Anew,
+    /// After a switch nobody hears a message.
+    Unheard,
+    /// After a switch each subscription is confirmed twice.
+    Confirmed,
+    /// Nodes say that they have more of a history than they do.
+    Boast,
 }
 
 /// What happens next to whom.
@@ -88,6 +101,14 @@ pub(crate) enum Event {
     Sync(usize, u32),
     Talk(usize),
     Offer(usize),
+    Drive,
+    Ordered(Box<Question>),
+    Obeyed(Box<Asked>),
+    Unpaused(usize),
+    Overdue(usize, Id),
+    Listen(usize),
+    Broadcast,
+    Gone(usize),
 }
 
 #[derive(Debug)]
@@ -169,9 +190,14 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) sentinels: Vec<Sentinel>,
     pub(crate) control: Control,
+    /// A planned failover, if one is under way.
+    pub(crate) planned: Option<Planned>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) conns: Vec<Conn>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) listeners: Vec<Listener>,
+    /// What was published.
+    pub(crate) messages: Vec<Message>,
     pub(crate) next_client: u64,
     /// Histories begun.
     pub(crate) stories: u32,
@@ -186,12 +212,18 @@ fn moment(at: Micros) -> Time {
     Time::from_start(Duration::from_micros(at))
 }
 
+/// A world's time for the product's, rounded up: what waits for it finds that it has come.
+pub(crate) fn micros(at: Time) -> Micros {
+    let nanos = at.since_start().as_nanos();
+    u64::try_from(nanos.div_ceil(1_000)).unwrap_or(Micros::MAX)
+}
+
 fn purpose(base: u64, at: usize) -> u64 {
     base + u64::try_from(at).unwrap_or(0)
 }
 
 impl World {
-    pub(crate) fn new(plan: &Plan, mutation: Option<Mutation>, gate: bool) -> Self {
+    pub(crate) fn new(plan: &Plan, mutation: Option<Mutation>) -> Self {
         let names = Names::new(plan);
         let seed = plan.seed;
         let node = |at| Node::new((at != 0).then_some(0), dice(seed, purpose(10, at)));
@@ -204,16 +236,18 @@ impl World {
             stage: Stage::Trouble,
             calm_at: plan.calm_at(),
             book: Book {
-                gate,
                 harmless: plan.is_harmless(),
                 ..Book::default()
             },
             nodes: (0..plan.nodes).map(node).collect(),
             sentinels: (0..plan.sentinels).map(sentinel).collect(),
             control: Control::new(plan, &names),
+            planned: None,
             workers: (0..plan.workers).map(|at| Worker::new(plan, at)).collect(),
             conns: Vec::new(),
             clients: Vec::new(),
+            listeners: Vec::new(),
+            messages: Vec::new(),
             next_client: 0,
             stories: 1,
             struck: vec![0; plan.faults.len()],
@@ -224,6 +258,10 @@ impl World {
         for (at, habit) in plan.clients.iter().enumerate() {
             let client = world.join(*habit, dice(seed, purpose(50, at)));
             world.clients.push(client);
+        }
+        for at in 0..plan.listeners {
+            let listener = world.begin_to_listen(dice(seed, purpose(60, at)));
+            world.listeners.push(listener);
         }
         world
     }
@@ -287,6 +325,10 @@ impl World {
         for at in 0..self.clients.len() {
             self.later(ms(5), Event::Talk(at));
         }
+        for at in 0..self.listeners.len() {
+            self.later(ms(5), Event::Listen(at));
+            self.later(0, Event::Broadcast);
+        }
         for at in 0..self.plan.faults.len() {
             let fault = self.plan.faults[at];
             self.at(fault.at, Event::Fault(at));
@@ -307,13 +349,21 @@ impl World {
             Event::Calm => self.calm(),
             Event::Help => self.help(),
             Event::Talk(at) if !matches!(self.stage, Stage::Ending(_)) => self.talk(at),
-            Event::Talk(_) => {}
+            Event::Listen(at) if !matches!(self.stage, Stage::Ending(_)) => self.listen(at),
+            Event::Talk(_) | Event::Listen(_) => {}
+            Event::Broadcast => self.broadcast(),
             Event::Offer(at) => self.offer(at),
             Event::Apply(at) => self.apply(at),
             Event::Sync(at, attempt) => self.sync(at, attempt),
             Event::Order(at, master) => self.ordered(at, master),
             Event::Beat(at) => self.beat(at),
             Event::Hello(at, master, epochs) => self.greeted(at, master, epochs),
+            Event::Drive => self.drive(),
+            Event::Ordered(question) => self.ordered_by_plan(*question),
+            Event::Obeyed(asked) => self.obeyed(*asked),
+            Event::Unpaused(at) => self.unpaused(at),
+            Event::Overdue(conn, id) => self.overdue(conn, id),
+            Event::Gone(conn) => self.gone(conn),
             other => self.happen_to_switchman(other),
         }
     }
@@ -381,7 +431,7 @@ impl World {
             }
             Stage::Ending(settled) => {
                 let open = self.clients.iter().any(|client| !client.sent.is_empty());
-                if !open {
+                if !open && !self.listeners.iter().any(Listener::waits) {
                     return self.now >= settled;
                 }
                 self.now > settled + SILENCE_MAX
@@ -400,6 +450,10 @@ impl World {
         let last = master
             .map(|master| self.nodes[master].log.clone())
             .unwrap_or_default();
+        if let Some(at) = self.listeners.iter().position(Listener::waits) {
+            let words = || format!("no answer to listener {at}");
+            self.book.broke(Broken::Silence, words);
+        }
         self.book.close(&histories, &last);
     }
 }
