@@ -15,9 +15,11 @@ export MATRIX_JOBS ?= 1
 SIM_SECONDS ?= 600
 SIM_FIRST ?= $(shell date +%s)000000
 
-# The simulation with a fast library; everything else is as in the other tests.
-SIMULATION = cargo test --locked --config 'profile.dev.package.switchman.opt-level=3' \
-    --test simulation
+# The simulation with a fast library and its assertions.
+SIMULATION = cargo test --locked --test simulation \
+    --config 'profile.dev.package.switchman.opt-level=3' \
+    --config 'profile.dev.package.switchman.codegen-units=1' \
+    --config 'profile.dev.lto="thin"' --config 'profile.dev.incremental=false'
 
 .PHONY: help demo test test-live failover-matrix simulation clients lint bench fuzz tools
 

@@ -2,6 +2,7 @@
 //! Knows parsing and printing of these words, and nothing of what is done with them.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::ops::Add;
 use std::str::FromStr;
@@ -114,12 +115,26 @@ impl fmt::Display for MasterName {
 /// Host (name, IPv4 or IPv6 address without brackets) and port of a Redis node or a Sentinel.
 ///
 /// Cheap to clone. Names are resolved at each connection, never here.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Eq, PartialOrd, Ord)]
 pub struct NodeAddr {
     host: Arc<str>,
     port: u16,
     /// The host again, where it is an IP address: addresses are compared with each other often.
     ip: Option<IpAddr>,
+}
+
+/// As if derived, only that the port, which mostly differs, is looked at first.
+impl PartialEq for NodeAddr {
+    fn eq(&self, other: &Self) -> bool {
+        self.port == other.port && self.host == other.host
+    }
+}
+
+impl Hash for NodeAddr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.host.hash(state);
+        self.port.hash(state);
+    }
 }
 
 /// A text that is not `host:port`.

@@ -125,19 +125,24 @@ impl World {
         note!(self, "client {at} sends {id}: {verb:?}");
         let client = &mut self.clients[at];
         client.inside = verb == Verb::Multi || (inside && verb != Verb::Exec);
-        let number = id.to_string();
-        let key = format!("k#{number}");
-        let list = format!("q#{number}");
-        let timeout = match verb {
-            Verb::Pop => *client.dice.choice(&WAITS).expect("not empty"),
-            _ => 0,
+        let named = match verb {
+            Verb::Get => format!("k#{id}"),
+            Verb::Pop => format!("q#{id}"),
+            _ => id.to_string(),
         };
-        let wait = format!("{}.{:03}", timeout / sec(1), timeout % sec(1) / ms(1));
+        let (timeout, wait) = match verb {
+            Verb::Pop => {
+                let timeout = *client.dice.choice(&WAITS).expect("not empty");
+                let wait = format!("{}.{:03}", timeout / sec(1), timeout % sec(1) / ms(1));
+                (timeout, wait)
+            }
+            _ => (0, String::new()),
+        };
         let words: &[&[u8]] = match verb {
-            Verb::Push => &[b"RPUSH", b"q", number.as_bytes()],
-            Verb::Pop => &[b"BLPOP", list.as_bytes(), wait.as_bytes()],
-            Verb::Set => &[b"SET", b"k", number.as_bytes()],
-            Verb::Get => &[b"GET", key.as_bytes()],
+            Verb::Push => &[b"RPUSH", b"q", named.as_bytes()],
+            Verb::Pop => &[b"BLPOP", named.as_bytes(), wait.as_bytes()],
+            Verb::Set => &[b"SET", b"k", named.as_bytes()],
+            Verb::Get => &[b"GET", named.as_bytes()],
             Verb::Multi => &[b"MULTI"],
             Verb::Exec => &[b"EXEC"],
         };
@@ -274,7 +279,11 @@ impl World {
             "-ERR EXEC without MULTI",
         ];
         let own = match command.verb {
-            Verb::Set | Verb::Get | Verb::Push => line == format!("+DONE#{id}"),
+            Verb::Set | Verb::Get | Verb::Push => {
+                line.strip_prefix("+DONE#")
+                    .and_then(|number| number.parse().ok())
+                    == Some(id)
+            }
             Verb::Pop => line == "*" && is_element(id, &command, lines),
             Verb::Multi => line == "+OK",
             Verb::Exec => line == "*",
