@@ -86,12 +86,12 @@ impl Exchange {
         lease.subscriptions.note(announcement);
         link.confirmed += 1;
         let last = link.confirmed >= link.expected;
-        let bytes: &[u8] = if subscription.asked { frame } else { &[] };
         if last {
             link.confirmed = 0;
+            let bytes: &[u8] = if subscription.asked { frame } else { &[] };
             self.complete(key, bytes, ReplyKind::Simple, now);
-        } else {
-            client.replies.deliver(ticket.seq, bytes, Piece::More);
+        } else if subscription.asked {
+            client.replies.deliver(ticket.seq, frame, Piece::More);
             self.touch(owner);
         }
         true

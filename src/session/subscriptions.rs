@@ -1,15 +1,15 @@
 //! Floor 3. What a client has subscribed to, learned from the server's own confirmations.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use crate::command::Leased;
 
 /// The channels, patterns and shard channels of one client.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    channels: HashSet<Box<[u8]>>,
-    patterns: HashSet<Box<[u8]>>,
-    shards: HashSet<Box<[u8]>>,
+    channels: BTreeSet<Box<[u8]>>,
+    patterns: BTreeSet<Box<[u8]>>,
+    shards: BTreeSet<Box<[u8]>>,
 }
 
 /// What an out-of-band message of a subscribed connection is.
@@ -37,7 +37,7 @@ impl Subscriptions {
     }
 
     /// Names of the kind that `command` (one of the six) acts on.
-    pub fn of(&self, command: Leased) -> &HashSet<Box<[u8]>> {
+    pub fn of(&self, command: Leased) -> &BTreeSet<Box<[u8]>> {
         match command {
             Leased::Psubscribe | Leased::Punsubscribe => &self.patterns,
             Leased::Ssubscribe | Leased::Sunsubscribe => &self.shards,
@@ -68,7 +68,7 @@ impl Subscriptions {
         }
     }
 
-    fn of_mut(&mut self, command: Leased) -> &mut HashSet<Box<[u8]>> {
+    fn of_mut(&mut self, command: Leased) -> &mut BTreeSet<Box<[u8]>> {
         match command {
             Leased::Psubscribe | Leased::Punsubscribe => &mut self.patterns,
             Leased::Ssubscribe | Leased::Sunsubscribe => &mut self.shards,

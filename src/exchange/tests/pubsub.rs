@@ -246,6 +246,28 @@ fn subscriptions_are_made_again_at_once_when_only_the_link_breaks() {
 }
 
 #[test]
+fn a_link_that_breaks_between_two_confirmations_that_nobody_hears_is_replaced_too() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "a");
+    world.send(client, &["SUBSCRIBE b"]);
+    let second = confirmed('*', "subscribe", "b", 2);
+    world.answer("m", "SUBSCRIBE b", &second);
+    assert_eq!(world.heard(client), second);
+    world.lose(link);
+    let link = world.asked_on("m", "SUBSCRIBE a b");
+    world.say(link, &confirmed('*', "subscribe", "a", 1));
+    world.lose(link);
+    let link = world.asked_on("m", "SUBSCRIBE a b");
+    for (count, name) in (1..).zip(["a", "b"]) {
+        world.say(link, &confirmed('*', "subscribe", name, count));
+    }
+    let text = message('*', "b", "still here");
+    world.say(link, &text);
+    assert_eq!(world.heard(client), text);
+    assert!(!world.is_closed(client));
+}
+
+#[test]
 fn a_subscription_lost_while_the_client_is_busy_elsewhere_is_made_again_later() {
     let mut world = World::new();
     let client = world.client();
