@@ -279,7 +279,7 @@ impl Client {
         }
     }
 
-    /// When the request at `offset` of the input was read.
+    /// When the byte at `offset` of the input was read; a request is there with its last.
     #[inline]
     pub(super) fn arrived_at(&self, offset: usize) -> Time {
         let before = self.later.iter().take_while(|(from, _)| *from <= offset);

@@ -157,7 +157,7 @@ impl Exchange {
                     let job = Job {
                         key,
                         again: None,
-                        arrived: client.arrived_at(at),
+                        arrived: client.arrived_at(at + consumed - 1),
                         now,
                     };
                     if self.dispatch(job, &request) == Placed::Waits {

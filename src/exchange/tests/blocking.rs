@@ -246,6 +246,28 @@ fn the_time_of_what_waits_runs_on_while_it_is_held() {
 }
 
 #[test]
+fn the_time_of_what_waits_runs_from_its_last_byte_on() {
+    let mut world = World::new();
+    let client = world.client();
+    world.switching();
+    world.send(client, &["SET k v"]);
+    world.pass(ms(1_000));
+    let pop = encoded("BLPOP q 10");
+    let (begin, end) = pop.split_at(9);
+    world.send_raw(client, begin);
+    world.pass(ms(3_000));
+    world.send_raw(client, end);
+    world.switch_to("r1", &[]);
+    world.answer("r1", "SET k v", "+OK");
+    world.pass(ms(2_000));
+    world.answer("r1", "BLPOP q 10", UNBLOCKED);
+    world.switching();
+    world.switch_to("m", &[]);
+    world.answer("m", "BLPOP q 8.000", "*-1");
+    assert_eq!(world.heard(client), "+OK|*-1|");
+}
+
+#[test]
 fn what_was_sent_behind_a_wait_that_the_node_ended_was_not_read() {
     let mut world = World::new();
     let client = world.client();
