@@ -86,7 +86,7 @@ pub(super) enum Watch {
 pub(super) enum NoLease {
     /// The client is not there any more.
     Gone,
-    /// It has requests in flight on another link to the master.
+    /// It has requests in flight on another link to the master, or one that waits at the server.
     Order,
     /// There is no writable master.
     NoMaster,
@@ -328,7 +328,8 @@ impl Exchange {
         if client.master_out > 0 && (own.is_none() || client.master_link != own) {
             return Err(NoLease::Order);
         }
-        if own.is_some_and(|own| self.is_left(own)) {
+        let link = own.and_then(|own| self.links.get(own));
+        if link.is_some_and(|link| link.left.is_some() || link.ends_in_wait()) {
             return Err(NoLease::Order);
         }
         let index = client.group;

@@ -4,6 +4,7 @@
 //! hears, without being sent, what a server says at the end of that time.
 //!
 //! ```text
+//!   nothing is sent behind them: it could not be taken back, and would keep a switch waiting
 //!   a switch begins        they hold up nobody: the worker is quiet with them
 //!   the master is left     what may be issued again at any time goes to the new one at once;
 //!                          the others are called back (see `recall.rs`), and their links stay for
@@ -88,8 +89,7 @@ impl Exchange {
             self.compose_in_vain(job.key, request);
             return self.answer_unsent(job);
         }
-        let has_turn = self.has_turn(job.key);
-        let placed = match self.waiting_link(job, has_turn, time) {
+        let placed = match self.waiting_link(job, time) {
             Ok(link) => {
                 if !before.is_empty() {
                     self.send_internal(link, job, Purpose::Internal, before);
@@ -99,7 +99,7 @@ impl Exchange {
             Err(placed) => placed,
         };
         if let Some(client) = self.clients.get_mut(job.key) {
-            let counts = has_turn && matches!(client.wait, Wait::Master | Wait::Proof(_));
+            let counts = matches!(client.wait, Wait::Master | Wait::Proof(_));
             client.until = match placed {
                 Placed::Waits if counts => until.or_else(|| Some(job.now + time?)),
                 Placed::Waits => client.until,
@@ -116,29 +116,9 @@ impl Exchange {
         Some(blocking(spec, request))
     }
 
-    /// Whether no command of the client waits at a server, behind which this one would have to wait
-    /// there too.
-    fn has_turn(&self, key: ClientKey) -> bool {
-        let own = self.lease_of(key).and_then(|lease| lease.link);
-        let waits = |ticket: Ticket| matches!(ticket.purpose, Purpose::Waits(_));
-        own.and_then(|own| self.links.get(own))
-            .is_none_or(|link| !link.pipeline.tickets().any(waits))
-    }
-
     /// The link for a command that waits. One whose time runs is not put on a link that is not open
     /// yet: what is left of its time is not known before.
-    fn waiting_link(
-        &mut self,
-        job: Job,
-        has_turn: bool,
-        time: Option<Duration>,
-    ) -> Result<LinkKey, Placed> {
-        let client = self.clients.get_mut(job.key).ok_or(Placed::Answered)?;
-        let group = self.groups.get(client.group).ok_or(Placed::Answered)?;
-        if !has_turn && group.writable.is_none() {
-            client.wait = Wait::Order;
-            return Err(Placed::Waits);
-        }
+    fn waiting_link(&mut self, job: Job, time: Option<Duration>) -> Result<LinkKey, Placed> {
         let key = self.lease_link(job)?;
         if time.is_some()
             && let Some(link) = self.links.get_mut(key)
@@ -329,6 +309,12 @@ impl Link {
     /// Whether the master being left may still have something to say that spares a doubt.
     pub(super) fn is_worth_waiting(&self) -> bool {
         self.waits_for() == Some(Repeat::IfUndone)
+    }
+
+    /// Whether the last request in flight is one that waits at the server.
+    pub(super) fn ends_in_wait(&self) -> bool {
+        let last = self.pipeline.newest_ticket();
+        last.is_some_and(|ticket| matches!(ticket.purpose, Purpose::Waits(_)))
     }
 
     /// Whether all that is in flight is one command that waits at the server.

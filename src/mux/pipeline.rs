@@ -116,6 +116,11 @@ impl<T: Copy> Pipeline<T> {
         self.tickets.front().map(|entry| entry.ticket)
     }
 
+    /// The last command, if it has no reply, written or not.
+    pub fn newest_ticket(&self) -> Option<T> {
+        self.tickets.back().map(|entry| entry.ticket)
+    }
+
     /// The oldest command without a reply and its bytes, if all of it was written.
     pub fn oldest(&self) -> Option<(T, &[u8])> {
         let ticket = self.oldest_written()?;

@@ -51,17 +51,26 @@ fn quiet_does_not_wait_for_what_merely_waits() {
 }
 
 #[test]
-fn quiet_waits_for_what_was_sent_behind_what_waits() {
+fn what_is_behind_what_waits_neither_keeps_a_switch_waiting_nor_is_lost_with_it() {
     let mut world = World::new();
     let client = world.client();
-    world.send(client, &["BLPOP q 0", "BLPOP p 0"]);
+    world.send(client, &["BLPOP q 0", "MULTI", "INCR a", "EXEC"]);
     world.pass(ms(50));
     let generation = world.switching();
-    world.pass(ms(500));
-    assert_eq!(quiet(&world), []);
-    world.answer("m", "BLPOP q 0", "*-1");
-    world.pass(ms(50));
     assert_eq!(quiet(&world), [generation]);
+    world.switch_to("r1", &[]);
+    let lines = world.asked("m").into_iter();
+    for call in lines.filter(|line| line.starts_with("CLIENT UNBLOCK ")) {
+        world.answer("m", &call, ":1");
+    }
+    world.answer("m", "BLPOP q 0", "-UNBLOCKED client unblocked");
+    assert_eq!(world.asked("r1"), ["BLPOP q 0"]);
+    world.answer("r1", "BLPOP q 0", "*-1");
+    world.answer("r1", "MULTI", "+OK");
+    world.answer("r1", "INCR a", "+QUEUED");
+    world.answer("r1", "EXEC", "*1|:1");
+    assert_eq!(world.heard(client), "*-1|+OK|+QUEUED|*1|:1|");
+    world.assert_calm();
 }
 
 #[test]
