@@ -489,6 +489,9 @@ impl Exchange {
                 continue;
             };
             client.touched = false;
+            if client.blocks && client.master_out == 0 {
+                client.unblock(now);
+            }
             if !client.dirty {
                 client.dirty = true;
                 self.dirty_clients.push(key);

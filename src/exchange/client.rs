@@ -151,7 +151,7 @@ pub(super) struct Client {
     pub(super) decoder: RequestDecoder,
     /// Bytes read and not decoded; empty and without memory while nothing waits.
     pub(super) input: Vec<u8>,
-    /// When the first byte of `input` was read.
+    /// When the first byte of `input` was read, or a command before it had waited at a server.
     pub(super) arrived: Time,
     /// What came while the client waited: from which offset of `input`, and when.
     pub(super) later: Vec<(usize, Time)>,
@@ -165,6 +165,8 @@ pub(super) struct Client {
     /// When its next request, which is to wait at a server and has not been sent, has waited long
     /// enough by its own words.
     pub(super) until: Option<Time>,
+    /// Whether a command of its own may wait at a server.
+    pub(super) blocks: bool,
     /// Whether it is in its group's list of held clients.
     pub(super) listed: bool,
     /// Requests in flight to the master.
@@ -215,6 +217,7 @@ impl Client {
             said_all: false,
             held_since: None,
             until: None,
+            blocks: false,
             listed: false,
             master_out: 0,
             writes_out: 0,
@@ -284,6 +287,14 @@ impl Client {
     pub(super) fn arrived_at(&self, offset: usize) -> Time {
         let before = self.later.iter().take_while(|(from, _)| *from <= offset);
         before.last().map_or(self.arrived, |(_, at)| *at)
+    }
+
+    /// Ends the time for which its own command waited at a server. What it has sent behind that has
+    /// not waited for us until now: Redis would have read it now.
+    pub(super) fn unblock(&mut self, now: Time) {
+        self.blocks = false;
+        self.arrived = now;
+        self.later = Vec::new();
     }
 
     /// Moves the marks of arrival along with an input of which the first `used` bytes are gone.

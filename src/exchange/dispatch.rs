@@ -28,7 +28,7 @@ pub(super) struct Job {
     pub(super) key: ClientKey,
     /// Its number, if it had been placed before.
     pub(super) again: Option<Numbered>,
-    /// When it was read.
+    /// When it was read, or a command before it had waited at a server.
     pub(super) arrived: Time,
     pub(super) now: Time,
 }

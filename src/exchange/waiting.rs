@@ -151,14 +151,20 @@ impl Exchange {
         let rest = until
             .zip(waits)
             .and_then(|(until, waits)| shortened(request, waits, until.since(job.now)));
-        match rest {
+        let placed = match rest {
             None => self.send(link, job, request.raw(), kind),
             Some(rest) => {
                 // From now on its time is what it says.
                 let arrived = job.now;
                 self.send(link, Job { arrived, ..job }, &rest, kind)
             }
+        };
+        if placed == Placed::Sent
+            && let Some(client) = self.clients.get_mut(job.key)
+        {
+            client.blocks = true;
         }
+        placed
     }
 
     /// What a server says whose command has waited in vain (Redis blocked.c,

@@ -554,6 +554,26 @@ fn a_command_that_waits_longer_than_the_hold_is_refused_at_its_end() {
 }
 
 #[test]
+fn what_is_behind_a_command_that_waits_at_a_server_is_held_from_its_turn_on() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["BLPOP q 0"]);
+    world.pass(ms(1_000));
+    world.send(client, &["SET a 1", "BLPOP p 0"]);
+    world.pass(ms(5_000));
+    world.switching();
+    world.answer("m", "BLPOP q 0", "*-1");
+    world.pass(ms(4_900));
+    assert_eq!(world.heard(client), "*-1|");
+    world.switch_to("r1", &[]);
+    world.answer("r1", "SET a 1", "+OK");
+    world.pass(ms(5_000));
+    world.answer("r1", "BLPOP p 0", "*-1");
+    assert_eq!(world.heard(client), "+OK|*-1|");
+    world.assert_calm();
+}
+
+#[test]
 fn what_has_waited_at_a_server_hears_the_end_of_its_time_while_it_is_held() {
     let mut world = World::new();
     let client = world.client();
