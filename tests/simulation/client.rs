@@ -16,8 +16,8 @@ use crate::world::{Event, World};
 const OPEN_MAX: usize = 12;
 /// How long commands want to wait.
 const WAITS: [Micros; 3] = [ms(100), ms(600), sec(2)];
-/// By how much a wait may be rounded: timeouts to a millisecond, and times of arrival that differ by
-/// less than 10 are not told apart.
+/// By how much a wait may be rounded: timeouts to a millisecond, and times of arrival that differ
+/// by less than 10 are not told apart.
 const ROUNDED: Micros = ms(11);
 /// Commands that must succeed one after the other before a calm world counts as served.
 const PROVEN: u32 = 4;
