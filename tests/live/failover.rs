@@ -65,6 +65,9 @@ fn a_client_in_a_blocking_command_does_not_prolong_a_planned_failover() {
     lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
     let mut waiter = proxy.patient_client(6 * SOON);
     waiter.send(&["BLPOP", "queue", "0"]).unwrap();
+    for line in [&["MULTI"][..], &["INCR", "behind"], &["EXEC"]] {
+        waiter.send(line).unwrap();
+    }
     let blocked = wait_for(SOON, || {
         let info = lab.node(0).command(&["INFO", "clients"]).ok()?;
         (info.info("blocked_clients")? == "1").then_some(())
@@ -86,6 +89,11 @@ fn a_client_in_a_blocking_command_does_not_prolong_a_planned_failover() {
     assert_eq!(say(&mut writer, &["RPUSH", "queue", "x"]), Reply::Int(1));
     let popped = Reply::Array(vec![Reply::bulk("queue"), Reply::bulk("x")]);
     assert_eq!(waiter.receive().unwrap(), popped);
+    let behind = [waiter.receive(), waiter.receive(), waiter.receive()];
+    assert_eq!(
+        behind.map(Result::unwrap)[2],
+        Reply::Array(vec![Reply::Int(1)])
+    );
 }
 
 /// One failover from load to load.
