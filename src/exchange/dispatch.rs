@@ -115,7 +115,7 @@ impl Exchange {
             return Placed::Answered;
         }
         let class = command.class;
-        let locked_out = !client.session.is_logged_in() && group.wants_login();
+        let locked_out = !client.session.is_logged_in() && group.wants_login_now(job.now);
         let plain = client.lease.is_none() || job.passes_by(client);
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out

@@ -25,6 +25,7 @@ use crate::exchange::standing::{BREAKS_MAX, Begun, Close, Standing, is_begun_in_
 use crate::exchange::ticket::{Effect, Purpose, Ticket, Undo};
 use crate::exchange::{Action, ClientKey, Exchange, LinkKey, OpenFailure, Opened, Role};
 use crate::mux::{Lost, Sent};
+use crate::route::NoReplica;
 use crate::session::{IdentityId, Piece, Reject};
 use crate::telemetry::{self, ConnectStage, Reason, RequestClass};
 use crate::topology::ReportKind;
@@ -57,6 +58,8 @@ enum End<'a> {
     Fenced(LinkKey),
     /// It never was.
     Unopened,
+    /// It never was: this replica does not let the client in, and the master may.
+    Declined,
     /// It never was, and these are the node's words.
     Refused(&'a [u8]),
 }
@@ -107,7 +110,7 @@ impl Exchange {
                 group.set_hello(lane.protocol, hello);
             }
             if lane.identity == IdentityId::ANONYMOUS && group.settings.anonymous.is_none() {
-                group.login_required = Some(false);
+                group.login_wanted = None;
             }
             if let Some(node) = group.nodes.get_mut(lane.node.0) {
                 node.failures = 0;
@@ -164,9 +167,21 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(link.group) else {
             return;
         };
-        if anonymous && group.settings.anonymous.is_none() && words.starts_with(b"-NOAUTH") {
-            // From now on it is us who say so, after what Redis looks at first.
-            group.login_required = Some(true);
+        let no_login = words.starts_with(b"-NOAUTH");
+        let may_ask_master = group.settings.no_replica == NoReplica::Master;
+        if link.lane.role == Role::Replica
+            && may_ask_master
+            && (no_login || stage == ConnectStage::Auth)
+        {
+            // Users and passwords are not replicated: this says nothing of the other nodes.
+            if let Some(node) = group.nodes.get(link.lane.node.0) {
+                group.counts.at(node.index).connect_failed(stage);
+            }
+            return self.dispose(key, link, End::Declined, now);
+        }
+        if anonymous && group.settings.anonymous.is_none() && no_login {
+            // For a while it is us who say so, after what Redis looks at first.
+            group.login_wanted = Some(now);
             return self.dispose(key, link, End::Unopened, now);
         }
         if let Some(node) = group.nodes.get(link.lane.node.0) {
@@ -346,7 +361,10 @@ impl Exchange {
                 self.tell(ticket, Reject::Breaks { times: BREAKS_MAX });
             }
             Fate::Again => {
-                let asked = matches!(end, End::Lost(Loss::Silent) | End::Fenced(_));
+                let asked = matches!(
+                    end,
+                    End::Lost(Loss::Silent) | End::Fenced(_) | End::Declined
+                );
                 let bounces = ticket.bounces.saturating_add(u8::from(asked));
                 let mut again = ticket.again(link.usage, bounces, lost.bytes);
                 if link.lane.role == Role::Replica {
@@ -456,7 +474,7 @@ impl Exchange {
                 ..Begun::of(lease, now)
             },
             End::Fenced(_) => Begun::of(lease, now),
-            End::Unopened | End::Refused(_) => Begun {
+            End::Unopened | End::Declined | End::Refused(_) => Begun {
                 kept: None,
                 ..Begun::of(lease, now)
             },
@@ -538,7 +556,7 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         End::Unopened if undone && ticket.purpose == Purpose::Watch => {
             return Fate::Undone(Undo::Asked);
         }
-        End::Unopened => return Fate::Again,
+        End::Unopened | End::Declined => return Fate::Again,
         End::Refused(_) => return Fate::Passed,
         End::Lost(_) | End::Fenced(_) if again => return Fate::Again,
         End::Lost(loss) => loss,

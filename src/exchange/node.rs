@@ -13,6 +13,9 @@ use crate::telemetry::{Counts, NodeIndex};
 use crate::topology::Snapshot;
 use crate::types::{NodeAddr, Protocol, Time};
 
+/// How long it is believed that clients have to log in; then the next one's connection tells.
+const LOGIN_WANTED_FOR: Duration = Duration::from_secs(1);
+
 /// One master group.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -38,8 +41,8 @@ pub(super) struct Group {
     pub(super) provers: VecDeque<ClientKey>,
     /// Clients whose subscriptions have to be made again.
     pub(super) unsubscribed: Vec<ClientKey>,
-    /// Whether a connection without AUTH is refused; unknown before the first one.
-    pub(super) login_required: Option<bool>,
+    /// When a connection without AUTH was refused last, if none was let in since.
+    pub(super) login_wanted: Option<Time>,
     /// The master's answers to `HELLO 2` and `HELLO 3`.
     pub(super) hello: [Option<HelloFacts>; 2],
     /// Proven logins with the number of sessions that have them; [`IdentityId`] `n` is entry `n-1`.
@@ -135,7 +138,7 @@ impl Group {
             proofs: 0,
             provers: VecDeque::new(),
             unsubscribed: Vec::new(),
-            login_required: None,
+            login_wanted: None,
             hello: [None, None],
             identities: Vec::new(),
             quiet: true,
@@ -204,7 +207,14 @@ impl Group {
 
     /// Whether a client has to log in before anything else.
     pub(super) fn wants_login(&self) -> bool {
-        self.login_required == Some(true) && self.settings.anonymous.is_none()
+        self.login_wanted.is_some() && self.settings.anonymous.is_none()
+    }
+
+    /// The same, as far as it was seen lately: a password may be taken away, or the next master
+    /// have none.
+    pub(super) fn wants_login_now(&self, now: Time) -> bool {
+        let lately = |since| now.since(since) < LOGIN_WANTED_FOR;
+        self.wants_login() && self.login_wanted.is_some_and(lately)
     }
 
     fn is_reachable(&self, id: NodeId, now: Time) -> bool {

@@ -11,7 +11,6 @@ use crate::exchange::client::{Ending, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
-use crate::exchange::node::Group;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::session::{HelloRequest, IdentityId, Login, Outcome, Reject};
@@ -137,7 +136,7 @@ impl Exchange {
             && self
                 .groups
                 .get(client.group)
-                .is_some_and(Group::wants_login);
+                .is_some_and(|group| group.wants_login_now(job.now));
         if changes && let Some(waits) = self.wait_for_answers(job) {
             return waits;
         }

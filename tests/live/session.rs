@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use switchman::demo::client::{Client, ClientError, Reply};
 use switchman::demo::deployment::Plan;
+use switchman::demo::process::wait_for;
 
 use crate::lab::{Lab, SOON, error, ok, say};
-use crate::proxy::Launch;
+use crate::proxy::{Launch, Proxy};
 
 #[test]
 fn ping_and_echo_answer_as_redis_does() {
@@ -93,6 +94,49 @@ fn a_password_is_asked_for_and_checked_by_redis() {
             "logins are not shared"
         );
     });
+}
+
+#[test]
+fn a_password_holds_for_the_node_that_wants_it_and_as_long_as_it_does() {
+    let lab = Lab::start(&Plan {
+        node_config: vec!["user proxy on >secret ~* &* +@all".to_owned()],
+        ..Lab::small_plan()
+    });
+    let mut launch = Launch::before(&lab);
+    launch
+        .env("SWITCHMAN_USERNAME", "proxy")
+        .env("SWITCHMAN_PASSWORD", "secret");
+    let proxy = launch.start();
+    proxy.wait_ready();
+    let set_password = |node: usize, password: &str| {
+        let mut admin = lab.node(node).connect().unwrap();
+        ok(&mut admin, &["CONFIG", "SET", "requirepass", password]);
+        say(
+            &mut admin,
+            &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"],
+        );
+    };
+    ok(&mut proxy.client(), &["SET", "k", "v"]);
+    set_password(1, "replica-only");
+    for _ in 0..8 {
+        let mut client = proxy.client();
+        assert_eq!(say(&mut client, &["GET", "k"]), Reply::bulk("v"));
+        ok(&mut client, &["SET", "k", "v"]);
+    }
+    set_password(0, "master");
+    let no_auth = error("NOAUTH Authentication required.");
+    await_reply(&proxy, &["SET", "k", "v"], &no_auth);
+    let mut admin = lab.node(0).connect().unwrap();
+    ok(&mut admin, &["AUTH", "master"]);
+    ok(&mut admin, &["CONFIG", "SET", "requirepass", ""]);
+    await_reply(&proxy, &["SET", "k", "v"], &Reply::Simple("OK".to_owned()));
+}
+
+fn await_reply(proxy: &Proxy, request: &[&str], want: &Reply) {
+    let heard = wait_for(SOON, || {
+        (say(&mut proxy.client(), request) == *want).then_some(())
+    });
+    assert!(heard.is_some(), "never {want:?}");
 }
 
 #[test]
@@ -354,7 +398,7 @@ fn names(items: &[Reply]) -> Vec<String> {
 
 fn wait_until_blocked(lab: &Lab, clients: usize) {
     let want = clients.to_string();
-    let blocked = switchman::demo::process::wait_for(SOON, || {
+    let blocked = wait_for(SOON, || {
         lab.node(0)
             .info("clients", "blocked_clients")
             .filter(|blocked| *blocked == want)

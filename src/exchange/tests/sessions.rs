@@ -166,6 +166,57 @@ fn that_a_login_is_required_is_learned_from_the_first_link_and_said_as_redis_say
 }
 
 #[test]
+fn a_password_that_is_taken_away_is_asked_for_no_longer() {
+    let mut world = locked();
+    let client = world.client();
+    world.send(client, &["SET a 1"]);
+    assert_eq!(world.heard(client), "-NOAUTH Authentication required.|");
+    world.pass(ms(1000));
+    world.send(client, &["SET a 1"]);
+    let (link, plan) = world.only_opening();
+    assert_eq!(plan.login, None);
+    world.refuse(link, no_auth());
+    assert_eq!(world.heard(client), "-NOAUTH Authentication required.|");
+    world.send(client, &["SET a 1"]);
+    assert_eq!(world.opening(), None, "it was asked a moment ago");
+    assert_eq!(world.heard(client), "-NOAUTH Authentication required.|");
+    world.pass(ms(1000));
+    world.send(client, &["SET a 1", "SET b 2"]);
+    world.open_all();
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "SET b 2", "+OK");
+    assert_eq!(world.heard(client), "+OK|+OK|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_password_that_only_a_replica_wants_leaves_its_reads_to_the_master() {
+    for refusal in [no_auth(), wrong_password()] {
+        let mut world = World::with(Setup {
+            opens: false,
+            ..Setup::default()
+        });
+        let client = world.client();
+        world.send(client, &["GET a"]);
+        while let Some(link) = world.opening() {
+            if is_master(&world.wires[&link].plan) {
+                world.open(link);
+            } else {
+                world.refuse(link, refusal.clone());
+            }
+        }
+        world.answer("m", "GET a", "$1|1");
+        let other = world.client();
+        world.send(other, &["SET a 2"]);
+        world.answer("m", "SET a 2", "+OK");
+        assert_eq!(world.heard(other), "+OK|");
+        assert_eq!(world.heard(client), "$1|1|");
+        assert!(!world.is_closed(client));
+        world.assert_calm();
+    }
+}
+
+#[test]
 fn a_question_overtaken_by_the_news_that_a_login_is_required_leaves_no_verdict_behind() {
     let mut world = World::with(Setup {
         opens: false,
