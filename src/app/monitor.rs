@@ -221,6 +221,9 @@ impl Follower {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let number = incident.number;
         if tallies.last().is_none_or(|last| last.incident != number) {
+            if let Some((before, outcome, cost)) = overtaken(&mut tallies, &status.incidents) {
+                tell(before, outcome, &cost);
+            }
             let tally = Tally::begin(number, before, tallies.last());
             tallies.push(tally);
             if tallies.len() > topology::INCIDENTS_MAX {
@@ -238,6 +241,18 @@ impl Follower {
             tell(incident, outcome, &tally.cost);
         }
     }
+}
+
+/// The last incident that was tallied, if it has ended and the next one came before it was told.
+fn overtaken<'a>(
+    tallies: &mut [Tally],
+    incidents: &'a [Arc<Incident>],
+) -> Option<(&'a Incident, &'a Outcome, Cost)> {
+    let tally = tallies.last_mut().filter(|tally| !tally.told)?;
+    let incident = incidents.iter().find(|it| it.number == tally.incident)?;
+    let outcome = incident.outcome.as_ref()?;
+    tally.told = true;
+    Some((incident, outcome, tally.cost))
 }
 
 fn cost(now: &Totals, base: &Totals, hold: Hold, started: Time) -> Cost {
@@ -282,6 +297,8 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::Cause;
+    use crate::types::{ConfigEpoch, Generation, NodeAddr};
 
     #[test]
     fn what_one_incident_cost_is_not_counted_again_for_the_next() {
@@ -304,5 +321,35 @@ mod tests {
             1,
             "what lies between belongs to none"
         );
+    }
+
+    #[test]
+    fn an_incident_is_told_once_though_the_next_one_follows_at_once() {
+        let master = NodeAddr::new("a", 6379).unwrap();
+        let outcome = Outcome {
+            to: master.clone(),
+            switched: false,
+            epoch: ConfigEpoch::default(),
+            took: Duration::ZERO,
+            forked: None,
+        };
+        let incident = |outcome| {
+            Arc::new(Incident {
+                number: 1,
+                started: Time::ZERO,
+                cause: Cause::MasterLost,
+                from: master.clone(),
+                generation: Generation::default(),
+                outcome,
+                marks: Vec::new(),
+                marks_lost: 0,
+            })
+        };
+        let mut tallies = [Tally::begin(1, Totals::default(), None)];
+        assert!(overtaken(&mut tallies, &[incident(None)]).is_none());
+        let ended = [incident(Some(outcome))];
+        let told = overtaken(&mut tallies, &ended).map(|(incident, ..)| incident.number);
+        assert_eq!(told, Some(1));
+        assert!(overtaken(&mut tallies, &ended).is_none(), "it was told");
     }
 }
