@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Machine;
 use super::State;
 use super::peers::Sentinel;
+use crate::topology::view::ReplicaEntry;
 use crate::types::{NodeAddr, Time};
 
 /// Longest hold by one command: whoever commanded it may have died.
@@ -78,11 +79,8 @@ impl Machine {
     /// master) only makes the choice smaller.
     pub fn promotable(&self) -> BTreeSet<NodeAddr> {
         let views = self.sentinels.values().filter_map(Sentinel::view);
-        let fit = views.flat_map(|view| &view.replicas).filter(|replica| {
-            let flags = replica.flags;
-            let alive = !flags.s_down && !flags.o_down && !flags.disconnected;
-            alive && replica.priority != 0
-        });
+        let listed = views.flat_map(|view| &view.replicas);
+        let fit = listed.filter(|replica| is_fit(replica));
         fit.filter_map(|replica| replica.addr.clone())
             .filter(|addr| !self.is_master(addr))
             .collect()
@@ -101,4 +99,11 @@ impl Machine {
             self.want_all_sentinels();
         }
     }
+}
+
+/// Whether the Sentinel that tells this may choose the replica in a failover.
+pub(super) fn is_fit(replica: &ReplicaEntry) -> bool {
+    let flags = replica.flags;
+    let alive = !flags.s_down && !flags.o_down && !flags.disconnected;
+    alive && replica.priority != 0
 }

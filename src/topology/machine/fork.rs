@@ -9,8 +9,8 @@
 //! ```
 //!
 //! What was acknowledged before the hold lies before `begin`. What was in flight then, and is kept
-//! back by the workers, lies before `end`. It is known to be safe when every replica that may be
-//! chosen has all up to `end`, or when the new master tells that its fork lies behind.
+//! back by the workers, lies before `end`. It is known to be safe when every node that may win has
+//! all up to `end`, or when the new master tells that its fork lies behind.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,6 +27,9 @@ use crate::types::{NodeAddr, Replication, Time};
 /// of a switch. One that lags by more has lost the race with its promotion.
 const HASTE: Duration = Duration::from_secs(1);
 
+/// For how long a node that could be chosen may win: Sentinel's default `failover-timeout`.
+const FAILOVER_MAX: Duration = Duration::from_secs(180);
+
 /// What is known of the old master's history during a hold.
 #[derive(Debug)]
 pub(super) struct Fork {
@@ -40,11 +43,6 @@ pub(super) struct Fork {
     end: Option<Position>,
     /// Whether those who may be chosen have everything up to `end`.
     safe: bool,
-    /// Replicas that Sentinels have chosen since the hold began. One that was chosen may win,
-    /// whatever another Sentinel chooses after that.
-    chosen: BTreeSet<NodeAddr>,
-    /// Sentinels that are choosing.
-    choosing: BTreeSet<NodeAddr>,
 }
 
 /// A place in a history.
@@ -69,8 +67,6 @@ impl Fork {
             quiet: None,
             end: None,
             safe: false,
-            chosen: BTreeSet::new(),
-            choosing: BTreeSet::new(),
         }
     }
 
@@ -107,30 +103,6 @@ impl Position {
 }
 
 impl Machine {
-    /// `sentinel`, which replaces `master`, has chosen a replica, or begins to choose.
-    pub(super) fn chosen(
-        &mut self,
-        sentinel: &NodeAddr,
-        master: Option<&NodeAddr>,
-        candidate: Option<NodeAddr>,
-    ) {
-        let concerns = master.is_some_and(|master| self.is_master(master));
-        if let State::Switching(hold) = &mut self.state
-            && concerns
-        {
-            let fork = &mut hold.fork;
-            match candidate {
-                Some(candidate) => {
-                    fork.choosing.remove(sentinel);
-                    fork.chosen.insert(candidate);
-                }
-                None => {
-                    fork.choosing.insert(sentinel.clone());
-                }
-            }
-        }
-    }
-
     /// Takes in what the master and those who may replace it have told since.
     pub(super) fn watch_fork(&mut self) {
         let (now, workers) = (self.now, self.settings.workers);
@@ -178,6 +150,16 @@ impl Machine {
         }
     }
 
+    /// Nodes that may be the next master. A replica that one Sentinel has chosen leaves the others
+    /// in: another Sentinel may choose again, and it is not known which of them wins. So does one
+    /// that is down now, or not listed any more: it may have been promoted before.
+    fn successors(&self) -> BTreeSet<NodeAddr> {
+        let nodes = self.nodes.iter();
+        let fit = nodes.filter(|(_, node)| node.may_reign(self.now, FAILOVER_MAX));
+        let fit = fit.map(|(addr, _)| addr.clone()).chain(self.targets());
+        fit.filter(|addr| !self.is_master(addr)).collect()
+    }
+
     /// Asks those who may be chosen until they have everything.
     fn look_for_laggards(&mut self, ended: bool) {
         let State::Switching(hold) = &self.state else {
@@ -187,10 +169,7 @@ impl Machine {
         else {
             return;
         };
-        let mut candidates = hold.fork.chosen.clone();
-        if candidates.is_empty() || !hold.fork.choosing.is_empty() {
-            candidates.append(&mut self.promotable());
-        }
+        let candidates = self.successors();
         let has_all = |addr: &NodeAddr| {
             let told = self.node(addr).and_then(Node::replication);
             told.is_some_and(|(_, told)| end.is_reached(told))

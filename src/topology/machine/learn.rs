@@ -38,7 +38,6 @@ impl Machine {
                 self.no_promotion_yet(from);
                 self.heard_failover(from, master.as_ref(), (false, true));
                 self.want_candidate(candidate.as_ref());
-                self.chosen(from, master.as_ref(), candidate);
             }
             Event::PromotionOrdered { master, candidate } => {
                 self.heard_failover(from, master.as_ref(), (false, true));
@@ -156,7 +155,10 @@ impl Machine {
         if let Some(candidate) = candidate
             && self.make_room_for(candidate)
         {
-            self.node_mut(candidate).ask.want_now();
+            let now = self.now;
+            let node = self.node_mut(candidate);
+            node.fit_at = Some(now);
+            node.ask.want_now();
         }
     }
 

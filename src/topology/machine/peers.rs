@@ -148,6 +148,8 @@ pub(super) struct Node {
     /// What each Sentinel that lists it as a replica says of it.
     pub(super) listings: BTreeMap<NodeAddr, Listing>,
     pub(super) unlisted_since: Time,
+    /// When a Sentinel last told that it has chosen it, or may choose it.
+    pub(super) fit_at: Option<Time>,
     /// Whether it serves reads.
     pub(super) serving: bool,
     pub(super) ejection: Option<Ejection>,
@@ -254,6 +256,17 @@ impl Node {
     pub(super) fn replication(&self) -> Option<(Time, &Replication)> {
         let answer = self.answer.as_ref().filter(|_| self.failure.is_none())?;
         Some((answer.asked, answer.replication.as_ref()?))
+    }
+
+    /// Whether it may become the master, or has, by what Sentinels and itself have told within
+    /// `memory`.
+    pub(super) fn may_reign(&self, now: Time, memory: Duration) -> bool {
+        let reigned = self
+            .answer
+            .as_ref()
+            .filter(|answer| matches!(answer.role, NodeRole::Master { .. }));
+        let told = self.fit_at.max(reigned.map(|answer| answer.at));
+        told.is_some_and(|at| now.since(at) < memory)
     }
 
     /// When it was asked the question to which it last answered that it is a master.

@@ -3,6 +3,7 @@
 
 use super::Machine;
 use super::State;
+use super::command::is_fit;
 use super::peers::Listing;
 use super::peers::Node;
 use crate::topology::action::Note;
@@ -36,6 +37,9 @@ impl Machine {
                 .entry(addr.clone())
                 .or_insert_with(|| Node::new(self.now));
             node.listings.insert(from.clone(), listing);
+            if is_fit(entry) {
+                node.fit_at = Some(self.now);
+            }
             listed.push(addr);
         }
         for (addr, node) in &mut self.nodes {

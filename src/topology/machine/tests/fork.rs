@@ -123,15 +123,52 @@ fn replies_are_kept_from_the_hold_on_until_whoever_may_be_chosen_has_everything(
 }
 
 #[test]
-fn once_a_replica_is_chosen_only_that_one_matters() {
+fn a_choice_of_one_sentinel_leaves_the_other_replicas_in() {
     let mut world = world();
     world.set(A, master_at(1_200));
     begin(&mut world);
     world.set(B, replica_at("old", 1_200));
-    world.run(100);
-    assert_eq!(acks(&world), Acks::Kept);
     world.event(S1, "+selected-slave", CANDIDATE);
+    world.run(100);
+    assert_eq!(acks(&world), Acks::Kept, "another Sentinel may choose C");
+    world.set(C, replica_at("old", 1_200));
+    world.run(20);
     assert_eq!(acks(&world), Acks::Settled);
+}
+
+#[test]
+fn a_replica_chosen_before_the_hold_matters_when_it_is_down() {
+    let mut world = world();
+    world.set(B, promoted("old", 1_001));
+    world.set(A, master_at(1_200));
+    world.set(C, replica_at("old", 1_200));
+    let mut down = told();
+    down.replicas[0].flags.disconnected = true;
+    world.all_see(&down);
+    world.sees(S1, leading(down, FailoverStep::WaitPromotion, true));
+    world.event(S1, "+failover-state-wait-promotion", CANDIDATE);
+    world.set(B, Peer::Silent);
+    world.run(600);
+    assert!(world.is_holding());
+    assert_eq!(acks(&world), Acks::Kept, "B may have been promoted already");
+    let outcome = end(&mut world, promoted("old", 1_001));
+    assert_eq!(acks(&world), Acks::Doubtful, "{outcome:?}");
+}
+
+#[test]
+fn a_replica_that_no_sentinel_lists_any_more_matters_when_it_was_promoted() {
+    let mut world = world();
+    world.set(A, master_at(1_200));
+    world.set(B, promoted("old", 1_001));
+    world.set(C, replica_at("old", 1_200));
+    let mut wiped = told();
+    wiped.replicas.remove(0);
+    world.all_see(&wiped);
+    world.sees(S1, leading(wiped, FailoverStep::WaitStart, true));
+    world.event(S1, "+try-failover", MASTER);
+    world.run(600);
+    assert!(world.is_holding());
+    assert_eq!(acks(&world), Acks::Kept, "B may be the next master");
 }
 
 #[test]
