@@ -10,9 +10,10 @@
 //!
 //! A transaction with a command that was refused, or with too much to keep, ends with its link.
 
-use crate::exchange::client::Wait;
+use crate::exchange::client::{Client, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::lease::{Lease, Multi};
+use crate::exchange::losses::Loss;
 use crate::exchange::standing::BREAKS_MAX;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
@@ -138,6 +139,7 @@ impl Exchange {
         if lease.renewal == Renewal::Due {
             lease.renewal = Renewal::Asked;
             lease.kept.times = lease.kept.times.saturating_add(1);
+            self.renewing.push(job.key);
             let mut multi = Vec::new();
             encode::request(&mut multi, &[b"MULTI"]);
             self.send_internal(link, job, Purpose::Renewal, &multi);
@@ -178,6 +180,38 @@ impl Exchange {
             && let Some(lease) = &mut client.lease
         {
             lease.kept.commands = commands;
+        }
+    }
+
+    /// Gives up the transactions that could not be begun anew within the hold time of what comes
+    /// next in them, and the links that do not answer.
+    pub(super) fn expire_renewals(&mut self, now: Time) {
+        let mut late = Vec::new();
+        let (clients, groups) = (&self.clients, &self.groups);
+        self.renewing.retain(|key| {
+            let waiting = |client: &&Client| client.wait == Wait::Renewal;
+            let Some(client) = clients.get(*key).filter(waiting) else {
+                return false;
+            };
+            let Some(group) = groups.get(client.group) else {
+                return false;
+            };
+            let is_late = now.since(client.next_arrived()) >= group.snapshot.hold;
+            if is_late {
+                late.push(*key);
+            }
+            !is_late
+        });
+        for key in late {
+            let client = self.clients.get_mut(key);
+            let lease = client.and_then(|client| client.lease.as_deref_mut());
+            let link = lease.and_then(|lease| {
+                lease.give_up_multi();
+                lease.link
+            });
+            if let Some(link) = link {
+                self.link_lost(link, Loss::Silent, now);
+            }
         }
     }
 }

@@ -92,6 +92,8 @@ pub struct Exchange {
     stalled: Vec<ClientKey>,
     /// Requests of links that are being ended at their nodes.
     fencing: Vec<Fencing>,
+    /// Clients whose transaction is being begun anew; some may be done.
+    renewing: Vec<ClientKey>,
     /// Empty buffers for clients that need one for a moment.
     spare: Vec<Vec<u8>>,
     /// Where an inline command is rewritten.
@@ -183,6 +185,7 @@ impl Exchange {
             touched: Vec::new(),
             stalled: Vec::new(),
             fencing: Vec::new(),
+            renewing: Vec::new(),
             spare: Vec::new(),
             inline: Vec::new(),
             scratch: Vec::new(),

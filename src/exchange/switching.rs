@@ -161,6 +161,7 @@ impl Exchange {
         }
         self.expire_fencing(now);
         self.expire_unopened(now);
+        self.expire_renewals(now);
         // A worker that was itself stopped for a while has not read yet what came meanwhile.
         if since_last < self.settings.suspect_after / 2 {
             self.tick_links(now);

@@ -277,3 +277,33 @@ fn a_database_selected_before_the_loss_holds_from_exec_on() {
     assert_eq!(world.heard(client), "*2|+OK|:1|+OK|");
     world.assert_calm();
 }
+
+#[test]
+fn a_master_that_says_nothing_to_it_keeps_nobody_waiting_for_longer_than_a_hold() {
+    for opens in [true, false] {
+        let mut world = World::new();
+        let client = begun(&mut world, &["INCR a"]);
+        world.lose_node("m");
+        world.opens = opens;
+        world.send(client, &["INCR b"]);
+        assert_eq!(world.asked("m").len(), usize::from(opens));
+        world.pass(ms(4_900));
+        assert_eq!(world.heard(client), "");
+        world.pass(ms(200));
+        let heard = world.heard(client);
+        assert!(
+            heard.starts_with("-MASTERDOWN switchman: the transaction's"),
+            "{heard}"
+        );
+        world.opens = true;
+        world.send(client, &["EXEC", "INCR c"]);
+        world.run();
+        let asked = world.asked("m");
+        assert_eq!(asked, ["INCR c"], "nothing of it is executed");
+        world.answer("m", "INCR c", ":1");
+        let heard = world.heard(client);
+        assert!(heard.starts_with("-EXECABORT "), "{heard}");
+        assert!(heard.ends_with("|:1|"), "{heard}");
+        world.assert_calm();
+    }
+}
