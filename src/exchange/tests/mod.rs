@@ -4,6 +4,7 @@
 mod blocking;
 mod bounds;
 mod busy;
+mod databases;
 mod demotion;
 mod fencing;
 mod gate;
@@ -18,6 +19,7 @@ mod renewal;
 mod scripts;
 mod sessions;
 mod switching;
+mod timeouts;
 mod tracking;
 mod transactions;
 
@@ -95,6 +97,10 @@ impl Default for Setup {
         }
     }
 }
+
+/// What a server says to who waits there when it becomes a replica.
+const UNBLOCKED: &str = "-UNBLOCKED force unblock from blocking operation, instance state changed \
+                         (master -> replica?)";
 
 pub(super) fn addr(host: &str) -> NodeAddr {
     NodeAddr::new(host, 6379).unwrap()
