@@ -42,9 +42,11 @@ impl Machine {
         for node in self.named() {
             // Under this very address: it is the one that would be published, so it is the one to
             // be proven, even where the node is known under another.
-            self.nodes
+            let named = self
+                .nodes
                 .entry(node)
                 .or_insert_with(|| Node::new(self.now));
+            named.fit_at = Some(self.now);
         }
         self.watch_doubt();
         self.watch_regression();

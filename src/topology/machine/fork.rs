@@ -152,12 +152,15 @@ impl Machine {
 
     /// Nodes that may be the next master. A replica that one Sentinel has chosen leaves the others
     /// in: another Sentinel may choose again, and it is not known which of them wins. So does one
-    /// that is down now, or not listed any more: it may have been promoted before.
+    /// that is down now, or not listed any more: it may have been promoted before, or come back. A
+    /// Sentinel that is behind names one that the others will list, and may choose, in a moment.
     fn successors(&self) -> BTreeSet<NodeAddr> {
         let nodes = self.nodes.iter();
         let fit = nodes.filter(|(_, node)| node.may_reign(self.now, FAILOVER_MAX));
-        let fit = fit.map(|(addr, _)| addr.clone()).chain(self.targets());
-        fit.filter(|addr| !self.is_master(addr)).collect()
+        let fit = fit.map(|(addr, _)| addr.clone());
+        let named = self.votes().into_iter().map(|vote| vote.node);
+        let all = fit.chain(named);
+        all.filter(|addr| !self.is_master(addr)).collect()
     }
 
     /// Asks those who may be chosen until they have everything.

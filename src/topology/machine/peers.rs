@@ -148,7 +148,8 @@ pub(super) struct Node {
     /// What each Sentinel that lists it as a replica says of it.
     pub(super) listings: BTreeMap<NodeAddr, Listing>,
     pub(super) unlisted_since: Time,
-    /// When a Sentinel last told that it has chosen it, or may choose it.
+    /// When it was last told that it may be the next master: a Sentinel has chosen it, may choose
+    /// it, or names it.
     pub(super) fit_at: Option<Time>,
     /// Whether it serves reads.
     pub(super) serving: bool,
@@ -233,10 +234,12 @@ impl Sentinel {
 }
 
 impl Node {
-    /// A node that is not listed yet.
+    /// A node that is not listed yet. What Sentinels held of it before is not known, whatever they
+    /// say now: one may have chosen it just then.
     pub(super) fn new(now: Time) -> Self {
         Self {
             unlisted_since: now,
+            fit_at: Some(now),
             ..Self::default()
         }
     }

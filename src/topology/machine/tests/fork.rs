@@ -186,6 +186,93 @@ fn a_replica_chosen_first_matters_when_another_sentinel_chooses_another_one() {
     assert_eq!((acks(&world), outcome.forked), (Acks::Doubtful, Some(200)));
 }
 
+/// What Sentinels say of B, the new master, with C healthy and A without a link.
+fn told_of_b() -> View {
+    let mut told = view(B, 2, &[A, C]);
+    for replica in &mut told.replicas {
+        replica.priority = 100;
+    }
+    told.replicas[0].flags.disconnected = true;
+    told
+}
+
+/// A Sentinel begins a commanded failover of B, and C has all of it.
+fn begin_with_b(world: &mut World, told: View) {
+    assert_eq!(world.writable().as_deref(), Some(B));
+    world.set(B, master_at(1_200));
+    world.set(C, replica_at("old", 1_200));
+    world.sees(S1, leading(told, FailoverStep::WaitStart, true));
+    world.event(S1, "+try-failover", "master orders 10.0.0.2 6379");
+}
+
+#[test]
+fn an_old_master_that_was_only_seen_frozen_may_win_the_next_failover() {
+    let mut world = World::unstarted();
+    world.all_see(&told());
+    world.set(A, Peer::Silent);
+    // For longer than a failover lasts: it is still named.
+    world.run(200_000);
+    assert_eq!(world.writable(), None);
+    world.all_see(&told_of_b());
+    world.set(B, master_at(1_000));
+    world.set(C, replica_at("old", 1_000));
+    world.run_until(5_000, |world| world.writable().is_some());
+    begin_with_b(&mut world, told_of_b());
+    world.run(600);
+    assert_eq!(acks(&world), Acks::Kept, "A may thaw and be chosen");
+    world.all_see(&view(A, 3, &[]));
+    world.set(A, promoted("older", 900));
+    let of_a = "slave 10.0.0.1:6379 10.0.0.1 6379 @ orders 10.0.0.2 6379";
+    world.event(S1, "+promoted-slave", of_a);
+    world.run_until(1_000, |world| world.writable().as_deref() == Some(A));
+    assert_eq!(acks(&world), Acks::Doubtful);
+}
+
+#[test]
+fn a_replica_first_heard_of_as_dead_may_have_been_chosen_before() {
+    let mut world = World::unstarted();
+    world.all_see(&told_of_b());
+    world.set(A, Peer::Silent);
+    world.set(B, master_at(1_000));
+    world.set(C, replica_at("old", 1_000));
+    world.run(3_000);
+    begin_with_b(&mut world, told_of_b());
+    world.run(600);
+    assert_eq!(acks(&world), Acks::Kept);
+    world.set(A, replica_at("old", 1_200));
+    world.run_until(1_000, |world| acks(world) == Acks::Settled);
+}
+
+#[test]
+fn a_replica_that_was_never_seen_alive_keeps_nothing_back_for_ever() {
+    let mut world = World::unstarted();
+    world.all_see(&told_of_b());
+    world.set(A, Peer::Refuses);
+    world.set(B, master_at(1_000));
+    world.set(C, replica_at("old", 1_000));
+    world.run(181_000);
+    begin_with_b(&mut world, told_of_b());
+    let took = world.run_until(100, |world| acks(world) == Acks::Settled);
+    assert!(took <= 15, "{took} ms");
+}
+
+#[test]
+fn a_master_that_only_a_sentinel_behind_the_others_names_may_win() {
+    let mut world = World::unstarted();
+    world.set(B, master_at(1_000));
+    world.set(C, replica_at("old", 1_000));
+    // The leader of the failover lists the replicas of the old master until it ends.
+    let mut leader = told_of_b();
+    leader.replicas.remove(0);
+    world.all_see(&leader);
+    world.sees(S3, told());
+    world.set(A, Peer::Silent);
+    world.run(1_000);
+    begin_with_b(&mut world, leader);
+    world.run(600);
+    assert_eq!(acks(&world), Acks::Kept, "A will be listed in a moment");
+}
+
 #[test]
 fn a_replica_of_another_history_has_nothing_of_this_one() {
     let mut world = world();
