@@ -44,6 +44,7 @@
 //!  2  route                            where a command goes                           PURE
 //!     sentinel · upstream              asks Sentinels and nodes · opens connections   shell
 //!  1  command · topology · mux         what is it · who is master · what is in flight PURE
+//!     consistency                      what a replica may not have yet                PURE
 //!     switchover                       the steps of a planned failover               PURE
 //!     fence                            ends what was given up, at the node           PURE
 //!     net                              TCP and Unix sockets                           shell
@@ -71,6 +72,9 @@
 //! out; and the record of incidents. **mux**: the queue of what was sent on one connection, and on
 //! its loss, which request was written wholly. **net**: listeners and streams.
 //!
+//! **consistency**: stamps of written keys, which all workers share, and the machine that finds out
+//! up to which of them each replica has everything; its header argues why no read is stale.
+//!
 //! **switchover**: the steps of a planned failover that loses nothing: hold, pause, offset,
 //! replicas, failover, proof; what each may take, and how it is given up.
 //!
@@ -90,7 +94,7 @@
 //! and, in a failover, replies; leases links for transactions, blocking commands and
 //! subscriptions, decides what becomes of lost requests, gives a new master the scripts of the
 //! last, throttles what feeds a client that does not read. The worker calls it with bytes and
-//! events, and performs the actions that it gives. The scripts are all that workers share.
+//! events, and performs the actions that it gives. Scripts and stamps are all that workers share.
 //!
 //! **downstream**: the acceptor and the limit of clients. **admin**: HTTP pages, JSON, health.
 //! **worker**: the thread: polls sockets, calls the exchange, publishes counts. **config**: the
@@ -190,6 +194,7 @@ pub mod backoff;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod consistency;
 pub mod demo;
 pub mod downstream;
 pub mod exchange;
