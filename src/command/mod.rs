@@ -9,6 +9,7 @@ mod blocking;
 mod keys;
 mod lookup;
 mod options;
+mod reach;
 mod rows;
 mod spec;
 mod table;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use blocking::{Blocking, Repeat, Timeout, Unit, blocking};
 pub use keys::{KeySpec, Keys};
+pub use reach::Reach;
 pub use spec::{Flags, Script, Spec};
 pub use table::{Described, Table};
 
@@ -173,6 +175,13 @@ pub enum Problem {
     UnknownSubcommand,
     /// Too few or too many arguments.
     WrongArity,
+}
+
+impl Problem {
+    /// Whether what the request names is not known.
+    pub const fn is_unknown(self) -> bool {
+        matches!(self, Self::UnknownCommand | Self::UnknownSubcommand)
+    }
 }
 
 /// What a request is.

@@ -110,8 +110,21 @@ impl Flags {
     pub const SCRIPT: Self = Self(1 << 14);
     /// Ours: blocks only with the option `BLOCK`.
     pub const BLOCK_OPTION: Self = Self(1 << 15);
+    /// Ours: may name another database for one of its keys.
+    pub const OTHER_DATABASE: Self = Self(1 << 16);
+    /// Ours: changes the whole of its database.
+    pub const DATABASE: Self = Self(1 << 17);
+    /// Ours: may change anything, whatever its other flags say.
+    pub const ANYTHING: Self = Self(1 << 18);
 
     pub(super) const ARGUMENTS_DECIDE: Self = Self(Self::CONTAINER.0 | Self::BLOCK_OPTION.0);
+    pub(super) const UNUSUAL: Self = Self(
+        Self::SCRIPT.0
+            | Self::OTHER_DATABASE.0
+            | Self::DATABASE.0
+            | Self::ANYTHING.0
+            | Self::PUBSUB.0,
+    );
     pub(super) const UNFIT_FOR_SHARED_BLOCK: Self = Self(Self::SCRIPT.0 | Self::NO_MULTI.0);
 
     /// The words that servers use in the `COMMAND` reply, as far as they matter to a proxy.

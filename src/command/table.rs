@@ -91,11 +91,16 @@ impl Table {
                 let flags = Flags::from_words(described.flags.iter().map(String::as_str));
                 let name = Cow::Owned(name.to_owned());
                 let class = class_by_flags(flags);
+                let anything = if class == Class::Admin {
+                    Flags::ANYTHING
+                } else {
+                    Flags::NONE
+                };
                 specs.push(Spec {
                     name,
                     arity,
                     class,
-                    flags,
+                    flags: flags | anything,
                     keys: described.keys(flags),
                 });
             }
@@ -325,13 +330,14 @@ fn own_flags(name: &str) -> Flags {
     } else {
         Flags::NONE
     };
-    let streams = matches!(name, "xread" | "xreadgroup");
-    script
-        | if streams {
-            Flags::BLOCK_OPTION
-        } else {
-            Flags::NONE
-        }
+    let other = match name {
+        "xread" | "xreadgroup" => Flags::BLOCK_OPTION,
+        "copy" | "move" => Flags::OTHER_DATABASE,
+        "flushdb" => Flags::DATABASE,
+        "debug" => Flags::ANYTHING,
+        _ => Flags::NONE,
+    };
+    script | other
 }
 
 /// `"CLIENT  kill"` and `"client|kill"` as `"client|kill"`.

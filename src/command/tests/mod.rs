@@ -1,6 +1,7 @@
 //! Floor 1. Tests of what the built-in table says of each kind of request.
 
 mod changed;
+mod reach;
 
 use proptest::prelude::{Strategy, any, prop, proptest};
 
