@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
+use switchman::consistency::Scripts;
 use switchman::exchange::{
     Action, ClientKey, Exchange, GroupSettings, LinkKey, Opened, Role, Settings,
 };
@@ -37,6 +38,8 @@ impl Turn {
             reads,
             no_replica: NoReplica::Master,
             anonymous: None,
+            stamps: None,
+            script_keys: Scripts::default(),
         };
         let mut exchange = Exchange::new(Settings::default(), vec![group], 1);
         let addr = |host| NodeAddr::new(host, 6379).expect("a name and a port");

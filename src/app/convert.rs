@@ -2,15 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::config::{Consistency, Discovery, GroupSettings, Hold, NoReplica, Settings};
+use crate::config::{Consistency, Discovery, GroupSettings, Hold, NoReplica, ScriptKeys, Settings};
+use crate::consistency::{self, SLOTS, Stamps};
 use crate::exchange::{self, Scripts};
 use crate::route;
 use crate::sentinel;
 use crate::topology;
 use crate::upstream;
 
+/// Where account is kept of a group's writes, if its reads need that.
+pub(super) fn stamps(group: &GroupSettings) -> Option<Arc<Stamps>> {
+    let wanted = group.consistency == Consistency::OwnWrites;
+    wanted.then(|| Arc::new(Stamps::new(SLOTS, fastrand::u64(..))))
+}
+
 /// For the control plane of one group.
-pub(super) fn sentinel(settings: &Settings, group: &GroupSettings) -> sentinel::Settings {
+pub(super) fn sentinel(
+    settings: &Settings,
+    group: &GroupSettings,
+    stamps: Option<Arc<Stamps>>,
+) -> sentinel::Settings {
     let source = match &group.discovery {
         Discovery::Sentinels { addrs, credentials } => sentinel::Source::Sentinels {
             seeds: addrs.clone(),
@@ -30,6 +41,8 @@ pub(super) fn sentinel(settings: &Settings, group: &GroupSettings) -> sentinel::
         strict_quorum: group.strict_quorum,
         drain: group.drain_timeout,
         workers: settings.workers.get(),
+        stamps,
+        settle_interval: group.settle_interval,
         ..sentinel::Settings::new(group.master_name.clone(), source)
     }
 }
@@ -58,10 +71,11 @@ pub(super) fn upstream(settings: &Settings) -> upstream::Settings {
 }
 
 /// For a worker's part of one group.
-pub(super) fn group(group: &GroupSettings) -> exchange::GroupSettings {
+pub(super) fn group(group: &GroupSettings, stamps: Option<Arc<Stamps>>) -> exchange::GroupSettings {
     exchange::GroupSettings {
         name: group.master_name.clone(),
         reads: match group.consistency {
+            Consistency::OwnWrites => route::Reads::OwnWrites,
             Consistency::Eventual => route::Reads::Replicas,
             Consistency::Master => route::Reads::Master,
         },
@@ -70,5 +84,10 @@ pub(super) fn group(group: &GroupSettings) -> exchange::GroupSettings {
             NoReplica::Error => route::NoReplica::Error,
         },
         anonymous: None,
+        stamps,
+        script_keys: match group.scripts {
+            ScriptKeys::Any => consistency::Scripts::Everything,
+            ScriptKeys::Declared => consistency::Scripts::Declared,
+        },
     }
 }

@@ -23,6 +23,7 @@ use tracing::{info, info_span, warn};
 use self::acceptor::Accepting;
 use crate::admin::{self, Admin, Health};
 use crate::config::{Loaded, Settings};
+use crate::consistency::Stamps;
 use crate::downstream::{Acceptor, Door, client_limit};
 use crate::exchange::Scripts;
 use crate::net::Listener;
@@ -62,6 +63,7 @@ pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
 struct Group {
     handle: sentinel::Handle,
     gauges: Arc<GroupGauges>,
+    stamps: Option<Arc<Stamps>>,
 }
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
@@ -87,9 +89,14 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     let groups: Vec<_> = settings
         .groups
         .iter()
-        .map(|group| Group {
-            handle: sentinel::start(convert::sentinel(settings, group), started, &tasks),
-            gauges: Arc::default(),
+        .map(|group| {
+            let stamps = convert::stamps(group);
+            let told = convert::sentinel(settings, group, stamps.clone());
+            Group {
+                handle: sentinel::start(told, started, &tasks),
+                gauges: Arc::default(),
+                stamps,
+            }
         })
         .collect();
     let running = start_workers(settings, &groups, &metrics, started)?;
@@ -157,7 +164,7 @@ fn start_workers(
         allow: settings.commands.allow.clone(),
     };
     let feed = |(group, settings): (&Group, &crate::config::GroupSettings)| GroupFeed {
-        settings: convert::group(settings),
+        settings: convert::group(settings, group.stamps.clone()),
         snapshots: group.handle.snapshots.clone(),
         commands: group.handle.commands.clone(),
         reports: group.handle.reports.clone(),

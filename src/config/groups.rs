@@ -14,6 +14,10 @@ use crate::types::{Credentials, MasterName, NodeAddr};
 /// Bounds of the time for which a switch waits for replies of the old master.
 const DRAIN_RANGE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(60));
 
+/// Bounds of the time between two questions about how far a node is. Generations, of which each
+/// question begins one, last for more than a year at the least.
+const SETTLE_RANGE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
+
 /// Settings of every group, at least one; those with a problem are errors.
 pub(super) fn groups(
     layers: &Layers,
@@ -129,6 +133,9 @@ fn group(
     let drain = values::duration(DRAIN_RANGE.0, DRAIN_RANGE.1);
     let drain_timeout = lookup.one(&keys::DRAIN_TIMEOUT, drain);
     let consistency = lookup.one(&keys::CONSISTENCY, values::consistency);
+    let scripts = lookup.one(&keys::SCRIPTS, values::scripts);
+    let settle = values::duration(SETTLE_RANGE.0, SETTLE_RANGE.1);
+    let settle_interval = lookup.one(&keys::SETTLE_INTERVAL, settle);
     let no_replica = lookup.one(&keys::NO_REPLICA, values::no_replica);
     let secrets = [&keys::PASSWORD, &keys::SENTINEL_PASSWORD];
     warn_of_public(layers, &mut lookup, &secrets);
@@ -141,6 +148,8 @@ fn group(
         strict_quorum: strict_quorum?,
         drain_timeout: drain_timeout?,
         consistency: consistency?,
+        scripts: scripts?,
+        settle_interval: settle_interval?,
         no_replica: no_replica?,
     })
 }

@@ -102,6 +102,10 @@ pub struct GroupSettings {
     pub drain_timeout: Duration,
     /// Which reads go to replicas.
     pub consistency: Consistency,
+    /// Which keys a script may read and change.
+    pub scripts: ScriptKeys,
+    /// Least time between two questions to one node about how far it is.
+    pub settle_interval: Duration,
     /// What happens to reads for replicas when none is healthy.
     pub no_replica: NoReplica,
 }
@@ -137,10 +141,21 @@ pub enum Hold {
 /// Which reads go to replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
+    /// Those that miss no write that went through this process and was acknowledged.
+    OwnWrites,
     /// All: a read may miss a write that its replica has not received yet.
     Eventual,
     /// None: the master serves everything.
     Master,
+}
+
+/// Which keys a script may read and change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScriptKeys {
+    /// Any.
+    Any,
+    /// Those that it has declared.
+    Declared,
 }
 
 /// What happens to reads for replicas when none is healthy.

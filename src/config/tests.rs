@@ -74,7 +74,7 @@ fn a_sidecar_needs_nothing_but_its_sentinels() {
     assert_eq!(group.listen[0].to_string(), "127.0.0.1:6379");
     assert_eq!(
         (group.hold, group.consistency),
-        (Hold::Auto, Consistency::Eventual)
+        (Hold::Auto, Consistency::OwnWrites)
     );
     assert_eq!(group.no_replica, NoReplica::Master);
     let Discovery::Sentinels {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::config::{Consistency, Hold, NoReplica};
+use crate::config::{Consistency, Hold, NoReplica, ScriptKeys};
 use crate::types::NodeAddr;
 
 /// Sentinel's port where none is written.
@@ -140,11 +140,21 @@ pub(super) fn strict_quorum(text: &str) -> Result<Option<Duration>, String> {
 /// Which reads go to replicas.
 pub(super) fn consistency(text: &str) -> Result<Consistency, String> {
     match text {
+        "own-writes" => Ok(Consistency::OwnWrites),
         "eventual" => Ok(Consistency::Eventual),
         "master" => Ok(Consistency::Master),
         _ => Err(format!(
-            "{text:?} is no consistency; write eventual or master"
+            "{text:?} is no consistency; write own-writes, eventual or master"
         )),
+    }
+}
+
+/// Which keys a script may read and change.
+pub(super) fn scripts(text: &str) -> Result<ScriptKeys, String> {
+    match text {
+        "any" => Ok(ScriptKeys::Any),
+        "declared" => Ok(ScriptKeys::Declared),
+        _ => Err(format!("{text:?} is not known; write any or declared")),
     }
 }
 
@@ -214,11 +224,9 @@ mod tests {
     }
 
     #[test]
-    fn own_writes_are_not_promised_yet() {
-        assert!(
-            consistency("own-writes")
-                .unwrap_err()
-                .contains("eventual or master")
-        );
+    fn words_that_are_not_known_are_answered_with_those_that_are() {
+        let known = "own-writes, eventual or master";
+        assert!(consistency("strong").unwrap_err().contains(known));
+        assert!(scripts("none").unwrap_err().contains("any or declared"));
     }
 }

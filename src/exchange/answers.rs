@@ -6,6 +6,7 @@ use crate::exchange::client::Ending;
 use crate::exchange::gate::Verdict;
 use crate::exchange::intake::offset;
 use crate::exchange::link::{NodeId, Usage};
+use crate::exchange::marks::Marks;
 use crate::exchange::ticket::{Purpose, Ticket, Undo};
 use crate::exchange::waiting::is_null;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
@@ -39,9 +40,13 @@ impl Exchange {
         link.heard_at = now;
         link.suspected = false;
         let group = link.group;
+        self.load_generation(key);
         if let Some(group) = self.groups.get_mut(group) {
             group.counts.upstream_received_bytes += offset(data.len());
         }
+        let Some(link) = self.links.get_mut(key) else {
+            return Ok(());
+        };
         let result = if link.input.is_empty() {
             self.scan(key, data, 0, now).map(|(used, scanned)| {
                 let rest = data.get(used..).unwrap_or_default();
@@ -128,6 +133,7 @@ impl Exchange {
                 return Ok(());
             }
             if kind != ReplyKind::Push {
+                self.gather_queued(key, owner, frame);
                 self.keep_queued(key, owner, frame);
             }
         }
@@ -176,6 +182,13 @@ impl Exchange {
     ) -> bool {
         if kind == ReplyKind::Error && self.bounce(key, frame, now) {
             return true;
+        }
+        let Some(link) = self.links.get_mut(key) else {
+            return true;
+        };
+        let oldest = link.pipeline.oldest_ticket();
+        if oldest.is_some_and(|ticket| ticket.marks != Marks::None) {
+            self.mark_answered(key);
         }
         let Some(link) = self.links.get_mut(key) else {
             return true;
@@ -319,6 +332,12 @@ impl Exchange {
         };
         let ticket = link.pipeline.oldest_written().ok_or(Violation::Unasked)?;
         let lane = link.lane;
+        if ticket.marks != Marks::None {
+            self.mark_answered(key);
+        }
+        let Some(link) = self.links.get(key) else {
+            return Ok(());
+        };
         let Some(group) = self.groups.get_mut(link.group) else {
             return Ok(());
         };

@@ -1,16 +1,18 @@
 //! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a
 //! wait.
 
-use crate::command::{Class, Command, Problem, Spec};
+use crate::command::{Class, Command, Problem, Reach, Spec};
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
+use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::Group;
+use crate::exchange::reading::{weigh, why_master};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
-use crate::route::{self, Facts, NoReplica, Reads, Target};
+use crate::route::{self, Target};
 use crate::session::{Piece, Reject};
 use crate::telemetry::{self, RequestClass};
 use crate::types::Time;
@@ -31,9 +33,25 @@ pub(super) struct Job {
     /// When it was read, or a command before it had waited at a server.
     pub(super) arrived: Time,
     pub(super) now: Time,
+    /// What it reads or changes.
+    pub(super) reach: Reach,
+    /// What it changes, as far as anybody keeps account of that.
+    pub(super) marks: Marks,
 }
 
 impl Job {
+    /// A request of a client, of which nothing else is known yet.
+    pub(super) const fn new(key: ClientKey, arrived: Time, now: Time) -> Self {
+        Self {
+            key,
+            again: None,
+            arrived,
+            now,
+            reach: Reach::Nothing,
+            marks: Marks::None,
+        }
+    }
+
     /// Whether the request has nothing to do with what its client's lease is about now: it is
     /// older.
     fn passes_by(&self, client: &Client) -> bool {
@@ -115,6 +133,12 @@ impl Exchange {
             return Placed::Answered;
         }
         let class = command.class;
+        let reach = command.reach();
+        let job = Job {
+            reach,
+            marks: group.marks(client, (class, reach), request),
+            ..job
+        };
         let locked_out = !client.session.is_logged_in() && group.wants_login_now(job.now);
         let plain = client.lease.is_none() || job.passes_by(client);
         if let Some(script) = command.spec.and_then(Spec::script)
@@ -184,37 +208,27 @@ impl Exchange {
         let Some(group) = self.groups.get(client.group) else {
             return Placed::Answered;
         };
-        let bounced = job.again.is_some_and(|number| number.bounces > 0);
-        let no_replica = group.settings.no_replica;
-        let was_first = job.again.is_some_and(|it| it.origin == Origin::Replica);
-        let facts = Facts {
-            reads: if bounced && no_replica == NoReplica::Master {
-                Reads::Master
-            } else {
-                group.settings.reads
-            },
-            no_replica,
-            writes_in_flight: if was_first { 0 } else { client.writes_out },
-            has_master: group.writable.is_some(),
-            has_replica: !group.readable.is_empty(),
-        };
+        let policy = group.reads(client);
+        let (facts, need) = weigh(client, group, (job, class), request);
         let target = route::decide(class, facts);
         let beaten = match target {
             Target::Master => client.beaten_to_master(group),
             Target::Replica => client.beaten_to_replica(),
             Target::Hold | Target::NoReplica => None,
         };
-        if let Some(key) = beaten
-            && let Some(placed) = self.send_beaten(key, job, request.raw(), Kind::shared(class))
-        {
-            return placed;
+        let beaten =
+            beaten.and_then(|key| self.send_beaten((key, need), job, request.raw(), class));
+        let placed = match (beaten, target) {
+            (Some(placed), _) => placed,
+            (None, Target::Master) => self.place_on_master(job, request, Kind::shared(class)),
+            (None, Target::Replica) => self.place_on_replica(job, request, need),
+            (None, Target::Hold) => self.hold(job),
+            (None, Target::NoReplica) => self.reject(job, RequestClass::Read, Reject::NoReplica),
+        };
+        if class == Class::Read && target == Target::Master {
+            self.count_master_read(job, placed, why_master(facts, policy, need));
         }
-        match target {
-            Target::Master => self.place_on_master(job, request, Kind::shared(class)),
-            Target::Replica => self.place_on_replica(job, request),
-            Target::Hold => self.hold(job),
-            Target::NoReplica => self.reject(job, RequestClass::Read, Reject::NoReplica),
-        }
+        placed
     }
 
     /// The lane to the master, if nothing of this client is in flight on another link to it.
@@ -254,7 +268,7 @@ impl Exchange {
 
     /// A replica's lane: the same one while reads are in flight on it, so that their replies come
     /// in order; else the less loaded of two.
-    fn place_on_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
+    fn place_on_replica(&mut self, job: Job, request: &Request<'_>, need: Need) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
@@ -265,19 +279,29 @@ impl Exchange {
         let cached_node = cached
             .and_then(|key| self.links.get(key))
             .map(|link| link.lane.node);
-        let keep = cached_node.filter(|node| busy && group.readable.contains(node));
+        let may_use = |node: &NodeId| group.readable.contains(node) && group.settles(*node, need);
+        let keep = cached_node.filter(|node| busy && may_use(node));
         let load = |id: NodeId| group.nodes.get(id.0).map_or(0, |node| node.in_flight);
-        let Some(node) = keep.or_else(|| route::pick(&group.readable, load, &mut self.dice)) else {
+        let picked = if need.is_nothing() {
+            keep.or_else(|| route::pick(&group.readable, load, &mut self.dice))
+        } else {
+            keep.or_else(|| group.pick_settled(need, &mut self.dice))
+        };
+        let Some(node) = picked else {
             return self.hold(job);
         };
         let link = match self.fits(cached, node) {
             Some(link) => link,
-            None => match self.find_replica_lane(job, node) {
+            None => match self.find_replica_lane(job, node, need) {
                 Ok(link) => link,
                 Err(NoLane::NotNow) => return self.place_without_replica(job, request),
                 Err(why) => return self.without_lane(job, why),
             },
         };
+        if !need.is_nothing() && !self.is_open(link) {
+            // It may lead to another process than the one that has settled this.
+            return self.place_unsettled(job, request, need);
+        }
         if let Some(client) = self.clients.get_mut(job.key) {
             client.replica_lane = Some(link);
         }
@@ -285,7 +309,12 @@ impl Exchange {
     }
 
     /// The lane to a replica, or to another one if it takes no further connection.
-    fn find_replica_lane(&mut self, job: Job, picked: NodeId) -> Result<LinkKey, NoLane> {
+    fn find_replica_lane(
+        &mut self,
+        job: Job,
+        picked: NodeId,
+        need: Need,
+    ) -> Result<LinkKey, NoLane> {
         let Some(index) = self.clients.get(job.key).map(|client| client.group) else {
             return Err(NoLane::NotNow);
         };
@@ -296,24 +325,16 @@ impl Exchange {
             if found != Err(NoLane::NotNow) {
                 return found;
             }
-            let group = self.groups.get(index);
-            next = group.and_then(|group| group.readable.get(at).copied());
-            at += 1;
+            next = None;
+            while let Some(group) = self.groups.get(index)
+                && let Some(other) = group.readable.get(at).copied()
+                && next.is_none()
+            {
+                next = Some(other).filter(|node| group.settles(*node, need));
+                at += 1;
+            }
         }
         Err(NoLane::NotNow)
-    }
-
-    /// A read for which no replica takes a connection now.
-    fn place_without_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        let client = self.clients.get(job.key);
-        let group = client.and_then(|client| self.groups.get(client.group));
-        match group.map(|group| group.settings.no_replica) {
-            Some(NoReplica::Master) => {
-                self.place_on_master(job, request, Kind::shared(Class::Read))
-            }
-            Some(NoReplica::Error) => self.reject(job, RequestClass::Read, Reject::NoReplica),
-            None => Placed::Answered,
-        }
     }
 
     fn find_lane(&mut self, job: Job, node: NodeId, role: Role) -> Result<LinkKey, Placed> {
@@ -369,15 +390,23 @@ impl Exchange {
     /// The beaten track: a request goes where its client's last one went, without looking anything
     /// up. `None` if that link is not the one to take any more.
     #[inline]
-    fn send_beaten(&mut self, key: LinkKey, job: Job, raw: &[u8], kind: Kind) -> Option<Placed> {
+    fn send_beaten(
+        &mut self,
+        (key, need): (LinkKey, Need),
+        job: Job,
+        raw: &[u8],
+        class: Class,
+    ) -> Option<Placed> {
         let client = self.clients.get_mut(job.key)?;
         let group = self.groups.get_mut(client.group)?;
         let link = self.links.get_mut(key)?;
         let node = link.lane.node;
         let right = match link.lane.role {
             Role::Master => group.writable == Some(node),
-            Role::Replica => group.readable.contains(&node),
+            Role::Replica => group.readable.contains(&node) && group.settles(node, need),
         };
+        // One that is not open yet may lead to another process than the one that has settled it.
+        let right = right && (need.is_nothing() || link.state == State::Ready);
         let has_room = link.pipeline.pending_bytes() < self.settings.link_bytes;
         if !right || !link.accepts() || !has_room {
             return None;
@@ -387,7 +416,7 @@ impl Exchange {
             group,
             link: (key, link),
         };
-        if place.append(job, raw, kind) {
+        if place.append(job, raw, Kind::shared(class)) {
             self.dirty_links.push(key);
         }
         Some(Placed::Sent)
@@ -490,7 +519,11 @@ impl Place<'_> {
             spoken: number.spoken,
             bounces: number.bounces,
             breaks: number.breaks,
+            marks: job.marks,
         };
+        if job.marks != Marks::None {
+            group.mark_sent(job.marks, link.lane.database, raw);
+        }
         link.pipeline.push(ticket, raw);
         match link.lane.role {
             Role::Master => {

@@ -98,10 +98,8 @@ impl Exchange {
                 continue;
             };
             let job = Job {
-                key,
                 again: Some(again.number),
-                arrived: again.arrived,
-                now,
+                ..Job::new(key, again.arrived, now)
             };
             if self.dispatch(job, &request) == Placed::Waits {
                 if let Some(client) = self.clients.get_mut(key) {
@@ -154,12 +152,8 @@ impl Exchange {
                 Ok(Decoded::Request { request, consumed })
                     if consumed <= self.settings.request_max =>
                 {
-                    let job = Job {
-                        key,
-                        again: None,
-                        arrived: client.arrived_at(at + consumed - 1),
-                        now,
-                    };
+                    let arrived = client.arrived_at(at + consumed - 1);
+                    let job = Job::new(key, arrived, now);
                     if self.dispatch(job, &request) == Placed::Waits {
                         break;
                     }

@@ -162,12 +162,7 @@ impl Exchange {
         }
         lease.renewal = Renewal::Done;
         let commands = std::mem::take(&mut lease.kept.commands);
-        let job = Job {
-            key: ticket.client,
-            again: None,
-            arrived: now,
-            now,
-        };
+        let job = Job::new(ticket.client, now, now);
         let (mut decoder, mut inline) = (RequestDecoder::default(), Vec::new());
         let mut rest = &commands[..];
         while let Ok(Decoded::Request { request, consumed }) =

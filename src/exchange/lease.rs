@@ -16,6 +16,7 @@ use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::fencing::Waits;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
+use crate::exchange::marks::{Gathered, Marks};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
 use crate::exchange::transaction::Selections;
@@ -41,6 +42,8 @@ pub(super) struct Lease {
     pub(super) renewal: Renewal,
     /// Databases selected between MULTI and EXEC.
     pub(super) selections: Selections,
+    /// What the transaction changes whose replies are coming.
+    pub(super) gathered: Gathered,
     /// Something stays on the link that cannot be undone.
     pub(super) sticky: bool,
     /// Whether a change of subscriptions may be in flight.
@@ -408,7 +411,12 @@ impl Exchange {
         // empty reply.
         let again = Some(Numbered::new(client.replies.begin(), false));
         // With a number a request is never refused for lack of room.
-        let _ = self.send(link, Job { again, ..job }, raw, Kind::leased(purpose));
+        let job = Job {
+            again,
+            marks: Marks::None,
+            ..job
+        };
+        let _ = self.send(link, job, raw, Kind::leased(purpose));
     }
 
     /// Gives a client's link back when nothing is in flight on it, nothing sticks to it, and the

@@ -166,6 +166,7 @@ impl Exchange {
     pub(super) fn discard(&mut self, key: LinkKey) -> Option<Link> {
         self.retire(key);
         let link = self.links.remove(key)?;
+        self.mark_lost(&link);
         let begun = link.plan.is_none();
         if begun {
             self.actions.push_back(Action::Close(key));

@@ -118,6 +118,12 @@ impl Exchange {
                     // It has brought them along.
                     node.lacks_scripts = false;
                 }
+                if lane.role == Role::Replica
+                    && let Some(settled) = &node.settled
+                {
+                    // It may be another process than the one that has settled anything.
+                    settled.renew();
+                }
                 recovered = node.end_all_pauses();
                 let counts = group.counts.at(node.index);
                 match usage {
@@ -262,6 +268,11 @@ impl Exchange {
             // It may have been restarted, and what it had in memory is gone.
             node.lacks_scripts = true;
             if loss != Loss::Left {
+                if link.lane.role == Role::Replica
+                    && let Some(settled) = &node.settled
+                {
+                    settled.renew();
+                }
                 let report = ReportKind::LinkLost {
                     node: node.addr.clone(),
                 };

@@ -31,9 +31,11 @@ mod lease;
 mod link;
 mod lookup;
 mod losses;
+mod marks;
 mod node;
 mod output;
 mod pubsub;
+mod reading;
 mod recall;
 mod scripts;
 mod session_commands;
@@ -102,6 +104,8 @@ pub struct Exchange {
     scratch: Vec<u8>,
     /// Scripts that are surely known.
     seen: Seen,
+    /// The generation of writes for what is being read from a node.
+    generation: u32,
     /// Links that are not open yet.
     opening: usize,
     /// Those among them whose turn to be opened has not come.
@@ -190,6 +194,7 @@ impl Exchange {
             inline: Vec::new(),
             scratch: Vec::new(),
             seen: Seen::default(),
+            generation: 0,
             opening: 0,
             queued: 0,
             dice: Dice::new(seed),

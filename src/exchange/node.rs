@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::Table;
+use crate::consistency::Settled;
 use crate::exchange::gate::Gate;
 use crate::exchange::link::{LaneId, NodeId, Role, Usage};
 use crate::exchange::{ClientKey, GroupSettings, LinkKey};
@@ -76,6 +77,8 @@ pub(super) struct Node {
     pub(super) open_at: Option<Time>,
     /// Whether it may not have the scripts that clients have loaded, should it be the master.
     pub(super) lacks_scripts: bool,
+    /// How far it is, as a replica, if anybody keeps account of that.
+    pub(super) settled: Option<Arc<Settled>>,
 }
 
 /// Links in the order in which they are to be opened. Some may be gone.
@@ -152,6 +155,7 @@ impl Group {
             return NodeId(at);
         }
         let index = self.counts.node(addr);
+        let stamps = self.settings.stamps.as_ref();
         let fresh = Node {
             addr: addr.clone(),
             index,
@@ -164,6 +168,7 @@ impl Group {
             retry_at: None,
             open_at: None,
             lacks_scripts: true,
+            settled: stamps.map(|stamps| stamps.node(addr)),
         };
         let snapshot = &self.snapshot;
         let needless = |node: &Node| node.links == 0 && !snapshot_names(snapshot, &node.addr);

@@ -124,12 +124,7 @@ impl Exchange {
         if lease.is_none_or(|lease| !lease.unmade) {
             return;
         }
-        let job = Job {
-            key,
-            again: None,
-            arrived: now,
-            now,
-        };
+        let job = Job::new(key, now, now);
         let link = match self.take_lease(job) {
             Ok(link) => link,
             Err(NoLease::Full | NoLease::Gone) => return self.end(key, Ending::Now),

@@ -5,6 +5,7 @@
 //! it ends the connections without a word.
 
 use crate::exchange::link::{LaneId, Link, Usage};
+use crate::exchange::marks::Marks;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::encode;
@@ -61,6 +62,7 @@ impl Exchange {
             spoken: false,
             bounces: 0,
             breaks: 0,
+            marks: Marks::None,
         };
         let mut raw = Vec::new();
         let id = id.to_string();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::command::Script;
 use crate::exchange::link::{Link, Usage};
+use crate::exchange::marks::Marks;
 use crate::exchange::node::Node;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
@@ -308,6 +309,7 @@ fn load(link: &mut Link, node: &mut Node, body: &[u8]) {
         spoken: false,
         bounces: 0,
         breaks: 0,
+        marks: Marks::None,
     };
     let mut raw = Vec::new();
     encode::request(&mut raw, &[b"SCRIPT", b"LOAD", body]);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::consistency::{self, Stamps};
 use crate::exchange::Scripts;
 use crate::route::{NoReplica, Reads};
 use crate::session::Login;
@@ -85,4 +86,8 @@ pub struct GroupSettings {
     /// Login for clients that have not logged in themselves; `None`: they are what the node makes
     /// of a connection without AUTH.
     pub anonymous: Option<Login>,
+    /// Where account is kept of what is written; `None` where nobody asks for it.
+    pub stamps: Option<Arc<Stamps>>,
+    /// What scripts change.
+    pub script_keys: consistency::Scripts,
 }

@@ -4,6 +4,7 @@ use crate::command::Repeat;
 use crate::exchange::ClientKey;
 use crate::exchange::client::{Again, Numbered, Origin};
 use crate::exchange::link::Usage;
+use crate::exchange::marks::Marks;
 use crate::session::Seq;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -24,6 +25,8 @@ pub(super) struct Ticket {
     pub(super) bounces: u8,
     /// How many connections broke when its reply was the next one due.
     pub(super) breaks: u8,
+    /// What it changes, as far as anybody keeps account of that.
+    pub(super) marks: Marks,
 }
 
 impl Ticket {

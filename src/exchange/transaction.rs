@@ -183,6 +183,9 @@ impl Exchange {
                 self.send_on_lease(job, &discard, Kind::leased(Purpose::Undo(undo)))
             }
         };
+        if placed == Placed::Sent && undo.is_none() {
+            self.mark_exec(job.key);
+        }
         self.on_lease(job.key, placed, Lease::end_multi);
         placed
     }

@@ -5,8 +5,10 @@ use crate::command::Class;
 /// Who serves reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reads {
-    /// Healthy replicas.
+    /// Healthy replicas that have every write of this process to what is read.
     #[default]
+    OwnWrites,
+    /// Healthy replicas.
     Replicas,
     /// The master alone.
     Master,
@@ -35,6 +37,8 @@ pub struct Facts {
     pub has_master: bool,
     /// Whether there is a replica that may serve reads.
     pub has_replica: bool,
+    /// Whether one of them has everything that this read must see.
+    pub has_settled: bool,
 }
 
 /// Where a stateless command goes.
@@ -54,12 +58,13 @@ pub enum Target {
 #[inline]
 pub fn decide(class: Class, facts: Facts) -> Target {
     let may_use_replica =
-        class == Class::Read && facts.reads == Reads::Replicas && facts.writes_in_flight == 0;
+        class == Class::Read && facts.reads != Reads::Master && facts.writes_in_flight == 0;
     if may_use_replica {
-        if facts.has_replica {
+        if facts.has_replica && facts.has_settled {
             return Target::Replica;
         }
-        if facts.no_replica == NoReplica::Error {
+        // What replicas may not have yet the master must serve, whatever it is spared.
+        if facts.no_replica == NoReplica::Error && !facts.has_replica {
             return Target::NoReplica;
         }
     }
@@ -80,7 +85,28 @@ mod tests {
         writes_in_flight: 0,
         has_master: true,
         has_replica: true,
+        has_settled: true,
     };
+
+    #[test]
+    fn what_no_replica_has_settled_is_the_masters_or_waits() {
+        let unsettled = Facts {
+            reads: Reads::OwnWrites,
+            has_settled: false,
+            ..CALM
+        };
+        assert_eq!(decide(Class::Read, unsettled), Target::Master);
+        let strict = Facts {
+            no_replica: NoReplica::Error,
+            ..unsettled
+        };
+        assert_eq!(decide(Class::Read, strict), Target::Master);
+        let alone = Facts {
+            has_master: false,
+            ..unsettled
+        };
+        assert_eq!(decide(Class::Read, alone), Target::Hold);
+    }
 
     #[test]
     fn reads_go_to_replicas_unless_something_speaks_against_it() {

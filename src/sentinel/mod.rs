@@ -10,6 +10,7 @@ mod orders;
 mod planned;
 mod probe;
 mod round;
+mod sampling;
 mod settings;
 mod staff;
 mod subscriber;
@@ -30,6 +31,7 @@ pub use crate::topology::Status;
 use self::driver::Driver;
 use self::driver::Ends;
 use self::fencing::Fencing;
+use self::sampling::Sampling;
 use self::staff::Staff;
 use crate::command::Table;
 use crate::fence;
@@ -88,6 +90,11 @@ pub fn start(settings: Settings, start: Instant, tasks: &Tasks) -> Handle {
         status,
         commands,
     };
+    if let Some(stamps) = settings.stamps.clone() {
+        let span = info_span!("settling", group = %settings.master_name);
+        let (told, seen) = ((settings.clone(), stamps), snapshots_seen.clone());
+        tasks.spawn(span, Sampling::new(told, seen, start, tasks).run());
+    }
     let staff = Staff::new(settings, tasks, inbox);
     tasks.spawn(
         span,

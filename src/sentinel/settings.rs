@@ -1,9 +1,11 @@
 //! Floor 2. What the shell around one topology machine is told once.
 //! Knows no values from a file; `config` checks them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::consistency::Stamps;
 use crate::topology::{self, Hold};
 use crate::types::{Credentials, MasterName, NodeAddr};
 
@@ -26,6 +28,10 @@ pub struct Settings {
     pub workers: usize,
     /// A replica further behind than this many bytes serves no reads; `None` for any lag.
     pub max_lag: Option<u64>,
+    /// Where account is kept of what is written, if reads need it: what is settled is found out.
+    pub stamps: Option<Arc<Stamps>>,
+    /// Least time between two questions to one node about that.
+    pub settle_interval: Duration,
     /// Times of the shell.
     pub timings: Timings,
     /// Times of the machine; its `drain` is replaced by the one above.
@@ -78,6 +84,8 @@ impl Settings {
             drain: Duration::from_millis(500),
             workers: 1,
             max_lag: None,
+            stamps: None,
+            settle_interval: Duration::from_millis(100),
             timings: Timings::default(),
             machine: topology::Timings::default(),
         }

@@ -110,6 +110,24 @@ label_values! {
 }
 
 label_values! {
+    /// Why the master served a read that a replica may serve; label `reason`.
+    pub enum MasterRead {
+        /// No replica was known to have every write to its keys.
+        Unsettled = "unsettled",
+        /// The same, for a write of which the keys are not known, or a read that may read any.
+        UnsettledAll = "unsettled_all",
+        /// Every replica lagged too far behind.
+        Lag = "lag",
+        /// No replica could serve reads.
+        NoneEligible = "none_eligible",
+        /// Reads are to go to the master.
+        Mode = "mode",
+        /// The client has asked for it, or its listener does.
+        Policy = "policy",
+    }
+}
+
+label_values! {
     /// The step at which a connection to a node failed; label `stage`.
     pub enum ConnectStage {
         /// Resolving the name.
@@ -188,6 +206,7 @@ pub struct Counts {
     pub(super) request_duration: [[Latency; Target::COUNT]; RequestClass::COUNT],
     pub(super) upstream_duration: [Latency; Target::COUNT],
     pub(super) rejected: [u64; Reason::COUNT],
+    pub(super) master_reads: [u64; MasterRead::COUNT],
     /// Invariant: at most [`NODES_MAX`] with an address, and behind those at most one without.
     pub(super) nodes: Vec<(Option<NodeAddr>, NodeCounts)>,
 }
@@ -262,6 +281,12 @@ impl Counts {
     /// Counts one error of our own, or one client closed, for `reason`.
     pub fn reject(&mut self, reason: Reason) {
         self.rejected[reason.index()] += 1;
+    }
+
+    /// Counts one read that a replica might have served, and the master did.
+    #[inline]
+    pub fn read_by_master(&mut self, why: MasterRead) {
+        self.master_reads[why.index()] += 1;
     }
 
     /// Counts `times` clients turned away because there were too many.

@@ -57,6 +57,8 @@ families! {
         "From a request decoded to its reply delivered."
     REJECTED Counter "switchman_rejected_requests_total" ["master_name", "reason"]
         "Errors of Switchman's own and clients closed, by reason."
+    MASTER_READS Counter "switchman_master_reads_total" ["master_name", "reason"]
+        "Reads that replicas may serve and the master did, by the reason."
     RESENT Counter "switchman_resent_requests_total" ["master_name"]
         "Reads sent again elsewhere after their connection was lost."
     UNCERTAIN Counter "switchman_uncertain_requests_total" ["master_name"]

@@ -83,6 +83,57 @@ fn reads_go_to_the_master_when_the_replica_is_dead() {
 }
 
 #[test]
+fn a_write_is_read_back_at_once_over_any_connection_and_settled_keys_by_replicas() {
+    let lab = Lab::start(&Plan {
+        replicas: 2,
+        ..Lab::small_plan()
+    });
+    let proxy = lab.proxy();
+    let (mut writer, mut reader) = (proxy.client(), proxy.client());
+    for round in 0..2_000 {
+        let (key, value) = (format!("k:{}", round % 50), round.to_string());
+        ok(&mut writer, &["SET", &key, &value]);
+        let read = say(&mut reader, &["GET", &key]);
+        assert_eq!(read, Reply::bulk(&value), "round {round}");
+    }
+    // Under writes to other keys, what nobody writes is soon read from replicas alone.
+    let at_master = || calls(lab.node(0), "get");
+    let settled = wait_for(SOON, || {
+        let before = at_master();
+        for key in 0..50 {
+            ok(&mut writer, &["SET", "another", "1"]);
+            let read = say(&mut reader, &["GET", &format!("k:{key}")]);
+            assert_eq!(read, Reply::bulk(&format!("{}", 1_950 + key)));
+        }
+        (at_master() == before).then_some(())
+    });
+    assert!(settled.is_some(), "the master still serves settled reads");
+    // When all is settled, nobody is asked any more.
+    let asked = || lab.nodes().iter().map(|node| calls(node, "info")).max();
+    assert!(asked() < Some(1_000), "{:?} INFOs at one node", asked());
+}
+
+#[test]
+fn with_eventual_consistency_nobody_is_asked_and_replicas_serve_every_read() {
+    let lab = Lab::small();
+    let proxy = Launch::group(&lab, "consistency = \"eventual\"\n").start();
+    let (mut writer, mut reader) = (proxy.client(), proxy.client());
+    ok(&mut writer, &["SET", "k", "0"]);
+    lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
+    let used = wait_for(SOON, || {
+        say(&mut reader, &["GET", "k"]);
+        (calls(lab.node(1), "get") > 0).then_some(())
+    });
+    assert!(used.is_some(), "the replica was never used");
+    let before = calls(lab.node(0), "get");
+    for round in 0..500 {
+        ok(&mut writer, &["SET", "k", &round.to_string()]);
+        say(&mut reader, &["GET", "k"]);
+    }
+    assert_eq!(calls(lab.node(0), "get"), before);
+}
+
+#[test]
 fn with_consistency_master_a_write_is_read_back_at_once_over_any_connection() {
     let lab = Lab::small();
     let proxy = Launch::group(&lab, "consistency = \"master\"\n").start();

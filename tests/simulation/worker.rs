@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use switchman::consistency::Scripts;
 use switchman::exchange::{
     Action, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role, Settings,
 };
@@ -131,6 +132,8 @@ impl Worker {
             reads: Reads::Replicas,
             no_replica: NoReplica::Master,
             anonymous: None,
+            stamps: None,
+            script_keys: Scripts::default(),
         };
         let settings = Settings {
             reply_timeout: Duration::from_micros(plan.pace.reply_timeout),

@@ -313,7 +313,7 @@ impl<'a, 'b> Stage<'a, 'b> {
             "{total} commands answered in {time}, one connection{local}"
         ))?;
         self.account.more(&format!(
-            "{} reads were a moment behind, which consistency = \"master\" rules out",
+            "{} reads were behind a write that had been acknowledged",
             tally.behind
         ))?;
         self.account.more("Switchman's own count:")?;

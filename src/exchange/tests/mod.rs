@@ -13,6 +13,7 @@ mod losses;
 mod memory;
 mod opening;
 mod order;
+mod own_writes;
 mod property;
 mod pubsub;
 mod renewal;
@@ -31,6 +32,7 @@ use super::{
     Action, ClientKey, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role,
     Settings, Violation,
 };
+use crate::consistency::Scripts;
 use crate::fence;
 use crate::resp::{Decoded, ReplyScanner, Request, RequestDecoder, RequestLimits, Scan, encode};
 use crate::route::{NoReplica, Reads};
@@ -91,6 +93,8 @@ impl Default for Setup {
                 reads: Reads::Replicas,
                 no_replica: NoReplica::Master,
                 anonymous: None,
+                stamps: None,
+                script_keys: Scripts::default(),
             },
             replicas: vec![addr("r1")],
             opens: true,

@@ -4,6 +4,8 @@
 //! * what was said not to be executed was executed nowhere, and nothing was executed twice;
 //! * the writes of a client are executed in the order in which it sent them, in the database that
 //!   it had selected;
+//! * a replica serves no read that needs more than it was known to have, over links that were open
+//!   when that was known;
 //! * nothing is sent to a master that is being left after `Quiet`, or at all after it was left;
 //! * when the trouble is over, everything is answered, and nothing is kept.
 
@@ -12,6 +14,7 @@ mod nodes;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::consistency::Stamps;
 use crate::topology::Acks;
 
 /// Where requests are executed; replica of whichever node is master.
@@ -35,6 +38,8 @@ struct Line {
     blocked: Option<String>,
     /// Its node reads no more.
     deaf: bool,
+    /// What its node was known to have when it was open.
+    settled: u32,
 }
 
 /// One request as its client remembers it.
@@ -87,6 +92,9 @@ struct Sim {
     latest: HashMap<usize, u64>,
     /// Which client sent what.
     owner: HashMap<u64, usize>,
+    stamps: Arc<Stamps>,
+    /// What each request needs that a replica may not have.
+    needs: HashMap<u64, u32>,
 }
 
 const NODES: [&str; 3] = ["n0", "n1", "n2"];
@@ -105,8 +113,14 @@ impl Sim {
         };
         let mut picture = Snapshot::unknown(Duration::from_secs(1));
         picture.replicas = vec![addr("n1"), addr("n2")];
+        let stamps = Arc::new(Stamps::new(64, seed));
+        let mut group = Setup::default().group;
+        if seed.is_multiple_of(2) {
+            group.reads = Reads::OwnWrites;
+            group.stamps = Some(Arc::clone(&stamps));
+        }
         let mut sim = Self {
-            exchange: Exchange::new(settings, vec![Setup::default().group], seed),
+            exchange: Exchange::new(settings, vec![group], seed),
             now: Time::from_start(Duration::from_secs(1)),
             dice: fastrand::Rng::with_seed(seed),
             nodes: NODES.iter().map(|_| Node::default()).collect(),
@@ -120,6 +134,8 @@ impl Sim {
             allowed: HashMap::new(),
             latest: HashMap::new(),
             owner: HashMap::new(),
+            stamps,
+            needs: HashMap::new(),
         };
         sim.nodes[0].is_master = true;
         sim.publish(Phase::Stable, 0);
@@ -161,6 +177,7 @@ impl Sim {
                         multi: None,
                         blocked: None,
                         deaf: false,
+                        settled: 0,
                     };
                     assert!(self.lines.insert(key, line).is_none());
                 }
@@ -209,9 +226,29 @@ impl Sim {
             _ => {
                 self.now = self.now + ms(self.dice.u64(0..200));
                 self.exchange.tick(self.now);
+                self.account();
             }
         }
         self.perform();
+    }
+
+    /// Somebody writes everything, or a replica is known to have everything.
+    fn account(&mut self) {
+        let generation = self.stamps.generation();
+        if self.exchange.groups[0].settings.stamps.is_none() {
+            return;
+        }
+        if self.dice.bool() {
+            return self.stamps.mark(self.stamps.everything(), generation);
+        }
+        let at = self.dice.usize(..NODES.len());
+        let settled = self.stamps.node(&addr(NODES[at]));
+        self.stamps.advance();
+        assert!(settled.publish(settled.incarnation(), generation));
+        let lines = self.lines.values_mut();
+        for line in lines.filter(|line| line.open && line.node == at) {
+            line.settled = generation;
+        }
     }
 
     fn any_line(&mut self) -> Option<LinkKey> {
@@ -310,6 +347,10 @@ impl Sim {
             _ => word.to_owned(),
         };
         self.owner.insert(id, at);
+        if self.exchange.groups[0].settings.stamps.is_some() {
+            let stamp = self.stamps.stamp(self.stamps.everything());
+            self.needs.insert(id, stamp);
+        }
         let talker = &mut self.talkers[at];
         talker.bytes.extend_from_slice(&encoded(&line));
         let skips = |sent: &Sent| sent.line == "CLIENT REPLY SKIP";

@@ -154,6 +154,15 @@ impl Sim {
             "BLPOP" => digits(words.split(['#', ' ']).nth(2).unwrap()),
             _ => digits(words.rsplit(' ').next().unwrap()),
         };
+        if line.plan.role == Role::Replica
+            && let Some(needs) = self.needs.get(&id)
+        {
+            let has = line.settled;
+            assert!(
+                has >= *needs,
+                "{words} needs {needs}, the replica has {has}"
+            );
+        }
         let executed = self.executed.entry(id).or_default();
         executed.times += 1;
         executed.database = line.plan.database;

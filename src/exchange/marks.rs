@@ -1,0 +1,362 @@
+//! Floor 4. What a request changes, as stamps to be marked, and what a read needs to be settled.
+//! The rules behind it are in `consistency`.
+//!
+//! | marked | when |
+//! |---|---|
+//! | a write's keys | when it is put on its link, when its reply was read, when its link is lost |
+//! | those of a transaction | also when EXEC is sent, has its reply, or is lost |
+//! | a script's | the same, but everything, unless its declared keys are trusted |
+
+use crate::command::{Class, KeySpec, Keys, Reach};
+use crate::consistency::{Scripts, Slot, Stamps};
+use crate::exchange::client::Client;
+use crate::exchange::link::{Link, NodeId, Usage};
+use crate::exchange::node::Group;
+use crate::exchange::ticket::Purpose;
+use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::mux::Sent;
+use crate::resp::Request;
+use crate::route::{Dice, Reads};
+use crate::telemetry::MasterRead;
+
+/// Stamps kept of one transaction; with more it marks everything.
+const GATHERED_MAX: usize = 256;
+
+/// What a request changes, in few bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// Nothing, or nobody keeps account of it.
+    #[default]
+    None,
+    /// What has this stamp.
+    One(Slot),
+    /// What its bytes say.
+    Several,
+}
+
+/// What a read needs of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    stamp: u32,
+    /// Whether it is the stamp of more than single keys.
+    whole: bool,
+}
+
+impl Need {
+    /// Any replica will do.
+    pub(super) const NOTHING: Self = Self {
+        stamp: 0,
+        whole: false,
+    };
+
+    #[inline]
+    pub(super) const fn is_nothing(self) -> bool {
+        self.stamp == 0
+    }
+
+    /// Why it goes to the master if no replica will do.
+    pub(super) const fn reason(self) -> MasterRead {
+        if self.whole {
+            MasterRead::UnsettledAll
+        } else {
+            MasterRead::Unsettled
+        }
+    }
+}
+
+/// What a client's transaction changes.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    slots: Vec<Slot>,
+}
+
+impl Gathered {
+    fn add(&mut self, slot: Slot, everything: Slot) {
+        if self.slots.len() < GATHERED_MAX {
+            self.slots.push(slot);
+        } else {
+            self.slots = vec![everything];
+        }
+    }
+
+    fn clear(&mut self) {
+        self.slots = Vec::new();
+    }
+}
+
+impl Group {
+    /// Who serves a client's reads.
+    #[inline]
+    pub(super) const fn reads(&self, _client: &Client) -> Reads {
+        self.settings.reads
+    }
+
+    /// What a request changes.
+    #[inline]
+    pub(super) fn marks(
+        &self,
+        client: &Client,
+        (class, reach): (Class, Reach),
+        request: &Request<'_>,
+    ) -> Marks {
+        let Some(stamps) = &self.settings.stamps else {
+            return Marks::None;
+        };
+        if class == Class::Read || reach == Reach::Nothing {
+            return Marks::None;
+        }
+        let lease = client.lease.as_ref();
+        if lease.is_some_and(|lease| lease.selections.are_open()) {
+            // In which database it is executed, only the server knows.
+            return Marks::One(stamps.everything());
+        }
+        let database = client.session.database;
+        match reach {
+            Reach::Nothing => Marks::None,
+            Reach::Keys(KeySpec::Range {
+                first: 1, last: 1, ..
+            }) => {
+                let key = request.arg1();
+                key.map_or(Marks::None, |key| Marks::One(stamps.slot(database, key)))
+            }
+            Reach::Keys(_) | Reach::OtherDatabase(_) => Marks::Several,
+            Reach::Declared(_) if self.settings.script_keys == Scripts::Declared => Marks::Several,
+            Reach::Database => Marks::One(stamps.database(database)),
+            Reach::Declared(_) | Reach::Everything => Marks::One(stamps.everything()),
+        }
+    }
+
+    /// What a read needs.
+    #[inline]
+    pub(super) fn need(&self, reach: Reach, database: u32, request: &Request<'_>) -> Need {
+        let Some(stamps) = &self.settings.stamps else {
+            return Need::NOTHING;
+        };
+        let trusted = self.settings.script_keys == Scripts::Declared;
+        let (keys, mut whole) = match reach {
+            Reach::Nothing => return Need::NOTHING,
+            Reach::Keys(keys) => newest_of(stamps, keys, database, request),
+            Reach::Declared(keys) if trusted => newest_of(stamps, keys, database, request),
+            Reach::Declared(_) | Reach::OtherDatabase(_) | Reach::Database | Reach::Everything => {
+                (stamps.newest(), true)
+            }
+        };
+        let others = stamps.whole(database);
+        whole |= others > keys;
+        Need {
+            stamp: keys.max(others),
+            whole,
+        }
+    }
+
+    /// Whether a replica has what a read needs.
+    #[inline]
+    pub(super) fn settles(&self, node: NodeId, need: Need) -> bool {
+        need.is_nothing()
+            || self
+                .nodes
+                .get(node.0)
+                .and_then(|node| node.settled.as_ref())
+                .is_some_and(|settled| settled.settled() >= need.stamp)
+    }
+
+    /// Whether one of those that may be read from does.
+    #[inline]
+    pub(super) fn has_settled(&self, need: Need) -> bool {
+        self.readable.iter().any(|node| self.settles(*node, need))
+    }
+
+    /// One of those that do: the less loaded of two.
+    pub(super) fn pick_settled(&self, need: Need, dice: &mut Dice) -> Option<NodeId> {
+        let count = self.readable.len();
+        let begin = usize::try_from(dice.roll()).unwrap_or(0) % count.max(1);
+        let around = self.readable.iter().cycle().skip(begin).take(count);
+        let mut fit = around.copied().filter(|node| self.settles(*node, need));
+        let load = |id: &NodeId| self.nodes.get(id.0).map_or(0, |node| node.in_flight);
+        let (first, second) = (fit.next(), fit.next());
+        first.into_iter().chain(second).min_by_key(load)
+    }
+
+    /// A request is put on a link.
+    #[inline]
+    pub(super) fn mark_sent(&self, marks: Marks, database: u32, raw: &[u8]) {
+        if let Some(stamps) = &self.settings.stamps {
+            self.mark(marks, stamps.generation(), database, raw);
+        }
+    }
+
+    /// A request may have changed what it changes.
+    pub(super) fn mark(&self, marks: Marks, generation: u32, database: u32, raw: &[u8]) {
+        let Some(stamps) = &self.settings.stamps else {
+            return;
+        };
+        match marks {
+            Marks::None => {}
+            Marks::One(slot) => stamps.mark(slot, generation),
+            Marks::Several => self.each(stamps, database, raw, |slot| {
+                stamps.mark(slot, generation);
+            }),
+        }
+    }
+
+    /// Calls `visit` with each stamp of a request of which only the bytes are left.
+    fn each(&self, stamps: &Stamps, database: u32, raw: &[u8], mut visit: impl FnMut(Slot)) {
+        let Some(request) = Request::from_raw(raw) else {
+            return visit(stamps.everything());
+        };
+        let told = match self.table.classify(&request).reach() {
+            Reach::Nothing => Keys::Told,
+            Reach::Keys(keys) | Reach::Declared(keys) => {
+                keys.visit(&request, |key| visit(stamps.slot(database, key)))
+            }
+            Reach::OtherDatabase(keys) => {
+                if let Some((other, key)) = elsewhere(&request) {
+                    visit(stamps.slot(other, key));
+                }
+                keys.visit(&request, |key| visit(stamps.slot(database, key)))
+            }
+            Reach::Database | Reach::Everything => Keys::Untold,
+        };
+        if told == Keys::Untold {
+            visit(stamps.everything());
+        }
+    }
+
+    /// A command of a client's transaction is queued.
+    fn gather(&self, gathered: &mut Gathered, marks: Marks, database: u32, raw: &[u8]) {
+        let Some(stamps) = &self.settings.stamps else {
+            return;
+        };
+        let everything = stamps.everything();
+        match marks {
+            Marks::None => {}
+            Marks::One(slot) => gathered.add(slot, everything),
+            Marks::Several => self.each(stamps, database, raw, |slot| {
+                gathered.add(slot, everything);
+            }),
+        }
+    }
+
+    fn mark_gathered(&self, gathered: &Gathered, generation: u32) {
+        if let Some(stamps) = &self.settings.stamps {
+            for slot in &gathered.slots {
+                stamps.mark(*slot, generation);
+            }
+        }
+    }
+}
+
+impl Exchange {
+    /// The generation for what a node has just answered, or failed to.
+    #[inline]
+    pub(super) fn load_generation(&mut self, link: LinkKey) {
+        let group = self.links.get(link).map(|link| link.group);
+        let group = group.and_then(|group| self.groups.get(group));
+        if let Some(stamps) = group.and_then(|group| group.settings.stamps.as_ref()) {
+            self.generation = stamps.generation();
+        }
+    }
+
+    /// The oldest request of a link has its reply.
+    pub(super) fn mark_answered(&self, key: LinkKey) {
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        if let Some((ticket, raw)) = link.pipeline.oldest()
+            && let Some(group) = self.groups.get(link.group)
+        {
+            group.mark(ticket.marks, self.generation, self.database_of(link), raw);
+        }
+    }
+
+    /// Follows the replies to a client's transaction: what it has queued is marked with EXEC.
+    pub(super) fn gather_queued(&mut self, key: LinkKey, owner: ClientKey, reply: &[u8]) {
+        let (Some(link), Some(client)) = (self.links.get(key), self.clients.get_mut(owner)) else {
+            return;
+        };
+        let database = client.session.database;
+        let (Some((ticket, raw)), Some(lease)) = (link.pipeline.oldest(), &mut client.lease) else {
+            return;
+        };
+        let Some(group) = self.groups.get(link.group) else {
+            return;
+        };
+        match ticket.purpose {
+            Purpose::Multi if reply.starts_with(b"+OK") => lease.gathered.clear(),
+            Purpose::Queued => group.gather(&mut lease.gathered, ticket.marks, database, raw),
+            Purpose::Exec => group.mark_gathered(&lease.gathered, self.generation),
+            _ => {}
+        }
+    }
+
+    /// A client's EXEC is on its way.
+    pub(super) fn mark_exec(&self, owner: ClientKey) {
+        let client = self.clients.get(owner);
+        if let Some(client) = client
+            && let Some(lease) = &client.lease
+            && let Some(group) = self.groups.get(client.group)
+            && let Some(stamps) = &group.settings.stamps
+        {
+            group.mark_gathered(&lease.gathered, stamps.generation());
+        }
+    }
+
+    /// A link is gone, with requests on it that the node may have executed.
+    pub(super) fn mark_lost(&self, link: &Link) {
+        let Some(group) = self.groups.get(link.group) else {
+            return;
+        };
+        let Some(stamps) = &group.settings.stamps else {
+            return;
+        };
+        let (generation, database) = (stamps.generation(), self.database_of(link));
+        for lost in link.pipeline.lost().filter(|lost| lost.sent == Sent::Yes) {
+            group.mark(lost.ticket.marks, generation, database, lost.bytes);
+            if lost.ticket.purpose == Purpose::Exec {
+                let client = self.clients.get(lost.ticket.client);
+                match client.and_then(|client| client.lease.as_ref()) {
+                    Some(lease) => group.mark_gathered(&lease.gathered, generation),
+                    None => stamps.mark(stamps.everything(), generation),
+                }
+            }
+        }
+    }
+
+    /// The database of what is on a link. A transaction may have left a client's own in another
+    /// than that of its lane.
+    fn database_of(&self, link: &Link) -> u32 {
+        let owner = match link.usage {
+            Usage::Leased(Some(owner)) => self.clients.get(owner),
+            Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => None,
+        };
+        owner.map_or(link.lane.database, |owner| owner.session.database)
+    }
+}
+
+/// The newest stamp of a read's keys, and whether it is that of everything.
+#[inline]
+fn newest_of(stamps: &Stamps, keys: KeySpec, database: u32, request: &Request<'_>) -> (u32, bool) {
+    let mut newest = 0;
+    let told = keys.visit(request, |key| {
+        newest = newest.max(stamps.stamp(stamps.slot(database, key)));
+    });
+    match told {
+        Keys::Told => (newest, false),
+        Keys::Untold => (stamps.newest(), true),
+    }
+}
+
+/// The key that a request changes in another database than its client's: `MOVE key database`,
+/// `COPY source destination DB database`.
+fn elsewhere<'a>(request: &Request<'a>) -> Option<(u32, &'a [u8])> {
+    let words = request.args();
+    let (key, number) = if request.name().eq_ignore_ascii_case(b"move") {
+        (1, words.clone().nth(2))
+    } else {
+        let mut options = words.clone().skip(3);
+        options.find(|word| word.eq_ignore_ascii_case(b"db"))?;
+        (2, options.next())
+    };
+    let number = std::str::from_utf8(number?).ok()?.parse().ok()?;
+    Some((number, words.clone().nth(key)?))
+}

@@ -1,0 +1,100 @@
+//! Floor 4. A read: what it needs of a replica, and why the master serves it.
+
+use crate::command::Class;
+use crate::exchange::client::{Client, Origin};
+use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::link::State;
+use crate::exchange::marks::Need;
+use crate::exchange::node::Group;
+use crate::exchange::{Exchange, LinkKey};
+use crate::resp::Request;
+use crate::route::{Facts, NoReplica, Reads};
+use crate::session::Reject;
+use crate::telemetry::{MasterRead, RequestClass};
+
+impl Exchange {
+    /// Counts why a read that has been placed went to the master.
+    pub(super) fn count_master_read(&mut self, job: Job, placed: Placed, why: MasterRead) {
+        let index = self.clients.get(job.key).map(|client| client.group);
+        if placed == Placed::Sent
+            && let Some(group) = index.and_then(|index| self.groups.get_mut(index))
+        {
+            group.counts.read_by_master(why);
+        }
+    }
+
+    pub(super) fn is_open(&self, key: LinkKey) -> bool {
+        let link = self.links.get(key);
+        link.is_some_and(|link| link.state == State::Ready)
+    }
+
+    /// A read that no replica can serve now, for want of an open link to one that has settled it.
+    pub(super) fn place_unsettled(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        need: Need,
+    ) -> Placed {
+        let placed = self.place_on_master(job, request, Kind::shared(Class::Read));
+        self.count_master_read(job, placed, need.reason());
+        placed
+    }
+
+    /// A read for which no replica takes a connection now.
+    pub(super) fn place_without_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        let client = self.clients.get(job.key);
+        let group = client.and_then(|client| self.groups.get(client.group));
+        match group.map(|group| group.settings.no_replica) {
+            Some(NoReplica::Master) => {
+                let placed = self.place_on_master(job, request, Kind::shared(Class::Read));
+                self.count_master_read(job, placed, MasterRead::NoneEligible);
+                placed
+            }
+            Some(NoReplica::Error) => self.reject(job, RequestClass::Read, Reject::NoReplica),
+            None => Placed::Answered,
+        }
+    }
+}
+
+/// What decides where a request goes, and what it needs of a replica.
+#[inline]
+pub(super) fn weigh(
+    client: &Client,
+    group: &Group,
+    (job, class): (Job, Class),
+    request: &Request<'_>,
+) -> (Facts, Need) {
+    let bounced = job.again.is_some_and(|number| number.bounces > 0);
+    let no_replica = group.settings.no_replica;
+    let was_first = job.again.is_some_and(|it| it.origin == Origin::Replica);
+    let reads = if bounced && no_replica == NoReplica::Master {
+        Reads::Master
+    } else {
+        group.reads(client)
+    };
+    let need = if class == Class::Read && reads == Reads::OwnWrites {
+        group.need(job.reach, client.session.database, request)
+    } else {
+        Need::NOTHING
+    };
+    let facts = Facts {
+        reads,
+        no_replica,
+        writes_in_flight: if was_first { 0 } else { client.writes_out },
+        has_master: group.writable.is_some(),
+        has_replica: !group.readable.is_empty(),
+        has_settled: need.is_nothing() || group.has_settled(need),
+    };
+    (facts, need)
+}
+
+/// Why the master serves a read.
+pub(super) const fn why_master(facts: Facts, policy: Reads, need: Need) -> MasterRead {
+    match (policy, facts.reads) {
+        (Reads::Master, _) => MasterRead::Mode,
+        (_, Reads::Master) => MasterRead::NoneEligible,
+        _ if facts.writes_in_flight > 0 => MasterRead::Unsettled,
+        _ if !facts.has_replica => MasterRead::NoneEligible,
+        _ => need.reason(),
+    }
+}

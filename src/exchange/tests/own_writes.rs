@@ -1,0 +1,316 @@
+//! Floor 4. Tests: reads see the writes of their own process: which replica may serve them, what is
+//! marked when, and who waits.
+
+use std::sync::Arc;
+
+use super::{Setup, World, addr, ms};
+use crate::consistency::{Scripts, Stamps};
+use crate::exchange::GroupSettings;
+use crate::route::Reads;
+
+/// A world that keeps account, and a control plane that settles what the test says.
+struct Scene {
+    world: World,
+    stamps: Arc<Stamps>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(&["r1"], Scripts::Everything)
+    }
+
+    fn with(replicas: &[&str], script_keys: Scripts) -> Self {
+        let stamps = Arc::new(Stamps::new(1 << 16, 11));
+        let world = World::with(Setup {
+            group: GroupSettings {
+                reads: Reads::OwnWrites,
+                stamps: Some(Arc::clone(&stamps)),
+                script_keys,
+                ..Setup::default().group
+            },
+            replicas: replicas.iter().map(|host| addr(host)).collect(),
+            ..Setup::default()
+        });
+        Self { world, stamps }
+    }
+
+    /// The replica has everything that was written until now.
+    fn settle(&mut self, host: &str) {
+        let settled = self.stamps.node(&addr(host));
+        let generation = self.stamps.generation();
+        self.stamps.advance();
+        assert!(settled.publish(settled.incarnation(), generation));
+    }
+
+    /// Says something that the master answers.
+    fn write(&mut self, line: &str) {
+        let client = self.world.client();
+        self.world.send(client, &[line]);
+        self.world.answer("m", line, "+OK");
+        assert_eq!(self.world.heard(client), "+OK|");
+    }
+
+    fn has(&self, host: &str, line: &str) -> bool {
+        self.world.asked(host).iter().any(|asked| asked == line)
+    }
+
+    /// Which node is asked what a new client asks; it answers.
+    fn reader(&mut self, line: &str) -> &'static str {
+        let client = self.world.client();
+        self.world.send(client, &[line]);
+        let host = ["m", "r1", "r2"]
+            .into_iter()
+            .find(|host| self.has(host, line))
+            .unwrap_or("nobody");
+        if host != "nobody" {
+            self.world.answer(host, line, "$1|v");
+        }
+        host
+    }
+}
+
+#[test]
+fn a_key_that_was_written_is_read_from_the_master_until_a_replica_has_it() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.reader("GET a"), "r1", "nobody wrote it");
+    scene.write("SET a 1");
+    assert_eq!(scene.reader("GET a"), "m");
+    assert_eq!(scene.reader("MGET b a"), "m");
+    assert_eq!(scene.reader("GET b"), "r1", "another key");
+    scene.settle("r1");
+    assert_eq!(scene.reader("GET a"), "r1");
+    scene.write("SET a 2");
+    assert_eq!(scene.reader("GET a"), "m");
+}
+
+#[test]
+fn a_read_goes_to_the_replica_that_has_what_it_must_see() {
+    let mut scene = Scene::with(&["r1", "r2"], Scripts::Everything);
+    scene.write("SET a 1");
+    scene.settle("r2");
+    for _ in 0..10 {
+        assert_eq!(scene.reader("GET a"), "r2");
+    }
+}
+
+#[test]
+fn in_a_switch_a_read_of_an_unsettled_key_waits_and_others_go_on() {
+    let mut scene = Scene::new();
+    scene.write("SET a 1");
+    scene.world.switching();
+    assert_eq!(scene.reader("GET b"), "r1");
+    let client = scene.world.client();
+    scene.world.send(client, &["GET a"]);
+    assert!(!scene.has("r1", "GET a") && !scene.has("m", "GET a"));
+    scene.world.switch_to("m", &["r1"]);
+    scene.world.answer("m", "GET a", "$1|1");
+    assert_eq!(scene.world.heard(client), "$1|1|");
+}
+
+#[test]
+fn a_write_that_was_lost_marks_its_key() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["SET a 1"]);
+    scene.settle("r1");
+    assert_eq!(scene.reader("GET a"), "r1", "sent is not answered");
+    scene.world.lose_node("m");
+    assert!(scene.world.heard(client).starts_with("-UNCERTAIN"));
+    scene.world.pass(ms(2000));
+    assert_eq!(scene.reader("GET a"), "m");
+}
+
+#[test]
+fn an_error_marks_its_key_and_a_silenced_client_too() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene
+        .world
+        .send(client, &["CLIENT REPLY OFF", "SET a 1", "LPUSH b 1"]);
+    scene.settle("r1");
+    scene.world.answer("m", "SET a 1", "+OK");
+    scene.world.answer("m", "LPUSH b 1", "-WRONGTYPE no");
+    assert_eq!(scene.reader("GET a"), "m");
+    assert_eq!(scene.reader("GET b"), "m");
+}
+
+#[test]
+fn a_write_of_several_keys_marks_each_of_them() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["MSET a 1 b 2"]);
+    scene.settle("r1");
+    scene.world.answer("m", "MSET a 1 b 2", "+OK");
+    assert_eq!(scene.reader("GET a"), "m");
+    assert_eq!(scene.reader("GET b"), "m");
+    assert_eq!(scene.reader("GET 1"), "r1");
+}
+
+#[test]
+fn a_transaction_marks_its_keys_when_it_is_executed() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene
+        .world
+        .send(client, &["MULTI", "SET a 1", "MSET b 1 c 2"]);
+    scene.world.answer("m", "MULTI", "+OK");
+    scene.world.answer("m", "SET a 1", "+QUEUED");
+    scene.world.answer("m", "MSET b 1 c 2", "+QUEUED");
+    scene.settle("r1");
+    assert_eq!(scene.reader("GET a"), "r1", "queued is not written");
+    scene.world.send(client, &["EXEC"]);
+    scene.settle("r1");
+    scene.world.answer("m", "EXEC", "*2|+OK|+OK");
+    for key in ["a", "b", "c"] {
+        assert_eq!(scene.reader(&format!("GET {key}")), "m", "{key}");
+    }
+    assert_eq!(scene.reader("GET d"), "r1");
+}
+
+#[test]
+fn a_transaction_whose_exec_is_lost_marks_its_keys() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["MULTI", "SET a 1"]);
+    scene.world.answer("m", "MULTI", "+OK");
+    scene.world.answer("m", "SET a 1", "+QUEUED");
+    scene.world.send(client, &["EXEC"]);
+    scene.settle("r1");
+    scene.world.lose_node("m");
+    scene.world.pass(ms(2000));
+    assert_eq!(scene.reader("GET a"), "m");
+}
+
+#[test]
+fn a_transaction_that_selects_marks_everything() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["MULTI", "SELECT 3", "SET a 1"]);
+    scene.settle("r1");
+    scene.world.answer("m", "MULTI", "+OK");
+    scene.world.answer("m", "SELECT 3", "+QUEUED");
+    scene.world.answer("m", "SET a 1", "+QUEUED");
+    assert_eq!(scene.reader("GET z"), "m");
+}
+
+#[test]
+fn a_blocking_command_marks_when_it_is_answered() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["BLPOP q 0"]);
+    scene.settle("r1");
+    assert_eq!(scene.reader("LLEN q"), "r1");
+    scene.world.answer("m", "BLPOP q 0", "*2|$1|q|$1|x");
+    assert_eq!(scene.reader("LLEN q"), "m");
+}
+
+#[test]
+fn what_tells_no_keys_marks_everything() {
+    for line in [
+        "EVAL return 0",
+        "EVAL return 1 a",
+        "FCALL f 1 a",
+        "FUNCTION LOAD x",
+        "FLUSHALL",
+        "SWAPDB 0 1",
+        "MODULE.WRITE a",
+    ] {
+        let mut scene = Scene::new();
+        scene.write(line);
+        assert_eq!(scene.reader("GET z"), "m", "{line}");
+        scene.settle("r1");
+        assert_eq!(scene.reader("GET z"), "r1", "{line}");
+    }
+}
+
+#[test]
+fn what_writes_no_data_marks_nothing() {
+    for line in ["PUBLISH c m", "SCRIPT LOAD x", "TOUCH a", "CONFIG SET a b"] {
+        let mut scene = Scene::new();
+        scene.write(line);
+        assert_eq!(scene.reader("EVAL_RO x 0"), "r1", "{line}");
+    }
+}
+
+#[test]
+fn a_database_is_flushed_alone_and_other_databases_have_other_keys() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["SELECT 3"]);
+    scene.world.send(client, &["FLUSHDB"]);
+    scene.world.answer("m", "FLUSHDB", "+OK");
+    assert_eq!(scene.reader("GET a"), "r1");
+    scene.world.send(client, &["GET a"]);
+    assert!(scene.has("m", "GET a"));
+    scene.world.answer("m", "GET a", "$-1");
+    scene.settle("r1");
+    scene.write("MOVE a 3");
+    scene.write("COPY b c DB 3");
+    for key in ["a", "c"] {
+        let line = format!("GET {key}");
+        scene.world.send(client, &[&line]);
+        assert!(scene.has("m", &line), "{key} in the other database");
+        scene.world.answer("m", &line, "$-1");
+    }
+}
+
+#[test]
+fn a_read_of_anything_needs_everything() {
+    let mut scene = Scene::new();
+    scene.write("SET a 1");
+    for line in ["EVAL_RO x 0", "EVAL_RO x 1 b", "FCALL_RO f 1 b", "KEYS *"] {
+        assert_eq!(scene.reader(line), "m", "{line}");
+    }
+    scene.settle("r1");
+    assert_eq!(scene.reader("EVAL_RO x 1 b"), "r1");
+}
+
+#[test]
+fn scripts_are_held_to_their_declared_keys_by_the_operators_word() {
+    let mut scene = Scene::with(&["r1"], Scripts::Declared);
+    scene.write("EVAL x 1 a");
+    assert_eq!(scene.reader("GET a"), "m");
+    assert_eq!(scene.reader("GET b"), "r1");
+    assert_eq!(scene.reader("EVAL_RO x 1 b"), "r1");
+    assert_eq!(scene.reader("EVAL_RO x 1 a"), "m");
+}
+
+#[test]
+fn a_replica_that_was_restarted_serves_what_nobody_wrote_until_it_is_known() {
+    let mut scene = Scene::new();
+    scene.write("SET a 1");
+    scene.settle("r1");
+    assert_eq!(scene.reader("GET a"), "r1");
+    scene.world.lose_node("r1");
+    scene.world.pass(ms(2000));
+    assert_eq!(scene.reader("GET a"), "m");
+    assert_eq!(scene.reader("GET b"), "r1");
+    scene.settle("r1");
+    assert_eq!(scene.reader("GET a"), "r1");
+}
+
+#[test]
+fn a_read_that_needs_something_does_not_wait_on_a_link_that_is_opening() {
+    let mut scene = Scene::new();
+    scene.write("SET a 1");
+    scene.world.opens = false;
+    scene.world.lose_node("r1");
+    scene.world.pass(ms(2000));
+    // Whatever is settled now may not hold for the process that the link will lead to.
+    scene.settle("r1");
+    assert_eq!(scene.reader("GET a"), "m");
+}
+
+#[test]
+fn a_read_that_is_sent_again_is_checked_again() {
+    let mut scene = Scene::with(&["r1", "r2"], Scripts::Everything);
+    scene.write("SET a 1");
+    scene.settle("r1");
+    let client = scene.world.client();
+    scene.world.send(client, &["GET a"]);
+    assert!(scene.has("r1", "GET a"));
+    scene.world.lose_node("r1");
+    assert!(!scene.has("r2", "GET a"), "it may not have it");
+    scene.world.answer("m", "GET a", "$1|1");
+    assert_eq!(scene.world.heard(client), "$1|1|");
+}
