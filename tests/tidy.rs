@@ -20,8 +20,8 @@ const FLOORS: &[(&str, u32)] = &[
     ("admin",      4), ("downstream", 4), ("exchange",   4),
     ("session",    3),
     ("route",      2), ("sentinel",   2), ("upstream",   2),
-    ("command",    1), ("consistency", 1), ("fence",      1), ("mux",        1), ("net",        1), ("switchover", 1),
-    ("topology",   1),
+    ("command",    1), ("consistency", 1), ("fence",     1), ("mux",        1), ("net",        1),
+    ("switchover", 1), ("topology",   1),
     ("backoff",    0), ("resp",       0), ("tasks",      0), ("telemetry",  0), ("types",      0),
 ];
 

@@ -8,7 +8,7 @@
 //! if no stamp of its keys is above that.
 //!
 //! ```text
-//!   worker            reply of a write read ──► g = generation ──► stamp = max(stamp, g) ──► client
+//!   worker            reply to a write read ──► g = generation ──► max(stamp, g) ──► client
 //!
 //!   control plane     generation = G ──► is it still the master? ──► INFO at the master: R, M
 //!                     incarnation of the replica ──► INFO at the replica: R' = R, applied ≥ M
@@ -31,27 +31,28 @@
 //! does not take back what another worker has marked with a later one.
 //!
 //! *Another master*: between raising and asking, workers may have been told of a switch and have
-//! written to the new master, while the old one is asked. So the picture is looked at after raising.
-//! If it is still the old one, every write on another master loads G or more. If not, the question
-//! is not asked. An answer of a master that was left counts for what it was: writes before the
-//! switch. At a switch all samples are dropped and every replica begins a new incarnation.
+//! written to the new master, while the old one is asked. So the picture is looked at after
+//! raising. If it is still the old one, every write on another master loads G or more. If not, the
+//! question is not asked. At a switch all samples are dropped, with the answers that are still on
+//! their way, and every replica begins a new incarnation.
 //!
 //! *The same history*: equal replication ids mean equal bytes up to an offset. A master that was
-//! restarted or promoted has a new id (Redis `changeReplicationId`, `shiftReplicationId`), one whose
-//! backlog was freed too. Without a backlog, writes are not counted: the first replica to attach
-//! makes a new id, so that no sample from before fits. A replica in a full synchronization tells an
-//! offset of 1, and that its link is down: it is not believed. A partial one goes on where it was.
+//! restarted or promoted has a new id (Redis `changeReplicationId`, `shiftReplicationId`), one
+//! whose backlog was freed too. Without a backlog, writes are not counted: the first replica to
+//! attach makes a new id, so that no sample from before fits. A replica in a full synchronization
+//! tells an offset of 1, and that its link is down: it is not believed. A partial one goes on where
+//! it was.
 //!
 //! *The same process*: a replica that was restarted may have loaded old data. The links to the old
 //! process are lost with it, and a worker begins a new incarnation, with nothing settled, when it
-//! opens a link, before it puts a read on it that needs any; reads that wait for a link to open need
-//! none. A sample belongs to the incarnation that was read before the replica was asked, over a
-//! connection that was opened after that incarnation began: it speaks of a process that lived later
-//! than the links were opened. If it does not live on, neither do the links. (So the `run_id` need
-//! not be asked for: another process means another connection, and that another incarnation.)
+//! opens a link, before it puts a read on it that needs any; reads that wait for a link to open
+//! need none. A sample belongs to the incarnation that was read before the replica was asked, over
+//! a connection that was opened after that incarnation began: it speaks of a process that lived
+//! later than the links were opened. If it does not live on, neither do the links. (So the `run_id`
+//! need not be asked for: another process means another connection, and that another incarnation.)
 //!
-//! *Wrong the other way*: two keys may share a stamp, a sample may be dropped, a replica may begin a
-//! new incarnation without need. All of that only sends reads to the master.
+//! *Wrong the other way*: two keys may share a stamp, a sample may be dropped, a replica may begin
+//! a new incarnation without need. All of that only sends reads to the master.
 //!
 //! What is **not** promised: to see the writes of others than this process, or to see two reads in
 //! order. A write that a failover loses is lost, not late.

@@ -1,6 +1,6 @@
 //! Floor 1. Tests: Worlds in which everything that can come between two steps does: a master,
-//! replicas, workers and the control plane, one step at a time in any order. No read that is allowed
-//! may be stale. Some worlds are wrong on purpose, and there one must be.
+//! replicas, workers and the control plane, one step at a time in any order. No read that is
+//! allowed may be stale. Some worlds are wrong on purpose, and there one must be.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
