@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use switchman::exchange::{
-    Action, ClientKey, Exchange, GroupSettings, LinkKey, Opened, Role, Settings,
+    Action, ClientKey, Exchange, GroupSettings, LinkKey, Opened, ReaderSettings, Role, Settings,
 };
 use switchman::route::{NoReplica, Reads};
 use switchman::topology::{Phase, Snapshot};
@@ -36,6 +36,7 @@ impl Turn {
             name: MasterName::new("orders"),
             reads,
             no_replica: NoReplica::Master,
+            readers: ReaderSettings::default(),
             anonymous: None,
         };
         let mut exchange = Exchange::new(Settings::default(), vec![group], 1);

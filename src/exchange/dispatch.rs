@@ -6,7 +6,7 @@ use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
-use crate::exchange::node::Group;
+use crate::exchange::node::{Group, Node};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
@@ -181,7 +181,7 @@ impl Exchange {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
-        let Some(group) = self.groups.get(client.group) else {
+        let Some(group) = self.groups.get_mut(client.group) else {
             return Placed::Answered;
         };
         let bounced = job.again.is_some_and(|number| number.bounces > 0);
@@ -198,10 +198,13 @@ impl Exchange {
             has_master: group.writable.is_some(),
             has_replica: !group.readable.is_empty(),
         };
-        let target = route::decide(class, facts);
+        let mut target = route::decide(class, facts);
+        if target == Target::Master && group.refuses_fallback(class, facts, job.now) {
+            target = Target::NoReplica;
+        }
         let beaten = match target {
             Target::Master => client.beaten_to_master(group),
-            Target::Replica => client.beaten_to_replica(),
+            Target::Replica => client.replica_lane,
             Target::Hold | Target::NoReplica => None,
         };
         if let Some(key) = beaten
@@ -252,27 +255,25 @@ impl Exchange {
         self.send(link, job, request.raw(), kind)
     }
 
-    /// A replica's lane: the same one while reads are in flight on it, so that their replies come
-    /// in order; else the less loaded of two.
+    /// The lane to the replica that is to read for this client.
     fn place_on_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        let Some(client) = self.clients.get(job.key) else {
+        let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        let Some(group) = self.groups.get(client.group) else {
+        let Some(group) = self.groups.get_mut(client.group) else {
             return Placed::Answered;
         };
-        let (cached, busy) = (client.replica_lane, client.replica_out > 0);
-        let cached_node = cached
-            .and_then(|key| self.links.get(key))
-            .map(|link| link.lane.node);
-        let keep = cached_node.filter(|node| busy && group.readable.contains(node));
-        let load = |id: NodeId| group.nodes.get(id.0).map_or(0, |node| node.in_flight);
-        let Some(node) = keep.or_else(|| route::pick(&group.readable, load, &mut self.dice)) else {
+        let cached = client.replica_lane;
+        let link = cached.and_then(|key| self.links.get(key));
+        let cached_node = link.map(|link| link.lane.node);
+        let eligible = |_: &Node| true;
+        let chance = (&mut self.dice, job.now);
+        let Some(node) = group.pick_reader(client, cached_node, eligible, chance) else {
             return self.hold(job);
         };
         let link = match self.fits(cached, node) {
             Some(link) => link,
-            None => match self.find_replica_lane(job, node) {
+            None => match self.find_replica_lane(job, node, eligible) {
                 Ok(link) => link,
                 Err(NoLane::NotNow) => return self.place_without_replica(job, request),
                 Err(why) => return self.without_lane(job, why),
@@ -285,7 +286,12 @@ impl Exchange {
     }
 
     /// The lane to a replica, or to another one if it takes no further connection.
-    fn find_replica_lane(&mut self, job: Job, picked: NodeId) -> Result<LinkKey, NoLane> {
+    fn find_replica_lane(
+        &mut self,
+        job: Job,
+        picked: NodeId,
+        eligible: impl Fn(&Node) -> bool,
+    ) -> Result<LinkKey, NoLane> {
         let Some(index) = self.clients.get(job.key).map(|client| client.group) else {
             return Err(NoLane::NotNow);
         };
@@ -296,9 +302,13 @@ impl Exchange {
             if found != Err(NoLane::NotNow) {
                 return found;
             }
-            let group = self.groups.get(index);
-            next = group.and_then(|group| group.readable.get(at).copied());
-            at += 1;
+            let Some(group) = self.groups.get(index) else {
+                return Err(NoLane::NotNow);
+            };
+            let fits = |id: &NodeId| group.nodes.get(id.0).is_some_and(&eligible);
+            let mut others = group.readable.iter().enumerate().skip(at);
+            let other = others.find(|(_, id)| fits(id));
+            (next, at) = (other.map(|(_, id)| *id), other.map_or(at, |(at, _)| at + 1));
         }
         Err(NoLane::NotNow)
     }
@@ -306,8 +316,8 @@ impl Exchange {
     /// A read for which no replica takes a connection now.
     fn place_without_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
         let client = self.clients.get(job.key);
-        let group = client.and_then(|client| self.groups.get(client.group));
-        match group.map(|group| group.settings.no_replica) {
+        let group = client.and_then(|client| self.groups.get_mut(client.group));
+        match group.map(|group| group.no_replica_now(job.now)) {
             Some(NoReplica::Master) => {
                 self.place_on_master(job, request, Kind::shared(Class::Read))
             }
@@ -376,7 +386,7 @@ impl Exchange {
         let node = link.lane.node;
         let right = match link.lane.role {
             Role::Master => group.writable == Some(node),
-            Role::Replica => group.readable.contains(&node),
+            Role::Replica => group.stays_with(client, node),
         };
         let has_room = link.pipeline.pending_bytes() < self.settings.link_bytes;
         if !right || !link.accepts() || !has_room {
@@ -445,11 +455,6 @@ impl Client {
         let free = self.master_out == 0 || self.master_link == self.master_lane;
         self.master_lane
             .filter(|_| free && group.writable.is_some())
-    }
-
-    /// The link of its reads in flight: the next one joins them, so that the replies come in order.
-    fn beaten_to_replica(&self) -> Option<LinkKey> {
-        self.replica_lane.filter(|_| self.replica_out > 0)
     }
 }
 

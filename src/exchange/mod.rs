@@ -22,6 +22,7 @@ mod answers;
 mod client;
 mod demotion;
 mod dispatch;
+mod fallback;
 mod fencing;
 mod gate;
 mod hold;
@@ -32,8 +33,10 @@ mod link;
 mod lookup;
 mod losses;
 mod node;
+mod outliers;
 mod output;
 mod pubsub;
+mod readers;
 mod recall;
 mod scripts;
 mod session_commands;
@@ -67,6 +70,7 @@ use link::Link;
 pub use link::{LinkKey, OpenFailure, Opened, Role};
 pub use losses::Loss;
 use node::Group;
+pub use readers::{ReaderSettings, Spread, WEIGHT_MAX};
 pub use scripts::Scripts;
 use scripts::Seen;
 pub use settings::{GroupSettings, Settings};
@@ -203,7 +207,7 @@ impl Exchange {
         let held = i64::try_from(self.held_count(group)).unwrap_or(i64::MAX);
         let group = self.groups.get_mut(group)?;
         group.counts.held_clients = held;
-        group.count_in_flight();
+        group.count_nodes();
         Some(&mut group.counts)
     }
 

@@ -26,6 +26,14 @@ pub struct Settings {
     pub workers: usize,
     /// A replica further behind than this many bytes serves no reads; `None` for any lag.
     pub max_lag: Option<u64>,
+    /// The same for a replica that has had all that the master had so long ago, or longer.
+    pub max_lag_time: Option<Duration>,
+    /// What makes a replica nearer than another, besides its zone.
+    pub choice: topology::ReplicaChoice,
+    /// Where Switchman is.
+    pub zone: Option<String>,
+    /// Where nodes are, if they do not tell.
+    pub node_zones: Vec<(NodeAddr, String)>,
     /// Times of the shell.
     pub timings: Timings,
     /// Times of the machine; its `drain` is replaced by the one above.
@@ -78,6 +86,10 @@ impl Settings {
             drain: Duration::from_millis(500),
             workers: 1,
             max_lag: None,
+            max_lag_time: None,
+            choice: topology::ReplicaChoice::Load,
+            zone: None,
+            node_zones: Vec::new(),
             timings: Timings::default(),
             machine: topology::Timings::default(),
         }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchman::exchange::{
-    Action, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role, Settings,
+    Action, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, ReaderSettings,
+    Role, Settings,
 };
 use switchman::resp::{Decoded, Request, RequestDecoder, RequestLimits};
 use switchman::route::{NoReplica, Reads};
@@ -130,6 +131,7 @@ impl Worker {
             name: MasterName::new(NAME),
             reads: Reads::Replicas,
             no_replica: NoReplica::Master,
+            readers: ReaderSettings::default(),
             anonymous: None,
         };
         let settings = Settings {

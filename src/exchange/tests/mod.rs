@@ -15,6 +15,7 @@ mod opening;
 mod order;
 mod property;
 mod pubsub;
+mod readers;
 mod renewal;
 mod scripts;
 mod sessions;
@@ -28,8 +29,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Action, ClientKey, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role,
-    Settings, Violation,
+    Action, ClientKey, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened,
+    ReaderSettings, Role, Settings, Violation,
 };
 use crate::fence;
 use crate::resp::{Decoded, ReplyScanner, Request, RequestDecoder, RequestLimits, Scan, encode};
@@ -90,6 +91,7 @@ impl Default for Setup {
                 name: MasterName::new("orders"),
                 reads: Reads::Replicas,
                 no_replica: NoReplica::Master,
+                readers: ReaderSettings::default(),
                 anonymous: None,
             },
             replicas: vec![addr("r1")],
