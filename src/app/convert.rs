@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{Consistency, Discovery, GroupSettings, Hold, NoReplica, Settings};
+use crate::config::{
+    Consistency, Discovery, GroupSettings, Hold, NoReplica, ReplicaChoice, Settings, Spread,
+};
 use crate::exchange::{self, Scripts};
 use crate::route;
 use crate::sentinel;
@@ -30,6 +32,14 @@ pub(super) fn sentinel(settings: &Settings, group: &GroupSettings) -> sentinel::
         strict_quorum: group.strict_quorum,
         drain: group.drain_timeout,
         workers: settings.workers.get(),
+        max_lag: group.replicas.max_lag,
+        max_lag_time: group.replicas.max_lag_time,
+        choice: match group.replicas.choice {
+            ReplicaChoice::Load => topology::ReplicaChoice::Load,
+            ReplicaChoice::Nearest => topology::ReplicaChoice::Nearest,
+        },
+        zone: group.replicas.zone.clone(),
+        node_zones: group.replicas.node_zones.clone(),
         ..sentinel::Settings::new(group.master_name.clone(), source)
     }
 }
@@ -58,7 +68,9 @@ pub(super) fn upstream(settings: &Settings) -> upstream::Settings {
 }
 
 /// For a worker's part of one group.
-pub(super) fn group(group: &GroupSettings) -> exchange::GroupSettings {
+pub(super) fn group(settings: &Settings, group: &GroupSettings) -> exchange::GroupSettings {
+    let workers = u32::try_from(settings.workers.get()).unwrap_or(u32::MAX);
+    let replicas = &group.replicas;
     exchange::GroupSettings {
         name: group.master_name.clone(),
         reads: match group.consistency {
@@ -68,6 +80,15 @@ pub(super) fn group(group: &GroupSettings) -> exchange::GroupSettings {
         no_replica: match group.no_replica {
             NoReplica::Master => route::NoReplica::Master,
             NoReplica::Error => route::NoReplica::Error,
+        },
+        readers: exchange::ReaderSettings {
+            spread: match replicas.spread {
+                Spread::Client => exchange::Spread::Client,
+                Spread::Request => exchange::Spread::Request,
+            },
+            weights: replicas.weights.clone(),
+            // Each worker has its part, rounded up.
+            fallback: replicas.fallback_limit.map(|limit| limit.div_ceil(workers)),
         },
         anonymous: None,
     }
