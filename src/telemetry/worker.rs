@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use crate::telemetry::counts::{
-    ConnectStage, Counts, NodeCounts, Reason, RequestClass as Class, Target,
+    ConnectStage, Counts, EjectionReason, NodeCounts, Reason, RequestClass as Class, Target,
 };
 use crate::telemetry::families as f;
 use crate::telemetry::families::Family;
@@ -50,6 +50,7 @@ pub struct WorkerMetrics {
     resent: Counter,
     uncertain: Counter,
     rejected: [Counter; Reason::COUNT],
+    ejected: [Counter; EjectionReason::COUNT],
     requests: [[Option<Requests>; Target::COUNT]; Class::COUNT],
     upstream_duration: [Option<Arc<Fixed>>; Target::COUNT],
     nodes: Vec<Node>,
@@ -73,6 +74,7 @@ struct Node {
     in_flight: Share,
     shared: Share,
     leased: Share,
+    reads: Counter,
     lost_sent: Counter,
     lost_unsent: Counter,
     connect_failures: [Counter; ConnectStage::COUNT],
@@ -107,6 +109,9 @@ impl WorkerMetrics {
             resent: counter(&f::RESENT),
             uncertain: counter(&f::UNCERTAIN),
             rejected: std::array::from_fn(|at| labelled(&f::REJECTED, Reason::ALL[at].label())),
+            ejected: std::array::from_fn(|at| {
+                labelled(&f::REPLICA_EJECTIONS, EjectionReason::ALL[at].label())
+            }),
             requests,
             upstream_duration: [upstream(Target::Master), upstream(Target::Replica), None],
             nodes: Vec::new(),
@@ -152,6 +157,9 @@ impl WorkerMetrics {
         add(&self.resent, &mut counts.resent);
         add(&self.uncertain, &mut counts.uncertain);
         for (counter, count) in self.rejected.iter().zip(&mut counts.rejected) {
+            add(counter, count);
+        }
+        for (counter, count) in self.ejected.iter().zip(&mut counts.ejected) {
             add(counter, count);
         }
         self.publish_requests(counts);
@@ -245,6 +253,7 @@ impl Node {
             in_flight: Share::new(recorder.gauge(&f::UPSTREAM_IN_FLIGHT, &[group, &node])),
             shared: lane("shared"),
             leased: lane("leased"),
+            reads: recorder.counter(&f::NODE_READS, &[group, &node]),
             lost_sent: lost("yes"),
             lost_unsent: lost("no"),
             connect_failures: std::array::from_fn(|at| {
@@ -258,6 +267,7 @@ impl Node {
         self.in_flight.set(counts.in_flight);
         self.shared.set(counts.shared);
         self.leased.set(counts.leased);
+        add(&self.reads, &mut counts.reads);
         add(&self.lost_sent, &mut counts.lost_sent);
         add(&self.lost_unsent, &mut counts.lost_unsent);
         for (counter, count) in self
