@@ -98,6 +98,7 @@ const SLEEPERS: &[(&str, &str)] = &[
     ),
     ("tests/live/faults.rs", "delays bytes on their way"),
     ("tests/live/gate.rs", "keeps writers out of step"),
+    ("tests/live/replicas.rs", "paces a load"),
     (
         "tests/live/switchover.rs",
         "paces a load; a replica is frozen for a while",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput};
 use switchman::consistency::Scripts;
 use switchman::exchange::{
-    Action, ClientKey, Exchange, GroupSettings, LinkKey, Opened, Role, Settings,
+    Action, ClientKey, Exchange, GroupSettings, LinkKey, Opened, ReaderSettings, Role, Settings,
 };
 use switchman::route::{NoReplica, Reads};
 use switchman::topology::{Phase, Snapshot};
@@ -37,6 +37,7 @@ impl Turn {
             name: MasterName::new("orders"),
             reads,
             no_replica: NoReplica::Master,
+            readers: ReaderSettings::default(),
             anonymous: None,
             stamps: None,
             script_keys: Scripts::default(),

@@ -5,7 +5,9 @@
 //! `groups[]` with `master_name`, `listen[]`, `phase` (`unknown`, `stable`, `switching`),
 //! `phase_seconds` (how long it has been switching, else null), `waiting` (for what, or empty),
 //! `generation`, `config_epoch`,
-//! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `detail`),
+//! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `reads`
+//! (answered since the start), `reads_percent` (of all reads of the group), `lag_bytes` and
+//! `lag_seconds` (of a replica, or null), `zone` (or null), `detail`),
 //! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`,
 //! `fences` (`pending`, `forbidden`: in whose words, or empty), `last_failover` (or null).
 //!
@@ -69,7 +71,7 @@ fn group(group: &GroupView) -> Value {
         "config_epoch": group.config_epoch,
         "hold_seconds": seconds(group.hold),
         "master": master.map(|node| &node.addr),
-        "nodes": group.nodes.iter().map(node).collect::<Vec<_>>(),
+        "nodes": group.nodes.iter().map(|one| node(group, one)).collect::<Vec<_>>(),
         "sentinels": group.sentinels.iter().map(sentinel).collect::<Vec<_>>(),
         "majority": group.majority.as_ref().map(majority),
         "clients": group.clients,
@@ -79,11 +81,17 @@ fn group(group: &GroupView) -> Value {
     })
 }
 
-fn node(node: &NodeView) -> Value {
+fn node(group: &GroupView, node: &NodeView) -> Value {
+    let replica = node.replica.as_ref();
     json!({
         "addr": node.addr,
         "role": node.role.word(),
         "in_use": node.in_use,
+        "reads": node.reads,
+        "reads_percent": group.share_of_reads(node),
+        "lag_bytes": replica.and_then(|replica| replica.lag_bytes),
+        "lag_seconds": replica.and_then(|replica| replica.lag).map(seconds),
+        "zone": replica.and_then(|replica| replica.zone.as_deref()),
         "detail": node.detail,
     })
 }
@@ -164,8 +172,16 @@ mod tests {
                             "0 of 1 answer, NO majority; writes are held after 5s without one",
                     },
                     "nodes": [
-                        { "addr": "redis-1:6379", "role": "master", "in_use": true, "detail": "" },
-                        { "addr": "redis-2:6379", "role": "replica", "in_use": true, "detail": "" },
+                        {
+                            "addr": "redis-1:6379", "role": "master", "in_use": true,
+                            "reads": 20, "reads_percent": 25, "lag_bytes": null,
+                            "lag_seconds": null, "zone": null, "detail": "",
+                        },
+                        {
+                            "addr": "redis-2:6379", "role": "replica", "in_use": true,
+                            "reads": 60, "reads_percent": 75, "lag_bytes": 14,
+                            "lag_seconds": 0.0, "zone": "a", "detail": "",
+                        },
                     ],
                     "sentinels": [
                         {

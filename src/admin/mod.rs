@@ -14,5 +14,5 @@ pub use health::{Health, Readiness};
 pub use server::{Admin, serve};
 pub use view::{
     Cost, Event, FencesView, GroupView, Incident, MajorityView, NodeRole, NodeView, Outcome,
-    PhaseView, SentinelView, View,
+    PhaseView, ReplicaView, SentinelView, View,
 };

@@ -103,9 +103,11 @@ impl Page {
         if !group.fences.forbidden.is_empty() {
             self.fact("late writes", not_ended(&group.fences.forbidden));
         }
-        self.raw("</dl><h3>Nodes</h3><table><tr><th>address<th>role<th>in use<th></tr>");
+        self.raw(
+            "</dl><h3>Nodes</h3><table><tr><th>address<th>role<th>in use<th>reads<th>lag<th></tr>",
+        );
         for node in &group.nodes {
-            self.node(node);
+            self.node(group, node);
         }
         self.raw("</table>");
         if !group.sentinels.is_empty() {
@@ -128,7 +130,7 @@ impl Page {
         self.text("<dd>", value, "</dd></div>");
     }
 
-    fn node(&mut self, node: &NodeView) {
+    fn node(&mut self, group: &GroupView, node: &NodeView) {
         self.text("<tr><td><code>", &node.addr, "</code>");
         self.text("<td>", node.role.word(), "");
         self.raw(if node.in_use {
@@ -136,7 +138,15 @@ impl Page {
         } else {
             "<td class=\"bad\">no"
         });
-        self.text("<td class=\"dim\">", &node.detail, "</tr>");
+        self.text("<td class=\"number\">", group.share_of_reads(node), " %");
+        let replica = node.replica.as_ref();
+        let lag = replica.and_then(|replica| replica.lag).map(span);
+        self.text("<td class=\"number\">", lag.unwrap_or_default(), "");
+        self.text("<td class=\"dim\">", &node.detail, "");
+        if let Some(zone) = replica.and_then(|replica| replica.zone.as_deref()) {
+            self.text(" zone ", zone, "");
+        }
+        self.raw("</tr>");
     }
 
     fn sentinel(&mut self, sentinel: &SentinelView) {
@@ -259,6 +269,8 @@ mod tests {
             "2023-11-14T22:13:20Z",
             "1.1 s",
             "1 d 1 h",
+            "75 %",
+            " zone a",
         ] {
             assert!(page.contains(part), "{part}\n{page}");
         }

@@ -100,8 +100,23 @@ pub struct NodeView {
     pub role: NodeRole,
     /// Whether commands are sent to it.
     pub in_use: bool,
+    /// Reads that it has answered since the start of the process.
+    pub reads: u64,
+    /// What a replica tells of itself; `None` for a master.
+    pub replica: Option<ReplicaView>,
     /// In a few words, why not, or what else there is to say; may be empty.
     pub detail: String,
+}
+
+/// A replica, as far as it and the master have told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Bytes of replication that it is behind.
+    pub lag_bytes: Option<u64>,
+    /// How long ago it had all that the master had.
+    pub lag: Option<Duration>,
+    /// Its zone.
+    pub zone: Option<String>,
 }
 
 /// What a node is to us.
@@ -229,6 +244,14 @@ impl View {
     }
 }
 
+impl GroupView {
+    /// The share of all reads that a node has answered, in percent.
+    pub fn share_of_reads(&self, node: &NodeView) -> u64 {
+        let all: u64 = self.nodes.iter().map(|node| node.reads).sum();
+        (node.reads * 100).checked_div(all).unwrap_or(0)
+    }
+}
+
 impl PhaseView {
     /// The phase in one word.
     pub const fn word(self) -> &'static str {
@@ -265,12 +288,22 @@ impl Outcome {
 pub(super) mod tests {
     use super::*;
 
+    fn close_by() -> ReplicaView {
+        ReplicaView {
+            lag_bytes: Some(14),
+            lag: Some(Duration::ZERO),
+            zone: Some("a".to_owned()),
+        }
+    }
+
     /// A healthy group with one failover behind it.
     pub(in crate::admin) fn healthy() -> View {
         let node = |addr: &str, role| NodeView {
             addr: addr.to_owned(),
             role,
             in_use: true,
+            reads: if role == NodeRole::Master { 20 } else { 60 },
+            replica: (role == NodeRole::Replica).then(close_by),
             detail: String::new(),
         };
         let incident = Incident {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::config::{Consistency, Discovery, GroupSettings, Hold, NoReplica, ScriptKeys, Settings};
+use crate::config::{
+    Consistency, Discovery, GroupSettings, Hold, NoReplica, ReplicaChoice, ScriptKeys, Settings,
+    Spread,
+};
 use crate::consistency::{self, SLOTS, Stamps};
 use crate::exchange::{self, Scripts};
 use crate::route;
@@ -43,6 +46,14 @@ pub(super) fn sentinel(
         workers: settings.workers.get(),
         stamps,
         settle_interval: group.settle_interval,
+        max_lag: group.replicas.max_lag,
+        max_lag_time: group.replicas.max_lag_time,
+        choice: match group.replicas.choice {
+            ReplicaChoice::Load => topology::ReplicaChoice::Load,
+            ReplicaChoice::Nearest => topology::ReplicaChoice::Nearest,
+        },
+        zone: group.replicas.zone.clone(),
+        node_zones: group.replicas.node_zones.clone(),
         ..sentinel::Settings::new(group.master_name.clone(), source)
     }
 }
@@ -71,7 +82,13 @@ pub(super) fn upstream(settings: &Settings) -> upstream::Settings {
 }
 
 /// For a worker's part of one group.
-pub(super) fn group(group: &GroupSettings, stamps: Option<Arc<Stamps>>) -> exchange::GroupSettings {
+pub(super) fn group(
+    settings: &Settings,
+    group: &GroupSettings,
+    stamps: Option<Arc<Stamps>>,
+) -> exchange::GroupSettings {
+    let workers = u32::try_from(settings.workers.get()).unwrap_or(u32::MAX);
+    let replicas = &group.replicas;
     exchange::GroupSettings {
         name: group.master_name.clone(),
         reads: match group.consistency {
@@ -82,6 +99,15 @@ pub(super) fn group(group: &GroupSettings, stamps: Option<Arc<Stamps>>) -> excha
         no_replica: match group.no_replica {
             NoReplica::Master => route::NoReplica::Master,
             NoReplica::Error => route::NoReplica::Error,
+        },
+        readers: exchange::ReaderSettings {
+            spread: match replicas.spread {
+                Spread::Client => exchange::Spread::Client,
+                Spread::Request => exchange::Spread::Request,
+            },
+            weights: replicas.weights.clone(),
+            // Each worker has its part, rounded up.
+            fallback: replicas.fallback_limit.map(|limit| limit.div_ceil(workers)),
         },
         anonymous: None,
         stamps,

@@ -163,13 +163,13 @@ fn start_workers(
         refuse: settings.commands.refuse.clone(),
         allow: settings.commands.allow.clone(),
     };
-    let feed = |(group, settings): (&Group, &crate::config::GroupSettings)| GroupFeed {
-        settings: convert::group(settings, group.stamps.clone()),
+    let feed = |(group, of): (&Group, &crate::config::GroupSettings)| GroupFeed {
+        settings: convert::group(settings, of, group.stamps.clone()),
         snapshots: group.handle.snapshots.clone(),
         commands: group.handle.commands.clone(),
         reports: group.handle.reports.clone(),
         fences: group.handle.fences.clone(),
-        metrics: metrics.worker(&settings.master_name),
+        metrics: metrics.worker(&of.master_name),
         gauges: Arc::clone(&group.gauges),
     };
     let scripts = Arc::new(Scripts::new(settings.limits.script_cache));

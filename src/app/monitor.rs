@@ -13,8 +13,10 @@ use crate::admin::Cost;
 use crate::config::Settings;
 use crate::fence;
 use crate::tasks::Tasks;
-use crate::telemetry::{FenceResult, GroupMetrics, Metrics, TopologyPhase, TopologyState};
-use crate::topology::{self, Incident, Outcome, Phase, Status};
+use crate::telemetry::{
+    EjectionReason, FenceResult, GroupMetrics, Metrics, TopologyPhase, TopologyState,
+};
+use crate::topology::{self, Ejection, Incident, Outcome, Phase, Status};
 use crate::types::Time;
 use crate::worker::{GroupGauges, Hold, Totals};
 
@@ -85,6 +87,7 @@ pub(super) fn start(
             tallies,
             looks: VecDeque::new(),
             sentinels: HashSet::new(),
+            ejections: [0; Ejection::ALL.len()],
             completed: 0,
             abandoned: 0,
             closed: 0,
@@ -113,6 +116,8 @@ struct Follower {
     /// The group's totals at the last looks, oldest first: back to [`BEFORE`], at least.
     looks: VecDeque<(Instant, Totals)>,
     sentinels: HashSet<crate::types::NodeAddr>,
+    /// How many were counted, by reason.
+    ejections: [u64; Ejection::ALL.len()],
     completed: u64,
     abandoned: u64,
     /// The last incident whose end was counted.
@@ -147,6 +152,7 @@ impl Follower {
             master: snapshot.master.as_ref(),
             replicas: &snapshot.replicas,
         });
+        self.publish_replicas(status);
         let known: HashSet<_> = status
             .sentinels
             .iter()
@@ -196,6 +202,19 @@ impl Follower {
         }
     }
 
+    fn publish_replicas(&mut self, status: &Status) {
+        let replicas = status.replicas.iter();
+        self.metrics
+            .lags(replicas.map(|it| (&it.node.node, it.lag, it.lag_time)));
+        let totals = Ejection::ALL.iter().zip(&status.ejections);
+        for ((why, total), counted) in totals.zip(&mut self.ejections) {
+            let more = total - std::mem::replace(counted, *total);
+            if more > 0 {
+                self.metrics.ejected(reason(*why), more);
+            }
+        }
+    }
+
     /// The totals a little while ago.
     fn look_back(&mut self, totals: Totals) -> Totals {
         self.looks.push_back((Instant::now(), totals));
@@ -240,6 +259,21 @@ impl Follower {
             tally.told = true;
             tell(incident, outcome, &tally.cost);
         }
+    }
+}
+
+/// An ejection as the metric tells it.
+const fn reason(why: Ejection) -> EjectionReason {
+    match why {
+        Ejection::NotListed => EjectionReason::NotListed,
+        Ejection::SentinelSaysDown => EjectionReason::SentinelDown,
+        Ejection::SentinelSaysMaster | Ejection::IsMaster => EjectionReason::IsMaster,
+        Ejection::SentinelSaysLinkDown | Ejection::LinkDown => EjectionReason::LinkDown,
+        Ejection::SentinelSaysOtherMaster | Ejection::OtherMaster => EjectionReason::OtherMaster,
+        Ejection::NotProven | Ejection::RoleUnknown => EjectionReason::NotProven,
+        Ejection::Unreachable => EjectionReason::Unreachable,
+        Ejection::Busy => EjectionReason::Busy,
+        Ejection::Lagging => EjectionReason::Lag,
     }
 }
 

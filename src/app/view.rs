@@ -1,5 +1,6 @@
 //! Floor 8. What the control plane and the workers know, as the admin pages show it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -10,14 +11,14 @@ use super::monitor::{Tallies, Tally};
 use super::{Group, VERSION};
 use crate::admin::{
     Event, FencesView, GroupView, Incident, MajorityView, NodeRole, NodeView, Outcome, PhaseView,
-    SentinelView, View,
+    ReplicaView, SentinelView, View,
 };
 use crate::config::Settings;
 use crate::downstream::Door;
 use crate::fence;
 use crate::net::ListenAddr;
 use crate::topology::{self, Majority, Phase, ReplicaStatus, SentinelStatus, Status, Subscription};
-use crate::types::{ConfigEpoch, Time};
+use crate::types::{ConfigEpoch, NodeAddr, Time};
 use crate::worker::GroupGauges;
 
 /// Where a view is taken from.
@@ -104,7 +105,7 @@ impl Source {
             generation: snapshot.generation.get(),
             config_epoch: snapshot.epoch.get(),
             hold: snapshot.hold,
-            nodes: nodes(&status),
+            nodes: nodes(&status, &source.gauges.reads()),
             sentinels: status.sentinels.iter().map(sentinel).collect(),
             majority: status.majority.map(majority),
             clients: source.gauges.clients(),
@@ -161,7 +162,7 @@ fn incident_view(incident: &topology::Incident, tally: Option<Tally>, now: Time)
 }
 
 /// The master first, then the replicas, the serving ones before the others.
-fn nodes(status: &Status) -> Vec<NodeView> {
+fn nodes(status: &Status, reads: &HashMap<NodeAddr, u64>) -> Vec<NodeView> {
     let snapshot = &status.snapshot;
     let busy = status.master.as_ref().is_some_and(|master| master.busy);
     let waiting = match &status.waiting {
@@ -173,6 +174,8 @@ fn nodes(status: &Status) -> Vec<NodeView> {
         addr: addr.to_string(),
         role: NodeRole::Master,
         in_use: snapshot.phase == Phase::Stable,
+        reads: reads.get(addr).copied().unwrap_or(0),
+        replica: None,
         detail: waiting,
     });
     let serving = |replica: &&ReplicaStatus| replica.ejected.is_none();
@@ -180,20 +183,27 @@ fn nodes(status: &Status) -> Vec<NodeView> {
     replicas.append(&mut others);
     master
         .into_iter()
-        .chain(replicas.into_iter().map(replica))
+        .chain(replicas.into_iter().map(|one| replica(one, reads)))
         .collect()
 }
 
-fn replica(replica: &ReplicaStatus) -> NodeView {
+fn replica(replica: &ReplicaStatus, reads: &HashMap<NodeAddr, u64>) -> NodeView {
     let lag = replica.lag.map(|lag| format!("{lag} bytes behind"));
-    let detail = match &replica.ejected {
-        Some(why) => why.to_string(),
-        None => lag.unwrap_or_default(),
+    let detail = match (&replica.ejected, &replica.outlier) {
+        (Some(why), _) => why.to_string(),
+        (None, Some(why)) => why.to_string(),
+        (None, None) => lag.unwrap_or_default(),
     };
     NodeView {
         addr: replica.node.node.to_string(),
         role: NodeRole::Replica,
         in_use: replica.ejected.is_none(),
+        reads: reads.get(&replica.node.node).copied().unwrap_or(0),
+        replica: Some(ReplicaView {
+            lag_bytes: replica.lag,
+            lag: replica.lag_time,
+            zone: replica.zone.clone(),
+        }),
         detail,
     }
 }

@@ -140,7 +140,8 @@ fn group_lines(group: &Value) -> Vec<(String, String)> {
         } else {
             "not in use"
         };
-        lines.push((word(&node["role"]), peer(node, state)));
+        let line = format!("{}{}", peer(node, state), readings(node));
+        lines.push((word(&node["role"]), line));
     }
     if !group["majority"].is_null() {
         let majority = word(&group["majority"]["detail"]);
@@ -167,6 +168,17 @@ fn peer(peer: &Value, state: &str) -> String {
     let detail = word(&peer["detail"]);
     let colon = if detail.is_empty() { "" } else { ": " };
     format!("{:24} {state}{colon}{detail}", word(&peer["addr"]))
+}
+
+/// What a node reads, and how far behind it is; nothing that a Switchman does not tell.
+fn readings(node: &Value) -> String {
+    let told = |name: &str, before: &str, after: &str| match &node[name] {
+        Value::Null => String::new(),
+        value => format!("{before}{}{after}", word(value)),
+    };
+    let reads = told("reads_percent", ", ", " % of the reads");
+    let lag = told("lag_seconds", ", ", " s behind");
+    format!("{reads}{lag}{}", told("zone", ", zone ", ""))
 }
 
 fn failover(failover: &Value) -> String {
@@ -227,6 +239,11 @@ mod tests {
                 "phase_seconds": 0.4, "generation": 7, "config_epoch": 3,
                 "nodes": [
                     { "addr": "redis-1:6379", "role": "master", "in_use": true, "detail": "" },
+                    {
+                        "addr": "r:2", "role": "replica", "in_use": true, "reads": 9,
+                        "reads_percent": 90, "lag_bytes": 14, "lag_seconds": 1.5, "zone": "a",
+                        "detail": "14 bytes behind",
+                    },
                     { "addr": "r:1", "role": "replica", "in_use": false, "detail": "\u{1b}[2J" },
                 ],
                 "sentinels": [{ "addr": "s:26379", "up": false, "detail": "refused" }],
@@ -252,6 +269,8 @@ mod tests {
                 "  clients       5, 2 held",
                 "  late writes   not kept from being applied after a timeout: a:1: NOPERM",
                 "  master        redis-1:6379             in use",
+                "  replica       r:2                      in use: 14 bytes behind, \
+                 90 % of the reads, 1.5 s behind, zone a",
                 "  replica       r:1                      not in use: ?[2J",
                 "  sentinels     2 of 3 answer, a majority",
                 "  sentinel      s:26379                  down: refused",

@@ -204,7 +204,10 @@ fn items(key: &Key, value: &DeValue<'_>) -> Result<Vec<(Option<usize>, String)>,
             .collect(),
         (Shape::List, DeValue::String(text)) => Ok(vec![(None, text.to_string())]),
         (Shape::List, _) => Err("a list is needed: [\"one\", \"two\"]"),
-        (Shape::Number | Shape::NumberOrAuto | Shape::Size, DeValue::Integer(number)) => {
+        (
+            Shape::Number | Shape::NumberOrAuto | Shape::NumberOrOff | Shape::Size,
+            DeValue::Integer(number),
+        ) => {
             let plain = i64::from_str_radix(number.as_str(), number.radix());
             let plain = plain.map_err(|_| "this number is too large")?;
             Ok(vec![(None, plain.to_string())])
@@ -213,6 +216,7 @@ fn items(key: &Key, value: &DeValue<'_>) -> Result<Vec<(Option<usize>, String)>,
         (_, DeValue::String(text)) => Ok(vec![(None, text.to_string())]),
         (Shape::Duration, _) => Err("a time in quotes is needed, such as \"500ms\" or \"2s\""),
         (Shape::Size, _) => Err("a size is needed, such as \"32MiB\""),
+        (Shape::NumberOrOff, _) => Err("a whole number or \"off\" is needed"),
         (Shape::NumberOrAuto, _) => Err("a whole number or \"auto\" is needed"),
         (Shape::Text | Shape::Secret, _) => Err("a text in double quotes is needed"),
     }

@@ -7,7 +7,7 @@ use crate::config::check::{Findings, Lookup, Noted, Surroundings};
 use crate::config::keys::{self, Key, Scope};
 use crate::config::layers::{Layer, Layers};
 use crate::config::secrets::{secret, warn_of_public};
-use crate::config::{Discovery, GroupSettings, Problem, Source, values};
+use crate::config::{Discovery, GroupSettings, Problem, Replicas, Source, values};
 use crate::net::ListenAddr;
 use crate::types::{Credentials, MasterName, NodeAddr};
 
@@ -137,6 +137,7 @@ fn group(
     let settle = values::duration(SETTLE_RANGE.0, SETTLE_RANGE.1);
     let settle_interval = lookup.one(&keys::SETTLE_INTERVAL, settle);
     let no_replica = lookup.one(&keys::NO_REPLICA, values::no_replica);
+    let replicas = replicas(&mut lookup);
     let secrets = [&keys::PASSWORD, &keys::SENTINEL_PASSWORD];
     warn_of_public(layers, &mut lookup, &secrets);
     Ok(GroupSettings {
@@ -151,6 +152,38 @@ fn group(
         scripts: scripts?,
         settle_interval: settle_interval?,
         no_replica: no_replica?,
+        replicas: replicas?,
+    })
+}
+
+/// Which replica reads for whom.
+fn replicas(lookup: &mut Lookup<'_>) -> Result<Replicas, Noted> {
+    let fallback_limit = lookup.one(&keys::REPLICA_FALLBACK_LIMIT, values::fallback_limit);
+    let spread = lookup.one(&keys::SPREAD, values::spread);
+    let choice = lookup.one(&keys::REPLICA_CHOICE, values::replica_choice);
+    let weights = lookup.list(&keys::REPLICA_WEIGHTS, values::weight);
+    let zone = lookup.maybe(&keys::ZONE, values::word);
+    let node_zones = lookup.list(&keys::NODE_ZONES, values::zone);
+    let max_lag = lookup.one(&keys::MAX_REPLICA_LAG, values::max_lag);
+    let max_lag_time = lookup.one(&keys::MAX_REPLICA_LAG_TIME, values::max_lag_time);
+    let named = |of: Vec<NodeAddr>| first_twice(&of).map(|it| format!("{it} is given twice"));
+    let addrs = weights.iter().flatten().map(|(addr, _)| addr.clone());
+    if let Some(twice) = named(addrs.collect()) {
+        lookup.wrong(&keys::REPLICA_WEIGHTS, twice);
+    }
+    let addrs = node_zones.iter().flatten().map(|(addr, _)| addr.clone());
+    if let Some(twice) = named(addrs.collect()) {
+        lookup.wrong(&keys::NODE_ZONES, twice);
+    }
+    Ok(Replicas {
+        fallback_limit: fallback_limit?,
+        spread: spread?,
+        choice: choice?,
+        weights: weights?,
+        zone: zone?,
+        node_zones: node_zones?,
+        max_lag: max_lag?,
+        max_lag_time: max_lag_time?,
     })
 }
 

@@ -34,6 +34,8 @@ pub enum Shape {
     Number,
     /// A number, or the word `auto`.
     NumberOrAuto,
+    /// A number, or the word `off`.
+    NumberOrOff,
     /// A text.
     Text,
     /// A text that is never shown.
@@ -187,6 +189,22 @@ keys! {
         "Least time between two questions to one node about how far it is, for own-writes."
     NO_REPLICA Group Text "no-replica" [] "master"
         "Reads when no replica is healthy: to the master, or an error."
+    REPLICA_FALLBACK_LIMIT Group NumberOrOff "replica-fallback-limit" [] "off"
+        "Most reads per second that go to the master because no replica is healthy."
+    SPREAD Group Text "spread" [] "client"
+        "Whether each client keeps its replica (client), or each read may go to another (request)."
+    REPLICA_CHOICE Group Text "replica-choice" [] "load"
+        "Which replicas read: all by their load, or the nearest only, by how quickly they answer."
+    REPLICA_WEIGHTS Group List "replica-weights" [] ""
+        "Shares of replicas, each host:port=weight, 0 to 100; 100 where none is given."
+    ZONE Group Text "zone" [] ""
+        "The zone of this Switchman; replicas in the same zone are preferred."
+    NODE_ZONES Group List "node-zones" [] ""
+        "Zones of nodes that do not tell theirs (Valkey does), each host:port=zone."
+    MAX_REPLICA_LAG Group Size "max-replica-lag" [] "off"
+        "Bytes of replication by which a replica may be behind and serve reads."
+    MAX_REPLICA_LAG_TIME Group Duration "max-replica-lag-time" [] "off"
+        "How long ago a replica that serves reads may have had all that the master had."
 }
 
 #[cfg(test)]

@@ -27,5 +27,5 @@ pub use load::{Inputs, load};
 pub use problem::{ConfigErrors, Problem, Source};
 pub use settings::{
     Admin, Commands, Consistency, Discovery, Effective, GroupSettings, Hold, Limits, Loaded,
-    NoReplica, ScriptKeys, Settings, Shutdown, Upstream,
+    NoReplica, ReplicaChoice, Replicas, ScriptKeys, Settings, Shutdown, Spread, Upstream,
 };

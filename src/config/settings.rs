@@ -108,6 +108,47 @@ pub struct GroupSettings {
     pub settle_interval: Duration,
     /// What happens to reads for replicas when none is healthy.
     pub no_replica: NoReplica,
+    /// Which replica reads for whom.
+    pub replicas: Replicas,
+}
+
+/// Which replica reads for whom.
+#[derive(Clone, Debug)]
+pub struct Replicas {
+    /// Reads per second, in this process, that go to the master because no replica is healthy.
+    pub fallback_limit: Option<u32>,
+    /// Whether clients keep their replica.
+    pub spread: Spread,
+    /// Whether only the nearest read.
+    pub choice: ReplicaChoice,
+    /// Shares that are not the usual one.
+    pub weights: Vec<(NodeAddr, u8)>,
+    /// Where this Switchman is.
+    pub zone: Option<String>,
+    /// Where nodes are.
+    pub node_zones: Vec<(NodeAddr, String)>,
+    /// Bytes by which a replica may be behind.
+    pub max_lag: Option<u64>,
+    /// How long ago it may have had all that the master had.
+    pub max_lag_time: Option<Duration>,
+}
+
+/// Whether clients keep their replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Each keeps one.
+    Client,
+    /// Each read may go to another.
+    Request,
+}
+
+/// Which of the healthy replicas read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaChoice {
+    /// All, by their load.
+    Load,
+    /// The nearest.
+    Nearest,
 }
 
 /// How the nodes of a group are found.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::config::keys::{self, KEYS, Key};
 use crate::config::{
-    ConfigErrors, Consistency, Discovery, Hold, Inputs, Loaded, NoReplica, Problem, load,
+    ConfigErrors, Consistency, Discovery, Hold, Inputs, Loaded, NoReplica, Problem, ReplicaChoice,
+    Spread, load,
 };
 
 /// What is loaded from a file with `text`, and these flags and variables.
@@ -415,5 +416,32 @@ fn leased_connections_are_shared_out_among_many_workers() {
     refused(
         "[upstream]\nmax-leased = 0\n",
         "2: upstream.max-leased: 0 is out of bounds; give 1 to 100000, or auto",
+    );
+}
+
+#[test]
+fn how_replicas_are_chosen_is_read_from_a_group() {
+    let text = "sentinels = [\"a\"]\nreplica-fallback-limit = 500\nspread = \"request\"\n\
+                replica-choice = \"nearest\"\nreplica-weights = [\"r:6379=0\"]\nzone = \"a\"\n\
+                node-zones = [\"r:6379=b\"]\nmax-replica-lag = \"1MiB\"\n\
+                max-replica-lag-time = \"5s\"\n";
+    let replicas = load_with(text, &[], &[])
+        .unwrap()
+        .settings
+        .groups
+        .remove(0)
+        .replicas;
+    let node: crate::types::NodeAddr = "r:6379".parse().unwrap();
+    assert_eq!(replicas.fallback_limit, Some(500));
+    assert_eq!(replicas.spread, Spread::Request);
+    assert_eq!(replicas.choice, ReplicaChoice::Nearest);
+    assert_eq!(replicas.weights, [(node.clone(), 0)]);
+    assert_eq!(replicas.zone.as_deref(), Some("a"));
+    assert_eq!(replicas.node_zones, [(node, "b".to_owned())]);
+    assert_eq!(replicas.max_lag, Some(1 << 20));
+    assert_eq!(replicas.max_lag_time, Some(Duration::from_secs(5)));
+    refused(
+        "sentinels = [\"a\"]\nreplica-weights = [\"r:1=1\", \"r:1=2\"]\n",
+        "2: replica-weights of group \"mymaster\": r:1 is given twice",
     );
 }

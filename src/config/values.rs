@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::config::{Consistency, Hold, NoReplica, ScriptKeys};
+use crate::config::{Consistency, Hold, NoReplica, ReplicaChoice, ScriptKeys, Spread};
+use crate::exchange::WEIGHT_MAX;
 use crate::types::NodeAddr;
 
 /// Sentinel's port where none is written.
@@ -18,6 +19,16 @@ const HOLD_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duration::
 /// Bounds of the time without a majority of the Sentinels: below, one slow answer would hold
 /// writes; above, everything has failed over twice.
 const STRICT_RANGE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+
+/// Bounds of the bytes that a replica may be behind: what is below is on its way at any time.
+const LAG_RANGE: (ByteSize, ByteSize) = (ByteSize::kib(1), ByteSize::tib(1));
+
+/// Bounds of the time that a replica may be behind: below, the master is not asked often enough to
+/// tell; above, its answers are forgotten.
+const LAG_TIME_RANGE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+
+/// More reads per second than a master can serve.
+const FALLBACK_MAX: usize = 100_000_000;
 
 /// A value that its own type knows how to read.
 pub(super) fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
@@ -127,14 +138,77 @@ pub(super) fn hold(text: &str) -> Result<Hold, String> {
         .map_err(|problem| format!("{problem}, or auto"))
 }
 
+/// What `read` reads, or `off` for none.
+pub(super) fn or_off<T>(
+    read: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| {
+        if text == "off" {
+            return Ok(None);
+        }
+        let value = read(text).map(Some);
+        value.map_err(|problem| format!("{problem}, or off"))
+    }
+}
+
 /// The time without a majority of the Sentinels, or `off` for none.
 pub(super) fn strict_quorum(text: &str) -> Result<Option<Duration>, String> {
-    if text == "off" {
-        return Ok(None);
+    or_off(duration(STRICT_RANGE.0, STRICT_RANGE.1))(text)
+}
+
+/// By how much a replica may be behind, or `off` for any.
+pub(super) fn max_lag(text: &str) -> Result<Option<u64>, String> {
+    let size = or_off(size(LAG_RANGE.0, LAG_RANGE.1))(text)?;
+    Ok(size.and_then(|size| u64::try_from(size).ok()))
+}
+
+/// The same in time.
+pub(super) fn max_lag_time(text: &str) -> Result<Option<Duration>, String> {
+    or_off(duration(LAG_TIME_RANGE.0, LAG_TIME_RANGE.1))(text)
+}
+
+/// Reads per second, or `off` for any number.
+pub(super) fn fallback_limit(text: &str) -> Result<Option<u32>, String> {
+    let limit = or_off(number(1, FALLBACK_MAX))(text)?;
+    Ok(limit.and_then(|limit| u32::try_from(limit).ok()))
+}
+
+/// A node with its weight.
+pub(super) fn weight(text: &str) -> Result<(NodeAddr, u8), String> {
+    let (node, weight) = of_node(text)?;
+    let weight = number(0, usize::from(WEIGHT_MAX))(weight)?;
+    Ok((node, u8::try_from(weight).unwrap_or(WEIGHT_MAX)))
+}
+
+/// A node with its zone.
+pub(super) fn zone(text: &str) -> Result<(NodeAddr, String), String> {
+    let (node, zone) = of_node(text)?;
+    Ok((node, word(zone)?))
+}
+
+fn of_node(text: &str) -> Result<(NodeAddr, &str), String> {
+    let (node, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} names no value; write host:port=value"))?;
+    Ok((parsed(node)?, value))
+}
+
+/// Whether clients keep their replica.
+pub(super) fn spread(text: &str) -> Result<Spread, String> {
+    match text {
+        "client" => Ok(Spread::Client),
+        "request" => Ok(Spread::Request),
+        _ => Err(format!("{text:?} is not known; write client or request")),
     }
-    let time = duration(STRICT_RANGE.0, STRICT_RANGE.1)(text);
-    time.map(Some)
-        .map_err(|problem| format!("{problem}, or off"))
+}
+
+/// Which of the healthy replicas read.
+pub(super) fn replica_choice(text: &str) -> Result<ReplicaChoice, String> {
+    match text {
+        "load" => Ok(ReplicaChoice::Load),
+        "nearest" => Ok(ReplicaChoice::Nearest),
+        _ => Err(format!("{text:?} is not known; write load or nearest")),
+    }
 }
 
 /// Which reads go to replicas.
@@ -228,5 +302,39 @@ mod tests {
         let known = "own-writes, eventual or master";
         assert!(consistency("strong").unwrap_err().contains(known));
         assert!(scripts("none").unwrap_err().contains("any or declared"));
+    }
+
+    #[test]
+    fn what_is_said_of_a_node_stands_behind_its_address() {
+        let node = |text: &str| text.parse::<NodeAddr>().unwrap();
+        assert_eq!(weight("r:6379=0"), Ok((node("r:6379"), 0)));
+        assert_eq!(
+            zone("[::1]:1=eu=a"),
+            Ok((node("[::1]:1"), "eu=a".to_owned()))
+        );
+        for (text, want) in [
+            ("r:6379", "host:port=value"),
+            ("r:6379=101", "give 0 to 100"),
+            ("r=1", "port"),
+        ] {
+            let problem = weight(text).unwrap_err();
+            assert!(problem.contains(want), "{problem}");
+        }
+        assert!(zone("r:1=").is_err());
+    }
+
+    #[test]
+    fn limits_may_be_off() {
+        assert_eq!(max_lag("off"), Ok(None));
+        assert_eq!(max_lag("1MiB"), Ok(Some(1 << 20)));
+        assert_eq!(fallback_limit("500"), Ok(Some(500)));
+        assert_eq!(
+            fallback_limit("0").unwrap_err(),
+            "0 is out of bounds; give 1 to 100000000, or off"
+        );
+        assert_eq!(
+            max_lag_time("1s").unwrap_err(),
+            "1s is out of bounds; give 2s to 1m, or off"
+        );
     }
 }

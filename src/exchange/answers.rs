@@ -13,7 +13,7 @@ use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, St
 use crate::resp::{ReplyError, ReplyKind, Scan};
 use crate::route::NoReplica;
 use crate::session::{Piece, Replies};
-use crate::telemetry::Target;
+use crate::telemetry::{RequestClass, Target};
 use crate::topology::ReportKind;
 use crate::types::Time;
 
@@ -201,8 +201,12 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(link.group) else {
             return true;
         };
+        let took = now.since(done.written_at);
         if let Some(node) = group.nodes.get_mut(node.0) {
             node.in_flight = node.in_flight.saturating_sub(1);
+            if ticket.class == RequestClass::Read {
+                node.reader.replied(took);
+            }
         }
         let Some(client) = self.clients.get_mut(ticket.client) else {
             if group.gate.is_armed {
@@ -211,10 +215,7 @@ impl Exchange {
             return true;
         };
         let target = target(role);
-        group
-            .counts
-            .upstream_duration(target)
-            .record(now.since(done.written_at));
+        group.counts.upstream_duration(target).record(took);
         if group.gate.is_armed && role == Role::Master {
             let begun = client.replies.is_begun(ticket.seq);
             let gate = &mut group.gate;
@@ -463,6 +464,7 @@ impl Exchange {
         {
             node.retry_at = Some(now + NOT_READY_PAUSE);
             group.refresh(now);
+            self.reader_failed(index, id, now);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::exchange::lease::Lease;
+use crate::exchange::link::MaybeNode;
 use crate::exchange::ticket::Effect;
 use crate::exchange::{GroupIndex, LinkKey, Place, Role};
 use crate::resp::RequestDecoder;
@@ -183,6 +184,8 @@ pub(super) struct Client {
     pub(super) master_lane: Option<LinkKey>,
     /// Where the last read for a replica went.
     pub(super) replica_lane: Option<LinkKey>,
+    /// The replica that it keeps for its reads.
+    pub(super) reader: MaybeNode,
     /// The link that is this client's alone.
     pub(super) lease: Option<Box<Lease>>,
     /// Requests to be placed anew, before anything else, by number.
@@ -226,6 +229,7 @@ impl Client {
             master_link: None,
             master_lane: None,
             replica_lane: None,
+            reader: MaybeNode::default(),
             lease: None,
             again: VecDeque::new(),
             proof: None,

@@ -7,7 +7,7 @@ use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
-use crate::exchange::node::Group;
+use crate::exchange::node::{Group, Node};
 use crate::exchange::reading::{weigh, why_master};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
@@ -205,15 +205,18 @@ impl Exchange {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
-        let Some(group) = self.groups.get(client.group) else {
+        let Some(group) = self.groups.get_mut(client.group) else {
             return Placed::Answered;
         };
         let policy = group.reads(client);
         let (facts, need) = weigh(client, group, (job, class), request);
-        let target = route::decide(class, facts);
+        let mut target = route::decide(class, facts);
+        if target == Target::Master && group.refuses_fallback(class, facts, job.now) {
+            target = Target::NoReplica;
+        }
         let beaten = match target {
             Target::Master => client.beaten_to_master(group),
-            Target::Replica => client.beaten_to_replica(),
+            Target::Replica => client.replica_lane,
             Target::Hold | Target::NoReplica => None,
         };
         let beaten =
@@ -266,33 +269,25 @@ impl Exchange {
         self.send(link, job, request.raw(), kind)
     }
 
-    /// A replica's lane: the same one while reads are in flight on it, so that their replies come
-    /// in order; else the less loaded of two.
+    /// The lane to the replica that is to read for this client.
     fn place_on_replica(&mut self, job: Job, request: &Request<'_>, need: Need) -> Placed {
-        let Some(client) = self.clients.get(job.key) else {
+        let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        let Some(group) = self.groups.get(client.group) else {
+        let Some(group) = self.groups.get_mut(client.group) else {
             return Placed::Answered;
         };
-        let (cached, busy) = (client.replica_lane, client.replica_out > 0);
-        let cached_node = cached
-            .and_then(|key| self.links.get(key))
-            .map(|link| link.lane.node);
-        let may_use = |node: &NodeId| group.readable.contains(node) && group.settles(*node, need);
-        let keep = cached_node.filter(|node| busy && may_use(node));
-        let load = |id: NodeId| group.nodes.get(id.0).map_or(0, |node| node.in_flight);
-        let picked = if need.is_nothing() {
-            keep.or_else(|| route::pick(&group.readable, load, &mut self.dice))
-        } else {
-            keep.or_else(|| group.pick_settled(need, &mut self.dice))
-        };
-        let Some(node) = picked else {
+        let cached = client.replica_lane;
+        let link = cached.and_then(|key| self.links.get(key));
+        let cached_node = link.map(|link| link.lane.node);
+        let eligible = |node: &Node| node.settles(need);
+        let chance = (&mut self.dice, job.now);
+        let Some(node) = group.pick_reader(client, cached_node, eligible, chance) else {
             return self.hold(job);
         };
         let link = match self.fits(cached, node) {
             Some(link) => link,
-            None => match self.find_replica_lane(job, node, need) {
+            None => match self.find_replica_lane(job, node, eligible) {
                 Ok(link) => link,
                 Err(NoLane::NotNow) => return self.place_without_replica(job, request),
                 Err(why) => return self.without_lane(job, why),
@@ -313,7 +308,7 @@ impl Exchange {
         &mut self,
         job: Job,
         picked: NodeId,
-        need: Need,
+        eligible: impl Fn(&Node) -> bool,
     ) -> Result<LinkKey, NoLane> {
         let Some(index) = self.clients.get(job.key).map(|client| client.group) else {
             return Err(NoLane::NotNow);
@@ -325,14 +320,13 @@ impl Exchange {
             if found != Err(NoLane::NotNow) {
                 return found;
             }
-            next = None;
-            while let Some(group) = self.groups.get(index)
-                && let Some(other) = group.readable.get(at).copied()
-                && next.is_none()
-            {
-                next = Some(other).filter(|node| group.settles(*node, need));
-                at += 1;
-            }
+            let Some(group) = self.groups.get(index) else {
+                return Err(NoLane::NotNow);
+            };
+            let fits = |id: &NodeId| group.nodes.get(id.0).is_some_and(&eligible);
+            let mut others = group.readable.iter().enumerate().skip(at);
+            let other = others.find(|(_, id)| fits(id));
+            (next, at) = (other.map(|(_, id)| *id), other.map_or(at, |(at, _)| at + 1));
         }
         Err(NoLane::NotNow)
     }
@@ -403,7 +397,7 @@ impl Exchange {
         let node = link.lane.node;
         let right = match link.lane.role {
             Role::Master => group.writable == Some(node),
-            Role::Replica => group.readable.contains(&node) && group.settles(node, need),
+            Role::Replica => group.stays_with(client, node) && group.settles(node, need),
         };
         // One that is not open yet may lead to another process than the one that has settled it.
         let right = right && (need.is_nothing() || link.state == State::Ready);
@@ -474,11 +468,6 @@ impl Client {
         let free = self.master_out == 0 || self.master_link == self.master_lane;
         self.master_lane
             .filter(|_| free && group.writable.is_some())
-    }
-
-    /// The link of its reads in flight: the next one joins them, so that the replies come in order.
-    fn beaten_to_replica(&self) -> Option<LinkKey> {
-        self.replica_lane.filter(|_| self.replica_out > 0)
     }
 }
 

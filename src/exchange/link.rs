@@ -1,5 +1,7 @@
 //! Floor 4. One connection to a node as the switchboard sees it.
 
+use std::num::NonZeroU32;
+
 use crate::exchange::ticket::Ticket;
 use crate::exchange::{ClientKey, GroupIndex, OpenPlan, Place};
 use crate::fence::Connection;
@@ -44,6 +46,22 @@ pub enum Role {
 /// Index of a node within its group's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NodeId(pub(super) usize);
+
+/// A node, or none, in as little room as possible: its index and one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MaybeNode(Option<NonZeroU32>);
+
+impl MaybeNode {
+    pub(super) fn new(id: NodeId) -> Self {
+        let number = u32::try_from(id.0).ok();
+        Self(number.and_then(|number| NonZeroU32::new(number.checked_add(1)?)))
+    }
+
+    pub(super) fn get(self) -> Option<NodeId> {
+        let index = self.0?.get() - 1;
+        usize::try_from(index).ok().map(NodeId)
+    }
+}
 
 /// What makes two links alike: a shared one carries what fits all of this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -249,6 +249,7 @@ impl Exchange {
         };
         self.actions.push_back(Action::Report(link.group, report));
         group.refresh(now);
+        self.reader_failed(link.group, link.lane.node, now);
     }
 
     /// A link that was open is gone.
@@ -278,6 +279,9 @@ impl Exchange {
                 };
                 self.actions.push_back(Action::Report(link.group, report));
             }
+        }
+        if link.lane.role == Role::Replica && !link.pipeline.is_empty() && loss != Loss::Left {
+            self.reader_failed(link.group, link.lane.node, now);
         }
         let waits = match loss {
             Loss::Silent => Waits::Yes,

@@ -11,12 +11,12 @@ use crate::command::{Class, KeySpec, Keys, Reach};
 use crate::consistency::{Scripts, Slot, Stamps};
 use crate::exchange::client::Client;
 use crate::exchange::link::{Link, NodeId, Usage};
-use crate::exchange::node::Group;
+use crate::exchange::node::{Group, Node};
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::mux::Sent;
 use crate::resp::Request;
-use crate::route::{Dice, Reads};
+use crate::route::Reads;
 use crate::telemetry::MasterRead;
 
 /// Stamps kept of one transaction; with more it marks everything.
@@ -152,29 +152,14 @@ impl Group {
     /// Whether a replica has what a read needs.
     #[inline]
     pub(super) fn settles(&self, node: NodeId, need: Need) -> bool {
-        need.is_nothing()
-            || self
-                .nodes
-                .get(node.0)
-                .and_then(|node| node.settled.as_ref())
-                .is_some_and(|settled| settled.settled() >= need.stamp)
+        let node = || self.nodes.get(node.0);
+        need.is_nothing() || node().is_some_and(|node| node.settles(need))
     }
 
     /// Whether one of those that may be read from does.
     #[inline]
     pub(super) fn has_settled(&self, need: Need) -> bool {
         self.readable.iter().any(|node| self.settles(*node, need))
-    }
-
-    /// One of those that do: the less loaded of two.
-    pub(super) fn pick_settled(&self, need: Need, dice: &mut Dice) -> Option<NodeId> {
-        let count = self.readable.len();
-        let begin = usize::try_from(dice.roll()).unwrap_or(0) % count.max(1);
-        let around = self.readable.iter().cycle().skip(begin).take(count);
-        let mut fit = around.copied().filter(|node| self.settles(*node, need));
-        let load = |id: &NodeId| self.nodes.get(id.0).map_or(0, |node| node.in_flight);
-        let (first, second) = (fit.next(), fit.next());
-        first.into_iter().chain(second).min_by_key(load)
     }
 
     /// A request is put on a link.
@@ -243,6 +228,15 @@ impl Group {
                 stamps.mark(*slot, generation);
             }
         }
+    }
+}
+
+impl Node {
+    /// Whether it has what a read needs of a replica.
+    #[inline]
+    pub(super) fn settles(&self, need: Need) -> bool {
+        let settled = || self.settled.as_ref();
+        need.is_nothing() || settled().is_some_and(|it| it.settled() >= need.stamp)
     }
 }
 

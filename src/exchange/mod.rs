@@ -22,6 +22,7 @@ mod answers;
 mod client;
 mod demotion;
 mod dispatch;
+mod fallback;
 mod fencing;
 mod gate;
 mod hold;
@@ -33,8 +34,10 @@ mod lookup;
 mod losses;
 mod marks;
 mod node;
+mod outliers;
 mod output;
 mod pubsub;
+mod readers;
 mod reading;
 mod recall;
 mod scripts;
@@ -69,6 +72,7 @@ use link::Link;
 pub use link::{LinkKey, OpenFailure, Opened, Role};
 pub use losses::Loss;
 use node::Group;
+pub use readers::{ReaderSettings, Spread, WEIGHT_MAX};
 pub use scripts::Scripts;
 use scripts::Seen;
 pub use settings::{GroupSettings, Settings};
@@ -208,7 +212,7 @@ impl Exchange {
         let held = i64::try_from(self.held_count(group)).unwrap_or(i64::MAX);
         let group = self.groups.get_mut(group)?;
         group.counts.held_clients = held;
-        group.count_in_flight();
+        group.count_nodes();
         Some(&mut group.counts)
     }
 

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use crate::command::Table;
 use crate::consistency::Settled;
+use crate::exchange::fallback::Fallback;
 use crate::exchange::gate::Gate;
 use crate::exchange::link::{LaneId, NodeId, Role, Usage};
+use crate::exchange::readers::Reader;
 use crate::exchange::{ClientKey, GroupSettings, LinkKey};
+use crate::route::Candidate;
 use crate::session::{HelloFacts, IdentityId, Login};
 use crate::telemetry::{Counts, NodeIndex};
 use crate::topology::Snapshot;
@@ -29,6 +32,10 @@ pub(super) struct Group {
     pub(super) writable: Option<NodeId>,
     /// Replicas that reads may be sent to now.
     pub(super) readable: Vec<NodeId>,
+    /// Where those are put that a choice is made of.
+    pub(super) candidates: Vec<Candidate<NodeId>>,
+    /// What the master may serve in their place.
+    pub(super) fallback: Fallback,
     /// Shared links that take requests.
     pub(super) lanes: HashMap<LaneId, LinkKey>,
     /// Leased links that nobody uses.
@@ -79,6 +86,8 @@ pub(super) struct Node {
     pub(super) lacks_scripts: bool,
     /// How far it is, as a replica, if anybody keeps account of that.
     pub(super) settled: Option<Arc<Settled>>,
+    /// What it is as a replica.
+    pub(super) reader: Reader,
 }
 
 /// Links in the order in which they are to be opened. Some may be gone.
@@ -128,6 +137,7 @@ impl Node {
 impl Group {
     pub(super) fn new(settings: GroupSettings, table: Arc<Table>) -> Self {
         Self {
+            fallback: Fallback::new(settings.readers.fallback),
             settings,
             snapshot: Arc::new(Snapshot::unknown(Duration::from_secs(10))),
             table,
@@ -135,6 +145,7 @@ impl Group {
             nodes: Vec::new(),
             writable: None,
             readable: Vec::new(),
+            candidates: Vec::new(),
             lanes: HashMap::new(),
             pool: HashMap::new(),
             held: Vec::new(),
@@ -156,7 +167,7 @@ impl Group {
         }
         let index = self.counts.node(addr);
         let stamps = self.settings.stamps.as_ref();
-        let fresh = Node {
+        let mut fresh = Node {
             addr: addr.clone(),
             index,
             in_flight: 0,
@@ -169,14 +180,18 @@ impl Group {
             open_at: None,
             lacks_scripts: true,
             settled: stamps.map(|stamps| stamps.node(addr)),
+            reader: Reader::new(&self.settings.readers, addr),
         };
         let snapshot = &self.snapshot;
         let needless = |node: &Node| node.links == 0 && !snapshot_names(snapshot, &node.addr);
         if let Some(at) = self.nodes.iter().position(needless)
             && let Some(node) = self.nodes.get_mut(at)
         {
+            fresh.reader.succeed(&node.reader);
             let former = std::mem::replace(node, fresh);
-            self.counts.at(former.index).in_flight = 0;
+            let counts = self.counts.at(former.index);
+            counts.in_flight = 0;
+            counts.reads += former.reader.reads;
             return NodeId(at);
         }
         self.nodes.push(fresh);
@@ -193,10 +208,7 @@ impl Group {
             .iter()
             .map(|addr| self.node(addr))
             .collect();
-        self.readable = replicas
-            .into_iter()
-            .filter(|id| self.is_reachable(*id, now))
-            .collect();
+        self.admit_readers(&replicas, now);
     }
 
     /// Whether a link to a node may be opened now.
@@ -222,7 +234,7 @@ impl Group {
         self.wants_login() && self.login_wanted.is_some_and(lately)
     }
 
-    fn is_reachable(&self, id: NodeId, now: Time) -> bool {
+    pub(super) fn is_reachable(&self, id: NodeId, now: Time) -> bool {
         self.nodes
             .get(id.0)
             .is_some_and(|node| node.retry_at.is_none_or(|at| at <= now))
@@ -276,13 +288,15 @@ impl Group {
         *sessions == 0
     }
 
-    /// Sets the counts of what is in flight to each node.
-    pub(super) fn count_in_flight(&mut self) {
+    /// Sets the counts of what is in flight to each node, and counts what it has read.
+    pub(super) fn count_nodes(&mut self) {
         for node in &self.nodes {
             self.counts.at(node.index).in_flight = 0;
         }
-        for node in &self.nodes {
-            self.counts.at(node.index).in_flight += i64::from(node.in_flight);
+        for node in &mut self.nodes {
+            let counts = self.counts.at(node.index);
+            counts.in_flight += i64::from(node.in_flight);
+            counts.reads += std::mem::take(&mut node.reader.reads);
         }
     }
 

@@ -185,7 +185,7 @@ impl Exchange {
         self.relieve(key, now);
         self.drop_lease(key, now);
         self.change_identity(key, IdentityId::ANONYMOUS, now);
-        let Some(client) = self.clients.remove(key) else {
+        let Some(mut client) = self.clients.remove(key) else {
             return;
         };
         let Some(group) = self.groups.get_mut(client.group) else {
@@ -193,6 +193,7 @@ impl Exchange {
         };
         group.counts.client_connections_closed += 1;
         group.counts.clients -= 1;
+        group.leave_reader(&mut client);
         let index = client.group;
         if let Some(proof) = client.proof {
             self.discard(proof);

@@ -43,8 +43,8 @@ impl Exchange {
     /// A read for which no replica takes a connection now.
     pub(super) fn place_without_replica(&mut self, job: Job, request: &Request<'_>) -> Placed {
         let client = self.clients.get(job.key);
-        let group = client.and_then(|client| self.groups.get(client.group));
-        match group.map(|group| group.settings.no_replica) {
+        let group = client.and_then(|client| self.groups.get_mut(client.group));
+        match group.map(|group| group.no_replica_now(job.now)) {
             Some(NoReplica::Master) => {
                 let placed = self.place_on_master(job, request, Kind::shared(Class::Read));
                 self.count_master_read(job, placed, MasterRead::NoneEligible);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::consistency::{self, Stamps};
-use crate::exchange::Scripts;
+use crate::exchange::{ReaderSettings, Scripts};
 use crate::route::{NoReplica, Reads};
 use crate::session::Login;
 use crate::types::MasterName;
@@ -83,6 +83,8 @@ pub struct GroupSettings {
     pub reads: Reads,
     /// What becomes of reads when no replica may serve them.
     pub no_replica: NoReplica,
+    /// Which replica reads for whom.
+    pub readers: ReaderSettings,
     /// Login for clients that have not logged in themselves; `None`: they are what the node makes
     /// of a connection without AUTH.
     pub anonymous: Option<Login>,

@@ -183,6 +183,7 @@ impl Exchange {
             self.open_first_lanes(index, now);
             self.resume_held(index);
         }
+        self.tick_readers(index, now);
         self.restore_subscriptions(index, now);
         self.next_proofs(index);
         self.expire_held(index, now);

@@ -4,5 +4,5 @@
 mod balance;
 mod decide;
 
-pub use balance::{Dice, pick};
+pub use balance::{Candidate, Dice, choose, keep_nearest};
 pub use decide::{Facts, NoReplica, Reads, Target, decide};

@@ -126,6 +126,10 @@ impl Settings {
             strict_quorum: self.strict_quorum,
             workers: self.workers,
             max_lag: self.max_lag,
+            max_lag_time: self.max_lag_time,
+            choice: self.choice,
+            zone: self.zone.clone(),
+            node_zones: self.node_zones.clone(),
             timings: topology::Timings {
                 drain: self.drain,
                 ..self.machine

@@ -37,6 +37,15 @@ pub(super) fn log(note: &Note) {
         Note::ReplicaEjected { node, why } => {
             warn!(replica = %node, reason = %why, "replica serves no reads");
         }
+        Note::ReplicaAvoided {
+            worker,
+            node,
+            why,
+            time,
+        } => {
+            let seconds = time.as_secs();
+            warn!(replica = %node, worker, reason = %why, seconds, "worker sends replica no reads");
+        }
     }
 }
 

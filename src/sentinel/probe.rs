@@ -33,9 +33,9 @@ impl Probe {
             Ok(answers) => answers,
             Err(error) => return failed(error),
         };
-        let run_id = answers
-            .get(1)
-            .and_then(|server| info(server).remove("run_id"));
+        let mut server = answers.get(1).map(info).unwrap_or_default();
+        let run_id = server.remove("run_id");
+        let zone = server.remove("availability_zone");
         let role = match answers.first().map(read_role) {
             Some(Ok(role)) => role,
             Some(Err(error)) if is_busy(error) => NodeRole::Busy,
@@ -47,6 +47,7 @@ impl Probe {
             role,
             run_id,
             replication: told.filter(|told| !told.id.is_empty()),
+            zone: zone.filter(|zone| !zone.is_empty()),
         })
     }
 
@@ -90,6 +91,7 @@ fn failed(error: LinkError) -> Result<NodeAnswer, NodeFailure> {
                 role,
                 run_id: None,
                 replication: None,
+                zone: None,
             })
         }
     }

@@ -32,6 +32,14 @@ pub struct Settings {
     pub stamps: Option<Arc<Stamps>>,
     /// Least time between two questions to one node about that.
     pub settle_interval: Duration,
+    /// The same for a replica that has had all that the master had so long ago, or longer.
+    pub max_lag_time: Option<Duration>,
+    /// What makes a replica nearer than another, besides its zone.
+    pub choice: topology::ReplicaChoice,
+    /// Where Switchman is.
+    pub zone: Option<String>,
+    /// Where nodes are, if they do not tell.
+    pub node_zones: Vec<(NodeAddr, String)>,
     /// Times of the shell.
     pub timings: Timings,
     /// Times of the machine; its `drain` is replaced by the one above.
@@ -86,6 +94,10 @@ impl Settings {
             max_lag: None,
             stamps: None,
             settle_interval: Duration::from_millis(100),
+            max_lag_time: None,
+            choice: topology::ReplicaChoice::Load,
+            zone: None,
+            node_zones: Vec::new(),
             timings: Timings::default(),
             machine: topology::Timings::default(),
         }

@@ -128,6 +128,34 @@ label_values! {
 }
 
 label_values! {
+    /// Why a replica that served reads does not any more; label `reason`.
+    pub enum EjectionReason {
+        /// No Sentinel lists it.
+        NotListed = "not_listed",
+        /// Sentinels take it for down.
+        SentinelDown = "sentinel_down",
+        /// Sentinels see it as a master, or its own answer says so.
+        IsMaster = "is_master",
+        /// It follows another master, in Sentinel's view or its own.
+        OtherMaster = "other_master",
+        /// Its link to the master is down or syncing, in Sentinel's view or its own.
+        LinkDown = "link_down",
+        /// It does not answer.
+        Unreachable = "unreachable",
+        /// It does not tell its role, or has not yet.
+        NotProven = "not_proven",
+        /// It runs a script.
+        Busy = "busy",
+        /// It is further behind than allowed.
+        Lag = "lag",
+        /// A worker leaves it alone: connections fail or break, or it turns reads away.
+        Errors = "errors",
+        /// A worker leaves it alone: it is much slower than the others.
+        Latency = "latency",
+    }
+}
+
+label_values! {
     /// The step at which a connection to a node failed; label `stage`.
     pub enum ConnectStage {
         /// Resolving the name.
@@ -207,6 +235,7 @@ pub struct Counts {
     pub(super) upstream_duration: [Latency; Target::COUNT],
     pub(super) rejected: [u64; Reason::COUNT],
     pub(super) master_reads: [u64; MasterRead::COUNT],
+    pub(super) ejected: [u64; EjectionReason::COUNT],
     /// Invariant: at most [`NODES_MAX`] with an address, and behind those at most one without.
     pub(super) nodes: Vec<(Option<NodeAddr>, NodeCounts)>,
 }
@@ -224,6 +253,8 @@ pub struct NodeCounts {
     pub shared: i64,
     /// Gauge: leased connections open, in use or warm.
     pub leased: i64,
+    /// Reads that it has answered.
+    pub reads: u64,
     /// Requests whose connection was lost when they had been sent.
     pub lost_sent: u64,
     /// Requests whose connection was lost before they were sent.
@@ -289,10 +320,21 @@ impl Counts {
         self.master_reads[why.index()] += 1;
     }
 
+    /// Counts one replica that is left alone for `reason`.
+    pub fn eject(&mut self, reason: EjectionReason) {
+        self.ejected[reason.index()] += 1;
+    }
+
     /// Counts `times` clients turned away because there were too many.
     pub fn turned_away(&mut self, times: u64) {
         self.client_connections_refused += times;
         self.rejected[Reason::MaxClients.index()] += times;
+    }
+
+    /// Reads that each node has answered since they were last published.
+    pub fn node_reads(&self) -> impl Iterator<Item = (&NodeAddr, u64)> {
+        let nodes = self.nodes.iter();
+        nodes.filter_map(|(addr, counts)| Some((addr.as_ref()?, counts.reads)))
     }
 
     /// The index of `node`, for [`Counts::at`]; look it up once per connection.

@@ -82,6 +82,14 @@ families! {
         "Connections to a node that failed, by the step: dns, tcp, auth or handshake."
     UPSTREAM_LOST Counter "switchman_upstream_lost_requests_total" ["master_name", "node", "sent"]
         "Requests whose connection was lost: sent (yes) or still unsent (no)."
+    NODE_READS Counter "switchman_node_reads_total" ["master_name", "node"]
+        "Reads answered by a node: the share that each has."
+    REPLICA_LAG_BYTES Gauge "switchman_replica_lag_bytes" ["master_name", "node"]
+        "Bytes of replication that a replica is behind the master, as both told last; NaN: unknown."
+    REPLICA_LAG_SECONDS Gauge "switchman_replica_lag_seconds" ["master_name", "node"]
+        "How long ago a replica had all that the master had; NaN if unknown."
+    REPLICA_EJECTIONS Counter "switchman_replica_ejections_total" ["master_name", "reason"]
+        "Replicas that served reads and do not any more, by reason."
     UPSTREAM_RECEIVED_BYTES Counter "switchman_upstream_received_bytes_total" ["master_name"]
         "Bytes read from nodes."
     UPSTREAM_SENT_BYTES Counter "switchman_upstream_sent_bytes_total" ["master_name"]

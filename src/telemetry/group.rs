@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use crate::telemetry::FenceResult;
 use crate::telemetry::families::{
-    FENCES, Family, MASTER_INFO, REPLICA_INFO, SENTINEL_HEARD, SENTINEL_MAJORITY, SENTINEL_UP,
-    TOPOLOGY_EPOCH, TOPOLOGY_FORKED_BYTES, TOPOLOGY_GENERATION, TOPOLOGY_PHASE,
-    TOPOLOGY_SWITCH_DURATION, TOPOLOGY_SWITCHES,
+    FENCES, Family, MASTER_INFO, REPLICA_EJECTIONS, REPLICA_INFO, REPLICA_LAG_BYTES,
+    REPLICA_LAG_SECONDS, SENTINEL_HEARD, SENTINEL_MAJORITY, SENTINEL_UP, TOPOLOGY_EPOCH,
+    TOPOLOGY_FORKED_BYTES, TOPOLOGY_GENERATION, TOPOLOGY_PHASE, TOPOLOGY_SWITCH_DURATION,
+    TOPOLOGY_SWITCHES,
 };
 use crate::telemetry::recorder::Recorder;
+use crate::telemetry::{EjectionReason, FenceResult};
 use crate::types::{ConfigEpoch, Generation, MasterName, NodeAddr};
 
 /// Sentinels, topology and switches of one group.
@@ -26,6 +27,7 @@ pub struct GroupMetrics {
     majority: Gauge,
     masters: HashMap<NodeAddr, Gauge>,
     replicas: HashMap<NodeAddr, Gauge>,
+    lags: HashMap<NodeAddr, [Gauge; 2]>,
     completed: Counter,
     abandoned: Counter,
     forked_bytes: Counter,
@@ -79,6 +81,7 @@ impl GroupMetrics {
             majority: recorder.gauge(&SENTINEL_MAJORITY, &[group]),
             masters: HashMap::new(),
             replicas: HashMap::new(),
+            lags: HashMap::new(),
             completed: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "completed"]),
             abandoned: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "abandoned"]),
             forked_bytes: recorder.counter(&TOPOLOGY_FORKED_BYTES, &[group]),
@@ -114,6 +117,35 @@ impl GroupMetrics {
         mark(&mut self.replicas, replicas, |node| {
             replica_info(&self.recorder, &self.name, node)
         });
+    }
+
+    /// Tells how far behind each replica is, in bytes and time. What is said of one no more is
+    /// unknown from then on.
+    pub fn lags<'a>(
+        &mut self,
+        lags: impl Iterator<Item = (&'a NodeAddr, Option<u64>, Option<Duration>)>,
+    ) {
+        for gauge in self.lags.values().flatten() {
+            gauge.set(f64::NAN);
+        }
+        for (node, bytes, time) in lags {
+            let series = |family| {
+                let labels = [self.name.as_str(), &node.to_string()];
+                self.recorder.gauge(family, &labels)
+            };
+            let register = || [series(&REPLICA_LAG_BYTES), series(&REPLICA_LAG_SECONDS)];
+            let [in_bytes, in_time] = self.lags.entry(node.clone()).or_insert_with(register);
+            in_bytes.set(bytes.map_or(f64::NAN, as_f64));
+            in_time.set(time.map_or(f64::NAN, |time| time.as_secs_f64()));
+        }
+    }
+
+    /// Counts `more` replicas that the control plane has ejected.
+    pub fn ejected(&self, reason: EjectionReason, more: u64) {
+        let labels = [self.name.as_str(), reason.label()];
+        self.recorder
+            .counter(&REPLICA_EJECTIONS, &labels)
+            .increment(more);
     }
 
     /// Tells that `sentinel` is connected and answers.

@@ -104,7 +104,8 @@ mod tests {
 
     use super::*;
     use crate::telemetry::{
-        ConnectStage, Counts, FAMILIES, Reason, RequestClass, Target, TopologyPhase, TopologyState,
+        ConnectStage, Counts, EjectionReason, FAMILIES, Reason, RequestClass, Target,
+        TopologyPhase, TopologyState,
     };
     use crate::types::{ConfigEpoch, Generation, NodeAddr};
 
@@ -160,6 +161,8 @@ mod tests {
             master: Some(&node(1)),
             replicas: &[node(2)],
         });
+        let lag = Duration::from_millis(1500);
+        group.lags([(&node(2), Some(14), Some(lag))].into_iter());
         metrics.worker_busy().set_total(Duration::from_millis(1500));
         (metrics, vec![worker], group)
     }
@@ -218,6 +221,22 @@ mod tests {
             "switchman_resent_requests_total{master_name=\"m\"} 1",
         );
         has(&metrics, "switchman_held_clients{master_name=\"m\"} 3");
+    }
+
+    #[test]
+    fn the_lag_of_a_replica_that_is_gone_is_unknown() {
+        let (metrics, _workers, mut group) = busy_metrics();
+        let of = |name: &str| {
+            format!("switchman_replica_lag_{name}{{master_name=\"mymaster\",node=\"node:2\"}}")
+        };
+        has(&metrics, &format!("{} 14", of("bytes")));
+        has(&metrics, &format!("{} 1.5", of("seconds")));
+        group.lags(std::iter::empty());
+        has(&metrics, &format!("{} NaN", of("bytes")));
+        has(&metrics, &format!("{} NaN", of("seconds")));
+        group.ejected(EjectionReason::Lag, 2);
+        let line = "switchman_replica_ejections_total{master_name=\"mymaster\",reason=\"lag\"} 2";
+        has(&metrics, line);
     }
 
     #[test]

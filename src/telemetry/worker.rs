@@ -5,7 +5,8 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use crate::telemetry::counts::{
-    ConnectStage, Counts, MasterRead, NodeCounts, Reason, RequestClass as Class, Target,
+    ConnectStage, Counts, EjectionReason, MasterRead, NodeCounts, Reason, RequestClass as Class,
+    Target,
 };
 use crate::telemetry::families as f;
 use crate::telemetry::families::Family;
@@ -51,6 +52,7 @@ pub struct WorkerMetrics {
     uncertain: Counter,
     rejected: [Counter; Reason::COUNT],
     master_reads: [Counter; MasterRead::COUNT],
+    ejected: [Counter; EjectionReason::COUNT],
     requests: [[Option<Requests>; Target::COUNT]; Class::COUNT],
     upstream_duration: [Option<Arc<Fixed>>; Target::COUNT],
     nodes: Vec<Node>,
@@ -74,6 +76,7 @@ struct Node {
     in_flight: Share,
     shared: Share,
     leased: Share,
+    reads: Counter,
     lost_sent: Counter,
     lost_unsent: Counter,
     connect_failures: [Counter; ConnectStage::COUNT],
@@ -110,6 +113,9 @@ impl WorkerMetrics {
             rejected: std::array::from_fn(|at| labelled(&f::REJECTED, Reason::ALL[at].label())),
             master_reads: std::array::from_fn(|at| {
                 labelled(&f::MASTER_READS, MasterRead::ALL[at].label())
+            }),
+            ejected: std::array::from_fn(|at| {
+                labelled(&f::REPLICA_EJECTIONS, EjectionReason::ALL[at].label())
             }),
             requests,
             upstream_duration: [upstream(Target::Master), upstream(Target::Replica), None],
@@ -159,6 +165,9 @@ impl WorkerMetrics {
             add(counter, count);
         }
         for (counter, count) in self.master_reads.iter().zip(&mut counts.master_reads) {
+            add(counter, count);
+        }
+        for (counter, count) in self.ejected.iter().zip(&mut counts.ejected) {
             add(counter, count);
         }
         self.publish_requests(counts);
@@ -252,6 +261,7 @@ impl Node {
             in_flight: Share::new(recorder.gauge(&f::UPSTREAM_IN_FLIGHT, &[group, &node])),
             shared: lane("shared"),
             leased: lane("leased"),
+            reads: recorder.counter(&f::NODE_READS, &[group, &node]),
             lost_sent: lost("yes"),
             lost_unsent: lost("no"),
             connect_failures: std::array::from_fn(|at| {
@@ -265,6 +275,7 @@ impl Node {
         self.in_flight.set(counts.in_flight);
         self.shared.set(counts.shared);
         self.leased.set(counts.leased);
+        add(&self.reads, &mut counts.reads);
         add(&self.lost_sent, &mut counts.lost_sent);
         add(&self.lost_unsent, &mut counts.lost_unsent);
         for (counter, count) in self

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::incident::Cause;
+use super::report::Outlier;
 use super::snapshot::Snapshot;
 use super::status::Ejection;
 use crate::types::{ConfigEpoch, Generation, NodeAddr};
@@ -199,6 +200,17 @@ pub enum Note {
         node: NodeAddr,
         /// Why.
         why: Ejection,
+    },
+    /// A worker sends a replica no reads for a while.
+    ReplicaAvoided {
+        /// Index of the worker.
+        worker: usize,
+        /// The replica.
+        node: NodeAddr,
+        /// What is wrong with it.
+        why: Outlier,
+        /// For how long.
+        time: Duration,
     },
     /// A node that must be proven does not tell its role.
     RoleUntold {

@@ -18,8 +18,8 @@ pub use event::Event;
 pub use incident::{Cause, INCIDENTS_MAX, Incident, MARKS_MAX, Mark, Outcome, Recorder, Witness};
 pub use machine::{HOLD_MAX, HoldRefused, Machine};
 pub use names::Names;
-pub use report::{Report, ReportKind};
-pub use settings::{Hold, Settings, Source, Timings};
+pub use report::{Outlier, Report, ReportKind};
+pub use settings::{Hold, ReplicaChoice, Settings, Source, Timings};
 pub use snapshot::{Acks, Phase, Snapshot};
 pub use status::{
     Candidate, Ejection, Majority, NodeStatus, ReplicaStatus, SentinelStatus, Status, Subscription,

@@ -1,5 +1,8 @@
 //! Floor 1. What workers tell the control plane: the way back of the control flow.
 
+use std::fmt;
+use std::time::Duration;
+
 use crate::types::{Generation, NodeAddr};
 
 /// One worker's word about a node or a switch.
@@ -42,4 +45,31 @@ pub enum ReportKind {
         /// Its address as in the snapshot.
         node: NodeAddr,
     },
+    /// This worker leaves a replica alone that others may take for healthy.
+    Outlier {
+        /// Its address as in the snapshot.
+        node: NodeAddr,
+        /// What is wrong with it.
+        why: Outlier,
+        /// For how long.
+        time: Duration,
+    },
+}
+
+/// In what a replica differs from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlier {
+    /// Connections to it fail or break, or it turns reads away, again and again.
+    Errors,
+    /// Its replies take much longer than those of the others.
+    Latency,
+}
+
+impl fmt::Display for Outlier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Errors => "left alone after repeated errors",
+            Self::Latency => "left alone for slow replies",
+        })
+    }
 }

@@ -27,8 +27,26 @@ pub struct Settings {
     pub workers: usize,
     /// A replica further behind than this many bytes serves no reads; `None` for any lag.
     pub max_lag: Option<u64>,
+    /// The same for a replica that has had all that the master had so long ago, or longer.
+    pub max_lag_time: Option<Duration>,
+    /// What makes a replica nearer than another, besides its zone.
+    pub choice: ReplicaChoice,
+    /// Where Switchman is; replicas there are nearer than others.
+    pub zone: Option<String>,
+    /// Where nodes are, if they do not tell.
+    pub node_zones: Vec<(NodeAddr, String)>,
     /// All times.
     pub timings: Timings,
+}
+
+/// What makes a replica nearer than another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplicaChoice {
+    /// Nothing: what they have to do decides.
+    #[default]
+    Load,
+    /// How quickly it answers.
+    Nearest,
 }
 
 /// Who says where the master is.

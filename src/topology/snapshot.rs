@@ -24,6 +24,11 @@ pub struct Snapshot {
     pub acks: Acks,
     /// Replicas that may serve reads: healthy in Sentinel's view and by their own `ROLE`.
     pub replicas: Vec<NodeAddr>,
+    /// How far away each of these is, in their order; the lower, the better. Empty if none is
+    /// nearer than another.
+    pub distances: Vec<u8>,
+    /// Whether no replica may serve reads, and one might if it were not too far behind.
+    pub lagging: bool,
     /// Longest time for which a command waits for a writable master, from its arrival.
     pub hold: Duration,
 }
@@ -74,6 +79,8 @@ impl Snapshot {
             master: None,
             acks: Acks::Given,
             replicas: Vec::new(),
+            distances: Vec::new(),
+            lagging: false,
             hold,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::incident::{Cause, Incident};
+use super::report::Outlier;
 use super::snapshot::Snapshot;
 use crate::types::{ConfigEpoch, MasterName, NodeAddr, Time};
 
@@ -36,6 +37,9 @@ pub struct Status {
     pub sentinels: Vec<SentinelStatus>,
     /// The last incidents, oldest first.
     pub incidents: Vec<Arc<Incident>>,
+    /// How often replicas that served reads were ejected since the start, by reason in the order of
+    /// [`Ejection::ALL`].
+    pub ejections: [u64; Ejection::ALL.len()],
     /// Switches to another master since the start.
     pub switches_completed: u64,
     /// Holds that ended with the old master since the start.
@@ -94,6 +98,12 @@ pub struct ReplicaStatus {
     pub ejected: Option<Ejection>,
     /// Bytes behind the master, when both have told their offsets.
     pub lag: Option<u64>,
+    /// How long ago it had all that the master had, when both have told.
+    pub lag_time: Option<Duration>,
+    /// Its zone, configured or by its own word.
+    pub zone: Option<String>,
+    /// Whether a worker leaves it alone, and why.
+    pub outlier: Option<Outlier>,
 }
 
 /// Why a replica serves no reads.
@@ -226,6 +236,23 @@ impl Majority {
 }
 
 impl Ejection {
+    /// Each once.
+    pub const ALL: [Self; 13] = [
+        Self::NotListed,
+        Self::SentinelSaysDown,
+        Self::SentinelSaysMaster,
+        Self::SentinelSaysLinkDown,
+        Self::SentinelSaysOtherMaster,
+        Self::NotProven,
+        Self::Unreachable,
+        Self::IsMaster,
+        Self::RoleUnknown,
+        Self::Busy,
+        Self::OtherMaster,
+        Self::LinkDown,
+        Self::Lagging,
+    ];
+
     /// The reason in words.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -138,6 +138,8 @@ pub struct NodeAnswer {
     pub run_id: Option<String>,
     /// The history that it writes or follows, where `INFO` may be asked.
     pub replication: Option<Replication>,
+    /// Its zone, where `INFO` may be asked and tells one (Valkey `availability-zone`).
+    pub zone: Option<String>,
 }
 
 /// The role that a node has by its own word.

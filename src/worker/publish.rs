@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use crate::exchange::Exchange;
 use crate::telemetry::{WorkerBusy, WorkerMetrics};
-use crate::types::Time;
+use crate::types::{NodeAddr, Time};
 
 /// What all workers together show of a group.
 #[derive(Debug, Default)]
@@ -25,6 +25,8 @@ pub struct GroupGauges {
     uncertain: AtomicU64,
     kept_released: AtomicU64,
     kept_uncertain: AtomicU64,
+    /// Reads that each node has answered.
+    reads: Mutex<HashMap<NodeAddr, u64>>,
     /// What each worker says of the present or last hold.
     holds: Mutex<HashMap<usize, Hold>>,
 }
@@ -94,6 +96,23 @@ impl GroupGauges {
             uncertain: self.uncertain.load(Ordering::Relaxed),
             kept_released: self.kept_released.load(Ordering::Relaxed),
             kept_uncertain: self.kept_uncertain.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Reads that each node has answered since the start; none without any.
+    pub fn reads(&self) -> HashMap<NodeAddr, u64> {
+        let reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        reads.clone()
+    }
+
+    fn add_reads<'a>(&self, more: impl Iterator<Item = (&'a NodeAddr, u64)>) {
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        for (node, count) in more.filter(|(_, count)| *count > 0) {
+            if let Some(total) = reads.get_mut(node) {
+                *total += count;
+            } else {
+                reads.insert(node.clone(), count);
+            }
         }
     }
 
@@ -172,6 +191,7 @@ impl Publisher {
             ] {
                 total.fetch_add(more, Ordering::Relaxed);
             }
+            gauges.add_reads(counts.node_reads());
             let lately = Hold {
                 longest: counts.longest_hold,
                 first_released: counts.first_released,

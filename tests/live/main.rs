@@ -31,6 +31,7 @@ mod outage;
 mod proxy;
 mod quorum;
 mod reboot;
+mod replicas;
 mod routing;
 mod session;
 mod swallowed;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use switchman::backoff::Backoff;
 use switchman::topology::{
-    Action, Hold, Machine, NodeAnswer, NodeFailure, NodeRole, Note, Phase, SentinelFailure,
-    Settings, Snapshot, Source, Subscription, Timings, View,
+    Action, Hold, Machine, NodeAnswer, NodeFailure, NodeRole, Note, Phase, ReplicaChoice,
+    SentinelFailure, Settings, Snapshot, Source, Subscription, Timings, View,
 };
 use switchman::types::{ConfigEpoch, MasterName, Replication, Time};
 
@@ -51,6 +51,10 @@ impl Control {
             hold: hold.map_or(Hold::Auto, Hold::Fixed),
             workers: plan.workers,
             max_lag: None,
+            max_lag_time: None,
+            choice: ReplicaChoice::Load,
+            zone: None,
+            node_zones: Vec::new(),
             strict_quorum: plan.pace.strict.map(Duration::from_micros),
             timings: Timings::default(),
         };
@@ -299,6 +303,7 @@ impl World {
             role,
             run_id,
             replication: Some(replication),
+            zone: None,
         }
     }
 

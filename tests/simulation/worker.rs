@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use switchman::consistency::Scripts;
 use switchman::exchange::{
-    Action, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role, Settings,
+    Action, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, ReaderSettings,
+    Role, Settings,
 };
 use switchman::resp::{Decoded, Request, RequestDecoder, RequestLimits};
 use switchman::route::{NoReplica, Reads};
@@ -131,6 +132,7 @@ impl Worker {
             name: MasterName::new(NAME),
             reads: Reads::Replicas,
             no_replica: NoReplica::Master,
+            readers: ReaderSettings::default(),
             anonymous: None,
             stamps: None,
             script_keys: Scripts::default(),

@@ -16,6 +16,7 @@ mod order;
 mod own_writes;
 mod property;
 mod pubsub;
+mod readers;
 mod renewal;
 mod scripts;
 mod sessions;
@@ -29,8 +30,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Action, ClientKey, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role,
-    Settings, Violation,
+    Action, ClientKey, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened,
+    ReaderSettings, Role, Settings, Violation,
 };
 use crate::consistency::Scripts;
 use crate::fence;
@@ -92,6 +93,7 @@ impl Default for Setup {
                 name: MasterName::new("orders"),
                 reads: Reads::Replicas,
                 no_replica: NoReplica::Master,
+                readers: ReaderSettings::default(),
                 anonymous: None,
                 stamps: None,
                 script_keys: Scripts::default(),

@@ -1,6 +1,7 @@
 //! Floor 4. Tests: Which connection a request takes, and that replies come in order.
 
 use super::*;
+use crate::exchange::Spread;
 
 #[test]
 fn replies_come_in_the_order_of_the_requests_whoever_answers_first() {
@@ -58,10 +59,12 @@ fn a_read_whose_replica_is_lost_does_not_wait_for_a_write_behind_it() {
 
 #[test]
 fn a_client_with_reads_in_flight_stays_at_its_replica_and_a_new_one_takes_the_less_busy() {
-    let mut world = World::with(Setup {
+    let mut setup = Setup {
         replicas: vec![addr("r1"), addr("r2")],
         ..Setup::default()
-    });
+    };
+    setup.group.readers.spread = Spread::Request;
+    let mut world = World::with(setup);
     let busy = world.client();
     world.send(busy, &["GET a"]);
     world.send(busy, &["GET b", "GET c"]);

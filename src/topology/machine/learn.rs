@@ -335,6 +335,12 @@ impl Machine {
             | NodeRole::Busy => None,
         };
         let restarted = node.answered(self.now, asked, answer);
+        if is_master
+            && is_now_master
+            && let Some(offset) = node.offset()
+        {
+            self.progress.note(addr, asked, offset);
+        }
         self.names.learn_run_id(addr, node.run_id.as_deref());
         self.mark(Witness::Node(addr.clone()), says);
         if !self.is_master(addr) {

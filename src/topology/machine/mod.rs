@@ -28,8 +28,10 @@ mod decide;
 mod fork;
 mod learn;
 mod majority;
+mod nearness;
 mod peers;
 mod picture;
+mod progress;
 mod replicas;
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ use self::fork::Fork;
 use self::peers::Listing;
 use self::peers::Node;
 use self::peers::Sentinel;
+use self::progress::Progress;
 use crate::topology::action::{Action, Note};
 use crate::topology::event::Event;
 use crate::topology::incident::{Cause, Mark, Recorder, Witness};
@@ -55,7 +58,7 @@ use crate::topology::names::Names;
 use crate::topology::report::{Report, ReportKind};
 use crate::topology::settings::{Settings, Source};
 use crate::topology::snapshot::{Acks, Phase, Snapshot};
-use crate::topology::status::Subscription;
+use crate::topology::status::{Ejection, Subscription};
 use crate::topology::view::{NodeAnswer, NodeFailure, NodeRole, SentinelFailure, View};
 use crate::types::{ConfigEpoch, Generation, NodeAddr, Time};
 
@@ -89,6 +92,8 @@ pub struct Machine {
     regressed_since: Option<Time>,
     doubt: Option<Doubt>,
     demoted_heard: Option<Time>,
+    /// How far the master has come.
+    progress: Progress,
     /// Since when fewer than a majority of the Sentinels have answered.
     minority_since: Option<Time>,
     /// Until when writes are held by command.
@@ -156,6 +161,7 @@ struct NotedGroup {
 struct Counts {
     completed: u64,
     abandoned: u64,
+    ejections: [u64; Ejection::ALL.len()],
     last_took: Option<Duration>,
 }
 
@@ -185,6 +191,7 @@ impl Machine {
             regressed_since: None,
             doubt: None,
             demoted_heard: None,
+            progress: Progress::default(),
             minority_since: None,
             commanded: None,
             noted: NotedGroup::default(),
@@ -327,6 +334,7 @@ impl Machine {
                 }
                 self.accuse(worker, &node, "was told READONLY by");
             }
+            ReportKind::Outlier { node, why, time } => self.avoided(worker, &node, (why, time)),
         }
         self.settle();
     }
@@ -421,6 +429,8 @@ impl Machine {
             State::Stable => Phase::Stable,
             State::Switching(hold) => Phase::Switching { since: hold.since },
         };
+        let replicas = self.serving();
+        let distances = self.distances(&replicas);
         let picture = Snapshot {
             generation: self.snapshot.generation,
             epoch: self.epoch,
@@ -429,7 +439,9 @@ impl Machine {
             phase,
             master: self.master.clone(),
             acks: self.acks,
-            replicas: self.serving(),
+            lagging: replicas.is_empty() && self.is_held_back_by_lag(),
+            replicas,
+            distances,
             hold: self.hold,
         };
         if picture != *self.snapshot {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ask::Ask;
+use super::nearness::Trips;
+use crate::topology::report::Outlier;
 use crate::topology::status::{Ejection, Subscription};
 use crate::topology::view::{NodeAnswer, NodeFailure, NodeRole, View};
 use crate::types::{NodeAddr, Replication, Time};
@@ -158,6 +160,13 @@ pub(super) struct Node {
     pub(super) probation: u8,
     /// Since when its link to the master has been bad, while it serves.
     pub(super) link_bad: Option<Time>,
+    /// How far behind the master it was when it was last asked.
+    pub(super) lag_time: Option<Duration>,
+    pub(super) trips: Trips,
+    /// Its zone, if it tells.
+    pub(super) zone: Option<String>,
+    /// Why a worker leaves it alone, and until when.
+    pub(super) outlier: Option<(Outlier, Time)>,
 }
 
 /// What one Sentinel says of a replica.
@@ -287,7 +296,9 @@ impl Node {
         };
         if answer.run_id.is_some() {
             self.run_id = answer.run_id;
+            self.zone = answer.zone;
         }
+        self.trips.note(now.since(asked));
         match &answer.role {
             NodeRole::Master { .. } => {
                 self.master_since.get_or_insert(now);

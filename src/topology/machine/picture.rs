@@ -37,6 +37,7 @@ impl Machine {
                 .collect(),
             sentinels: self.sentinels.iter().map(sentinel_status).collect(),
             incidents: self.recorder.incidents().cloned().collect(),
+            ejections: self.counts.ejections,
             switches_completed: self.counts.completed,
             switches_abandoned: self.counts.abandoned,
             last_switch_took: self.counts.last_took,
@@ -144,6 +145,12 @@ impl Machine {
             node: node_status(addr, node),
             ejected,
             lag: self.lag(node),
+            lag_time: node.lag_time,
+            zone: self.zone_of(addr, node).map(str::to_owned),
+            outlier: node
+                .outlier
+                .filter(|(_, until)| *until > self.now)
+                .map(|(why, _)| why),
         }
     }
 }

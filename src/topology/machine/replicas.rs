@@ -1,12 +1,15 @@
 //! Floor 1. Which replicas may serve reads: listed as healthy, and healthy by their own word.
 //! Knows that a list may be empty for a while (`SENTINEL RESET`) and that entries never die.
 
+use std::time::Duration;
+
 use super::Machine;
 use super::State;
 use super::command::is_fit;
 use super::peers::Listing;
 use super::peers::Node;
 use crate::topology::action::Note;
+use crate::topology::report::Outlier;
 use crate::topology::status::Ejection;
 use crate::topology::view::{NodeRole, ReplicaEntry, ReportedRole, View};
 use crate::types::{NodeAddr, Time};
@@ -54,6 +57,12 @@ impl Machine {
 
     /// Takes a replica's own answer.
     pub(super) fn learn_replica(&mut self, addr: &NodeAddr) {
+        let Some(node) = self.nodes.get_mut(addr) else {
+            return;
+        };
+        let told = node.answer.as_ref().map(|answer| answer.asked);
+        let told = told.zip(node.offset());
+        node.lag_time = told.and_then(|(asked, offset)| self.progress.lag(asked, offset));
         let Some(node) = self.nodes.get(addr) else {
             return;
         };
@@ -89,6 +98,11 @@ impl Machine {
                 continue;
             }
             if node.judged(judgement) {
+                if let Err(why) = judgement {
+                    let reasons = Ejection::ALL.iter().zip(&mut self.counts.ejections);
+                    let counts = reasons.filter(|(reason, _)| **reason == why);
+                    counts.for_each(|(_, count)| *count += 1);
+                }
                 self.note(match judgement {
                     Ok(()) => Note::ReplicaAdmitted { node: addr },
                     Err(why) => Note::ReplicaEjected { node: addr, why },
@@ -205,13 +219,36 @@ impl Machine {
 
     /// Whether it is too far behind; one that was ejected must come clearly closer to return.
     fn is_lagging(&self, node: &Node) -> bool {
-        let (Some(limit), Some(lag)) = (self.settings.max_lag, self.lag(node)) else {
-            return false;
-        };
-        if node.serving {
-            lag > limit
-        } else {
-            lag > limit / 2
+        let part = if node.serving { 1 } else { 2 };
+        let bytes = self.settings.max_lag.zip(self.lag(node));
+        let time = self.settings.max_lag_time.zip(node.lag_time);
+        bytes.is_some_and(|(limit, lag)| lag > limit / u64::from(part))
+            || time.is_some_and(|(limit, lag)| lag > limit / part)
+    }
+
+    /// Whether a replica serves no reads for no other reason than that it is too far behind.
+    pub(super) fn is_held_back_by_lag(&self) -> bool {
+        let mut nodes = self.nodes.values();
+        nodes.any(|node| !node.serving && node.ejection == Some(Ejection::Lagging))
+    }
+
+    /// A worker leaves a replica alone for a while.
+    pub(super) fn avoided(
+        &mut self,
+        worker: usize,
+        addr: &NodeAddr,
+        (why, time): (Outlier, Duration),
+    ) {
+        let until = self.now + time;
+        if let Some(node) = self.nodes.get_mut(addr) {
+            node.outlier = Some((why, until));
+            node.ask.want();
+            self.note(Note::ReplicaAvoided {
+                worker,
+                node: addr.clone(),
+                why,
+                time,
+            });
         }
     }
 

@@ -11,6 +11,7 @@ fn busy() -> Peer<NodeAnswer> {
         role,
         run_id: None,
         replication: None,
+        zone: None,
     })
 }
 

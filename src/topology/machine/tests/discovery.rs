@@ -437,6 +437,7 @@ fn a_static_master_that_may_not_be_asked_is_taken_at_the_word_of_the_configurati
             role,
             run_id: None,
             replication: None,
+            zone: None,
         }),
     );
     world.run(100);

@@ -16,6 +16,7 @@ fn says(role: NodeRole, replication: Replication) -> Peer<NodeAnswer> {
         role,
         run_id: None,
         replication: Some(replication),
+        zone: None,
     })
 }
 

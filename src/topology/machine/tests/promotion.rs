@@ -127,6 +127,7 @@ fn a_replica_that_restarts_as_a_master_holds_nothing() {
             role,
             run_id: Some(run_id.to_owned()),
             replication: None,
+            zone: None,
         })
     };
     let role = NodeRole::Replica {

@@ -146,7 +146,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         6 => (0..3_usize, any_role(), 0..3_u8, proptest::option::of(any_history())).prop_map(
             |(node, role, run_id, replication)| {
                 let run_id = Some(format!("{node} {run_id}"));
-                Input::Node { node, answer: NodeAnswer { role, run_id, replication } }
+                Input::Node { node, answer: NodeAnswer { role, run_id, replication, zone: None } }
             }
         ),
         2 => (0..3_usize, any::<bool>())

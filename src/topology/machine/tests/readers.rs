@@ -4,7 +4,11 @@ use super::world::{
     A, B, C, Peer, S1, S2, S3, World, addr, cut_off_replica_of, healthy, master, replica_of,
     settings, view,
 };
-use crate::topology::{Ejection, NodeAnswer, NodeRole, Note, ReplicaEntry, Source};
+use std::time::Duration;
+
+use crate::topology::{
+    Ejection, NodeAnswer, NodeRole, Note, Outlier, ReplicaChoice, ReplicaEntry, ReportKind, Source,
+};
 use crate::types::Time;
 
 fn ejection(world: &World, replica: &str) -> Option<Ejection> {
@@ -146,6 +150,7 @@ fn a_replica_too_far_behind_is_ejected_and_returns_when_it_is_close() {
             role,
             run_id: None,
             replication: None,
+            zone: None,
         })
     };
     world.set(B, at(900));
@@ -174,6 +179,137 @@ fn a_replica_too_far_behind_is_ejected_and_returns_when_it_is_close() {
     world.set(B, at(990));
     world.run(5_000);
     assert_eq!(world.replicas(), [B]);
+}
+
+/// Answers of a node that stands at an offset; a replica of A, save A itself.
+fn at_offset(node: &str, offset: u64, zone: Option<&str>) -> Peer<NodeAnswer> {
+    let role = if node == A {
+        NodeRole::Master { offset }
+    } else {
+        NodeRole::Replica {
+            master: Some(addr(A)),
+            connected: true,
+            offset,
+        }
+    };
+    Peer::Answers(NodeAnswer {
+        role,
+        run_id: Some(format!("run-{node}")),
+        replication: None,
+        zone: zone.map(str::to_owned),
+    })
+}
+
+/// Five seconds in which 100 bytes are written each second, and B stands still.
+fn five_seconds(world: &mut World, from: u64) {
+    for second in 1..=5 {
+        world.set(A, at_offset(A, from + second * 100, None));
+        world.run(1_000);
+    }
+}
+
+#[test]
+fn a_replica_that_has_been_behind_for_too_long_is_ejected_and_counted() {
+    let mut settings = settings(Source::Sentinels(vec![addr(S1)]));
+    settings.max_lag_time = Some(Duration::from_secs(6));
+    let mut world = World::with(settings);
+    world.sees(S1, view(A, 1, &[B]));
+    world.set(A, at_offset(A, 1_000, None));
+    world.set(B, at_offset(B, 1_000, None));
+    world.run(5_000);
+    assert_eq!(world.replicas(), [B]);
+    five_seconds(&mut world, 1_000);
+    assert_eq!(world.replicas(), [B]);
+    let lag = world.machine.status().replicas[0].lag_time.unwrap();
+    assert!((3..=5).contains(&lag.as_secs()), "{lag:?}");
+    assert!(!world.snapshot().lagging);
+    five_seconds(&mut world, 1_500);
+    assert_eq!(ejection(&world, B), Some(Ejection::Lagging));
+    assert!(world.snapshot().lagging, "nothing else is wrong with it");
+    let lagging = Ejection::ALL.iter().position(|it| *it == Ejection::Lagging);
+    assert_eq!(world.machine.status().ejections[lagging.unwrap()], 1);
+    world.set(B, at_offset(B, 2_000, None));
+    world.run(5_000);
+    assert_eq!(world.replicas(), [B]);
+    assert!(!world.snapshot().lagging);
+}
+
+#[test]
+fn replicas_of_another_zone_are_further_away() {
+    let mut settings = settings(Source::Sentinels(vec![addr(S1)]));
+    settings.zone = Some("a".to_owned());
+    let mut world = World::with(settings);
+    world.sees(S1, view(A, 1, &[B, C]));
+    world.set(A, at_offset(A, 0, None));
+    world.set(B, at_offset(B, 0, Some("b")));
+    world.set(C, at_offset(C, 0, Some("a")));
+    world.run(5_000);
+    assert_eq!(world.replicas(), [B, C]);
+    assert_eq!(world.snapshot().distances, [2, 0]);
+    world.set(B, at_offset(B, 0, Some("a")));
+    world.run(5_000);
+    assert!(world.snapshot().distances.is_empty(), "equally near");
+}
+
+#[test]
+fn a_configured_zone_goes_before_what_the_node_tells() {
+    let mut settings = settings(Source::Sentinels(vec![addr(S1)]));
+    settings.zone = Some("a".to_owned());
+    settings.node_zones = vec![(addr(B), "a".to_owned())];
+    let mut world = World::with(settings);
+    world.sees(S1, view(A, 1, &[B, C]));
+    world.set(A, at_offset(A, 0, None));
+    world.set(B, at_offset(B, 0, Some("b")));
+    world.set(C, at_offset(C, 0, None));
+    world.run(5_000);
+    assert_eq!(world.snapshot().distances, [0, 2]);
+    assert_eq!(
+        world.machine.status().replicas[0].zone.as_deref(),
+        Some("a")
+    );
+}
+
+#[test]
+fn slow_answers_make_a_replica_further_away_where_that_is_asked_for() {
+    for (choice, want) in [
+        (ReplicaChoice::Nearest, &[0, 1][..]),
+        (ReplicaChoice::Load, &[]),
+    ] {
+        let mut settings = settings(Source::Sentinels(vec![addr(S1)]));
+        settings.choice = choice;
+        let mut world = World::with(settings);
+        world.sees(S1, view(A, 1, &[B, C]));
+        world.set(A, at_offset(A, 0, None));
+        world.set(B, at_offset(B, 0, None));
+        world.set(C, at_offset(C, 0, None));
+        world.far.insert(addr(C), Duration::from_millis(30));
+        world.run(20_000);
+        assert_eq!(world.replicas(), [B, C]);
+        assert_eq!(world.snapshot().distances, want, "{choice:?}");
+        let published = world.snapshots.len();
+        world.far.clear();
+        world.run(20_000);
+        assert!(world.snapshot().distances.is_empty());
+        assert!(world.snapshots.len() <= published + 1, "no more than once");
+    }
+}
+
+#[test]
+fn what_a_worker_leaves_alone_is_told_and_served_nevertheless() {
+    let mut world = World::healthy();
+    let kind = ReportKind::Outlier {
+        node: addr(B),
+        why: Outlier::Latency,
+        time: Duration::from_secs(10),
+    };
+    world.report(1, kind);
+    assert_eq!(world.replicas(), [B, C]);
+    let outlier = |world: &World| world.machine.status().replicas[0].outlier;
+    assert_eq!(outlier(&world), Some(Outlier::Latency));
+    let avoided = |note: &Note| matches!(note, Note::ReplicaAvoided { worker: 1, .. });
+    assert!(world.notes.iter().any(avoided));
+    world.run(11_000);
+    assert_eq!(outlier(&world), None);
 }
 
 #[test]

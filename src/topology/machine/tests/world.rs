@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::topology::{
     Action, FailoverStep, Hold, Machine, MasterEntry, NodeAnswer, NodeFailure, NodeRole, Note,
-    Phase, ReplicaEntry, Report, ReportKind, ReportedRole, SentinelEntry, SentinelFailure,
-    Settings, Snapshot, Source, Subscription, Timings, View,
+    Phase, ReplicaChoice, ReplicaEntry, Report, ReportKind, ReportedRole, SentinelEntry,
+    SentinelFailure, Settings, Snapshot, Source, Subscription, Timings, View,
 };
 use crate::types::{ConfigEpoch, MasterName, NodeAddr, Time};
 
@@ -46,6 +46,8 @@ pub(super) struct World {
     pub(super) snapshots: Vec<(Time, Arc<Snapshot>)>,
     pub(super) notes: Vec<Note>,
     pub(super) asked: BTreeMap<NodeAddr, u32>,
+    /// By how much longer nodes take to answer.
+    pub(super) far: BTreeMap<NodeAddr, Duration>,
     /// Whether workers report quiet as soon as they are told to hold.
     pub(super) obedient: bool,
     workers: usize,
@@ -67,6 +69,10 @@ pub(super) fn settings(source: Source) -> Settings {
         strict_quorum: None,
         workers: 2,
         max_lag: None,
+        max_lag_time: None,
+        choice: ReplicaChoice::Load,
+        zone: None,
+        node_zones: Vec::new(),
         timings: Timings::default(),
     }
 }
@@ -125,6 +131,7 @@ pub(super) fn master() -> Peer<NodeAnswer> {
         role: NodeRole::Master { offset: 1_000 },
         run_id: None,
         replication: None,
+        zone: None,
     })
 }
 
@@ -138,6 +145,7 @@ pub(super) fn replica_of(of: &str) -> Peer<NodeAnswer> {
         role,
         run_id: None,
         replication: None,
+        zone: None,
     })
 }
 
@@ -151,6 +159,7 @@ pub(super) fn cut_off_replica_of(of: &str) -> Peer<NodeAnswer> {
         role,
         run_id: None,
         replication: None,
+        zone: None,
     })
 }
 
@@ -189,6 +198,7 @@ impl World {
             snapshots: Vec::new(),
             notes: Vec::new(),
             asked: BTreeMap::new(),
+            far: BTreeMap::new(),
             obedient: true,
             workers,
             pending: Vec::new(),
@@ -395,7 +405,7 @@ impl World {
                     let at = if matches!(peer, Peer::Silent) {
                         self.now + PATIENCE
                     } else {
-                        soon
+                        soon + self.far.get(&node).copied().unwrap_or_default()
                     };
                     self.pending.push((at, Pending::Node(node, peer)));
                 }
