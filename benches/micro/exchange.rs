@@ -9,9 +9,9 @@ use criterion::{Criterion, Throughput};
 use switchman::exchange::{
     Action, ClientKey, Exchange, GroupSettings, LinkKey, Opened, Role, Settings,
 };
-use switchman::route::{NoReplica, Reads};
+use switchman::route::{Access, NoReplica, Reads};
 use switchman::topology::{Phase, Snapshot};
-use switchman::types::{MasterName, NodeAddr, Time};
+use switchman::types::{ListenerRole, MasterName, NodeAddr, Time};
 
 /// Clients whose requests share a turn.
 const CLIENTS: u64 = 50;
@@ -34,7 +34,6 @@ impl Turn {
     fn new(reads: Reads) -> Self {
         let group = GroupSettings {
             name: MasterName::new("orders"),
-            reads,
             no_replica: NoReplica::Master,
             anonymous: None,
         };
@@ -57,7 +56,7 @@ impl Turn {
             }
         }
         let clients = (0..CLIENTS)
-            .map(|id| exchange.client_joined(0, id, now))
+            .map(|id| exchange.client_joined(0, Access::new(ListenerRole::Split, reads), id, now))
             .collect();
         Self {
             exchange,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{Consistency, Discovery, GroupSettings, Hold, NoReplica, Settings};
+use crate::config::{
+    Consistency, Discovery, GroupSettings, Hold, ListenerSettings, NoReplica, Settings,
+};
 use crate::exchange::{self, Scripts};
 use crate::route;
 use crate::sentinel;
@@ -57,14 +59,19 @@ pub(super) fn upstream(settings: &Settings) -> upstream::Settings {
     }
 }
 
+/// For the clients of one listener.
+pub(super) const fn access(listener: &ListenerSettings) -> route::Access {
+    let reads = match listener.consistency {
+        Consistency::Eventual => route::Reads::Replicas,
+        Consistency::Master => route::Reads::Master,
+    };
+    route::Access::new(listener.role, reads)
+}
+
 /// For a worker's part of one group.
 pub(super) fn group(group: &GroupSettings) -> exchange::GroupSettings {
     exchange::GroupSettings {
         name: group.master_name.clone(),
-        reads: match group.consistency {
-            Consistency::Eventual => route::Reads::Replicas,
-            Consistency::Master => route::Reads::Master,
-        },
         no_replica: match group.no_replica {
             NoReplica::Master => route::NoReplica::Master,
             NoReplica::Error => route::NoReplica::Error,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::config::{Consistency, Hold, NoReplica};
-use crate::types::NodeAddr;
+use crate::types::{ListenerRole, NodeAddr};
 
 /// Sentinel's port where none is written.
 const SENTINEL_PORT: u16 = 26379;
@@ -125,6 +125,14 @@ pub(super) fn hold(text: &str) -> Result<Hold, String> {
     fixed
         .map(Hold::Fixed)
         .map_err(|problem| format!("{problem}, or auto"))
+}
+
+/// What a listener is to its clients.
+pub(super) fn listener_role(text: &str) -> Result<ListenerRole, String> {
+    let known = ListenerRole::ALL
+        .into_iter()
+        .find(|role| role.word() == text);
+    known.ok_or_else(|| format!("{text:?} is not known; write split, master or replica"))
 }
 
 /// The time without a majority of the Sentinels, or `off` for none.

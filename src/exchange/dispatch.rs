@@ -1,12 +1,15 @@
 //! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a
 //! wait.
 
+use std::sync::Arc;
+
 use crate::command::{Class, Command, Problem, Spec};
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
 use crate::exchange::node::Group;
+use crate::exchange::read_only::ReadOnly;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
@@ -114,8 +117,20 @@ impl Exchange {
             self.end(job.key, Ending::Now);
             return Placed::Answered;
         }
-        let class = command.class;
+        let mut class = command.class;
         let locked_out = !client.session.is_logged_in() && group.wants_login_now(job.now);
+        if client.access.is_read_only() && !locked_out {
+            match ReadOnly::of(&command) {
+                ReadOnly::Same => {}
+                ReadOnly::Read => class = Class::Read,
+                ReadOnly::Named(name) => return self.dispatch_as(job, request, name),
+                ReadOnly::Refused(refusal) => {
+                    let table = Arc::clone(&group.table);
+                    let name = table.classify(request).spec.map_or("", |spec| &spec.name);
+                    return self.refuse_to_read_only(job, request, (refusal, name));
+                }
+            }
+        }
         let plain = client.lease.is_none() || job.passes_by(client);
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out
@@ -191,7 +206,7 @@ impl Exchange {
             reads: if bounced && no_replica == NoReplica::Master {
                 Reads::Master
             } else {
-                group.settings.reads
+                client.access.reads()
             },
             no_replica,
             writes_in_flight: if was_first { 0 } else { client.writes_out },

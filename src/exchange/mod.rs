@@ -34,6 +34,7 @@ mod losses;
 mod node;
 mod output;
 mod pubsub;
+mod read_only;
 mod recall;
 mod scripts;
 mod session_commands;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::exchange::Scripts;
-use crate::route::{NoReplica, Reads};
+use crate::route::NoReplica;
 use crate::session::Login;
 use crate::types::MasterName;
 
@@ -78,8 +78,6 @@ impl Default for Settings {
 pub struct GroupSettings {
     /// Name under which Sentinel monitors it.
     pub name: MasterName,
-    /// Who serves reads.
-    pub reads: Reads,
     /// What becomes of reads when no replica may serve them.
     pub no_replica: NoReplica,
     /// Login for clients that have not logged in themselves; `None`: they are what the node makes

@@ -13,6 +13,7 @@ use tokio::io::ReadBuf;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::downstream::Entrance;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::net::Stream;
 use crate::sentinel::Fences;
@@ -112,9 +113,10 @@ impl Core {
     }
 
     /// Takes a client in. `None` if its socket died on the way.
-    pub(super) fn join(&mut self, stream: Stream, group: GroupIndex, id: u64) -> ClientKey {
+    pub(super) fn join(&mut self, stream: Stream, entrance: Entrance, id: u64) -> ClientKey {
         let now = self.now();
-        let key = self.exchange.client_joined(group, id, now);
+        let Entrance { group, access } = entrance;
+        let key = self.exchange.client_joined(group, access, id, now);
         while self.clients.len() <= key.index() {
             self.clients.push(None);
         }

@@ -271,7 +271,12 @@ async fn follow_commands(
 
 /// Takes clients from the acceptor.
 async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>) {
-    while let Some(NewClient { stream, group, id }) = clients.recv().await {
+    while let Some(client) = clients.recv().await {
+        let NewClient {
+            stream,
+            entrance,
+            id,
+        } = client;
         let stream = match stream.attach() {
             Ok(stream) => stream,
             Err(error) => {
@@ -280,7 +285,7 @@ async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>) {
                 continue;
             }
         };
-        let key = core.borrow_mut().join(stream, group, id);
+        let key = core.borrow_mut().join(stream, entrance, id);
         let core = Rc::clone(&core);
         spawn_local(async move { poll_fn(|cx| core.borrow_mut().poll_client(key, cx)).await });
     }

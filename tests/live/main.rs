@@ -25,6 +25,7 @@ mod hostile;
 mod lab;
 mod liar;
 mod lifecycle;
+mod listeners;
 mod matrix;
 mod order;
 mod outage;

@@ -10,7 +10,7 @@ use switchman::exchange::{
     Action, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened, Role, Settings,
 };
 use switchman::resp::{Decoded, Request, RequestDecoder, RequestLimits};
-use switchman::route::{NoReplica, Reads};
+use switchman::route::NoReplica;
 use switchman::telemetry::ConnectStage;
 use switchman::topology::{Acks, Phase, ReportKind, Snapshot};
 use switchman::types::MasterName;
@@ -128,7 +128,6 @@ impl Worker {
         let mut dice = dice(plan.seed, 100 + u64::try_from(at).unwrap_or(0));
         let group = GroupSettings {
             name: MasterName::new(NAME),
-            reads: Reads::Replicas,
             no_replica: NoReplica::Master,
             anonymous: None,
         };

@@ -9,6 +9,7 @@ mod demotion;
 mod fencing;
 mod gate;
 mod holding;
+mod listeners;
 mod losses;
 mod memory;
 mod opening;
@@ -33,7 +34,7 @@ use super::{
 };
 use crate::fence;
 use crate::resp::{Decoded, ReplyScanner, Request, RequestDecoder, RequestLimits, Scan, encode};
-use crate::route::{NoReplica, Reads};
+use crate::route::{Access, NoReplica};
 use crate::session::{HelloFacts, Login};
 use crate::telemetry::FenceResult;
 use crate::topology::{Phase, ReportKind, Snapshot};
@@ -88,7 +89,6 @@ impl Default for Setup {
             settings: Settings::default(),
             group: GroupSettings {
                 name: MasterName::new("orders"),
-                reads: Reads::Replicas,
                 no_replica: NoReplica::Master,
                 anonymous: None,
             },
@@ -187,8 +187,14 @@ impl World {
     }
 
     pub(super) fn client(&mut self) -> ClientKey {
+        self.client_by(Access::default())
+    }
+
+    /// A client of a listener that gives this.
+    pub(super) fn client_by(&mut self, access: Access) -> ClientKey {
         self.next_client += 1;
-        let key = self.exchange.client_joined(0, self.next_client, self.now);
+        let id = self.next_client;
+        let key = self.exchange.client_joined(0, access, id, self.now);
         self.run();
         key
     }

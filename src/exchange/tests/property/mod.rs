@@ -12,6 +12,7 @@ mod nodes;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::route::Access;
 use crate::topology::Acks;
 
 /// Where requests are executed; replica of whichever node is master.
@@ -226,7 +227,10 @@ impl Sim {
         if self.talkers[at].key.is_none() {
             let id = self.next_id;
             self.talkers[at] = Talker {
-                key: Some(self.exchange.client_joined(0, id, self.now)),
+                key: Some(
+                    self.exchange
+                        .client_joined(0, Access::default(), id, self.now),
+                ),
                 ..Talker::default()
             };
         }
