@@ -35,6 +35,7 @@ impl Turn {
         let group = GroupSettings {
             name: MasterName::new("orders"),
             no_replica: NoReplica::Master,
+            hedge_reads: false,
             anonymous: None,
         };
         let mut exchange = Exchange::new(Settings::default(), vec![group], 1);

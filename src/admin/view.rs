@@ -284,6 +284,14 @@ pub(super) mod tests {
     use super::*;
 
     /// A healthy group with one failover behind it.
+    fn usual_listener() -> ListenerView {
+        ListenerView {
+            addr: "127.0.0.1:6379".to_owned(),
+            role: "split",
+            consistency: "eventual",
+        }
+    }
+
     pub(in crate::admin) fn healthy() -> View {
         let node = |addr: &str, role| NodeView {
             addr: addr.to_owned(),
@@ -324,11 +332,7 @@ pub(super) mod tests {
             max_clients: 10_000,
             groups: vec![GroupView {
                 master_name: "mymaster".to_owned(),
-                listeners: vec![ListenerView {
-                    addr: "127.0.0.1:6379".to_owned(),
-                    role: "split",
-                    consistency: "eventual",
-                }],
+                listeners: vec![usual_listener()],
                 phase: PhaseView::Stable,
                 waiting: String::new(),
                 generation: 7,

@@ -76,6 +76,7 @@ pub(super) fn group(group: &GroupSettings) -> exchange::GroupSettings {
             NoReplica::Master => route::NoReplica::Master,
             NoReplica::Error => route::NoReplica::Error,
         },
+        hedge_reads: group.hedge_reads,
         anonymous: None,
     }
 }

@@ -135,6 +135,7 @@ fn group(
     let drain = values::duration(DRAIN_RANGE.0, DRAIN_RANGE.1);
     let drain_timeout = lookup.one(&keys::DRAIN_TIMEOUT, drain);
     let no_replica = lookup.one(&keys::NO_REPLICA, values::no_replica);
+    let hedge_reads = lookup.one(&keys::HEDGE_READS, values::switch);
     let secrets = [&keys::PASSWORD, &keys::SENTINEL_PASSWORD];
     warn_of_public(layers, &mut lookup, &secrets);
     Ok(GroupSettings {
@@ -147,6 +148,7 @@ fn group(
         drain_timeout: drain_timeout?,
         consistency: consistency?,
         no_replica: no_replica?,
+        hedge_reads: hedge_reads?,
     })
 }
 

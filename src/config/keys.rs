@@ -197,6 +197,8 @@ keys! {
         "Which reads go to replicas: eventual for all that may, master for none."
     NO_REPLICA Group Text "no-replica" [] "master"
         "Reads when no replica is healthy: to the master, or an error."
+    HEDGE_READS Group Text "hedge-reads" [] "off"
+        "Whether a read that a replica does not answer in time is sent to another too: on or off."
 }
 
 keys! {

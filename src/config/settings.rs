@@ -104,6 +104,8 @@ pub struct GroupSettings {
     pub consistency: Consistency,
     /// What happens to reads for replicas when none is healthy.
     pub no_replica: NoReplica,
+    /// Whether a read that a replica does not answer in time is sent to another too.
+    pub hedge_reads: bool,
 }
 
 /// Where clients of a group connect, and what they see there.

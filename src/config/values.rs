@@ -127,6 +127,15 @@ pub(super) fn hold(text: &str) -> Result<Hold, String> {
         .map_err(|problem| format!("{problem}, or auto"))
 }
 
+/// On or off.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is not known; write on or off")),
+    }
+}
+
 /// What a listener is to its clients.
 pub(super) fn listener_role(text: &str) -> Result<ListenerRole, String> {
     let known = ListenerRole::ALL

@@ -114,6 +114,8 @@ pub(super) struct Link {
     pub(super) suspected: bool,
     /// Since when it stays only for the end of what waits at a master that was left.
     pub(super) left: Option<Time>,
+    /// Offset in its output below which it is known which reads are late.
+    pub(super) late_upto: u64,
     /// What the node calls it, if it may carry writes and the node has told.
     pub(super) connection: Option<Box<Connection>>,
     /// When it was opened.
@@ -166,6 +168,7 @@ impl Link {
             heard_at: now,
             suspected: false,
             left: None,
+            late_upto: 0,
             connection: None,
             opened_at: now,
         }

@@ -4,7 +4,7 @@
 //! | the request | what becomes of it |
 //! |---|---|
 //! | has Redis's flag `write` | `-READONLY …`, and between MULTI and EXEC EXECABORT later |
-//! | EVAL, EVALSHA, FCALL | goes on as EVAL_RO, EVALSHA_RO, FCALL_RO |
+//! | EVAL, EVALSHA, FCALL | goes on as `EVAL_RO`, `EVALSHA_RO`, `FCALL_RO` |
 //! | WAIT, WAITAOF | what a replica says |
 //! | ROLE, INFO | goes where reads go |
 //! | administers a node, MONITOR, SCRIPT FLUSH | refused: it would reach the master |

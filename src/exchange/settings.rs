@@ -80,6 +80,8 @@ pub struct GroupSettings {
     pub name: MasterName,
     /// What becomes of reads when no replica may serve them.
     pub no_replica: NoReplica,
+    /// Whether a read that a replica does not answer in time is sent to another too.
+    pub hedge_reads: bool,
     /// Login for clients that have not logged in themselves; `None`: they are what the node makes
     /// of a connection without AUTH.
     pub anonymous: Option<Login>,

@@ -219,6 +219,13 @@ impl Reject<'_> {
                 "ERR switchman: more than {max} combinations of user, database and protocol are \
                  in use on one node"
             ),
+            _ => self.of_redis(),
+        }
+    }
+
+    /// Those among them that are Redis's own.
+    fn of_redis(&self) -> String {
+        match *self {
             Self::UnknownCommand { command } => {
                 format!(
                     "ERR unknown command '{}', with args beginning with: ",

@@ -124,6 +124,18 @@ label_values! {
 }
 
 label_values! {
+    /// What became of a read that a replica did not answer in time; label `outcome`.
+    pub enum HedgeOutcome {
+        /// It was also sent to another.
+        Sent = "sent",
+        /// That one answered first.
+        Won = "won",
+        /// It was not, because too many were already.
+        Skipped = "skipped",
+    }
+}
+
+label_values! {
     /// What became of a connection to be ended at its node; label `result`.
     pub enum FenceResult {
         /// The node has ended it.
@@ -188,6 +200,7 @@ pub struct Counts {
     pub(super) request_duration: [[Latency; Target::COUNT]; RequestClass::COUNT],
     pub(super) upstream_duration: [Latency; Target::COUNT],
     pub(super) rejected: [u64; Reason::COUNT],
+    pub(super) hedged: [u64; HedgeOutcome::COUNT],
     /// Invariant: at most [`NODES_MAX`] with an address, and behind those at most one without.
     pub(super) nodes: Vec<(Option<NodeAddr>, NodeCounts)>,
 }
@@ -262,6 +275,16 @@ impl Counts {
     /// Counts one error of our own, or one client closed, for `reason`.
     pub fn reject(&mut self, reason: Reason) {
         self.rejected[reason.index()] += 1;
+    }
+
+    /// Counts one late read of a replica.
+    pub fn hedge(&mut self, outcome: HedgeOutcome) {
+        self.hedged[outcome.index()] += 1;
+    }
+
+    /// How many late reads of replicas have come to this and are not published.
+    pub fn hedges(&self, outcome: HedgeOutcome) -> u64 {
+        self.hedged[outcome.index()]
     }
 
     /// Counts `times` clients turned away because there were too many.

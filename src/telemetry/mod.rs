@@ -17,7 +17,8 @@ mod recorder;
 mod worker;
 
 pub use counts::{
-    ConnectStage, Counts, FenceResult, NodeCounts, NodeIndex, Reason, RequestClass, Target,
+    ConnectStage, Counts, FenceResult, HedgeOutcome, NodeCounts, NodeIndex, Reason, RequestClass,
+    Target,
 };
 pub use families::{FAMILIES, Family, Kind};
 pub use group::{GroupMetrics, TopologyPhase, TopologyState};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use crate::telemetry::counts::{
-    ConnectStage, Counts, NodeCounts, Reason, RequestClass as Class, Target,
+    ConnectStage, Counts, HedgeOutcome, NodeCounts, Reason, RequestClass as Class, Target,
 };
 use crate::telemetry::families as f;
 use crate::telemetry::families::Family;
@@ -50,6 +50,7 @@ pub struct WorkerMetrics {
     resent: Counter,
     uncertain: Counter,
     rejected: [Counter; Reason::COUNT],
+    hedged: [Counter; HedgeOutcome::COUNT],
     requests: [[Option<Requests>; Target::COUNT]; Class::COUNT],
     upstream_duration: [Option<Arc<Fixed>>; Target::COUNT],
     nodes: Vec<Node>,
@@ -107,6 +108,7 @@ impl WorkerMetrics {
             resent: counter(&f::RESENT),
             uncertain: counter(&f::UNCERTAIN),
             rejected: std::array::from_fn(|at| labelled(&f::REJECTED, Reason::ALL[at].label())),
+            hedged: std::array::from_fn(|at| labelled(&f::HEDGED, HedgeOutcome::ALL[at].label())),
             requests,
             upstream_duration: [upstream(Target::Master), upstream(Target::Replica), None],
             nodes: Vec::new(),
@@ -152,6 +154,9 @@ impl WorkerMetrics {
         add(&self.resent, &mut counts.resent);
         add(&self.uncertain, &mut counts.uncertain);
         for (counter, count) in self.rejected.iter().zip(&mut counts.rejected) {
+            add(counter, count);
+        }
+        for (counter, count) in self.hedged.iter().zip(&mut counts.hedged) {
             add(counter, count);
         }
         self.publish_requests(counts);

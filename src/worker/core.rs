@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tokio::io::ReadBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::downstream::Entrance;
@@ -44,6 +44,8 @@ pub(super) struct Core {
     pub(super) fences: Vec<Fences>,
     /// Reports that found the way full.
     pub(super) unsent: VecDeque<(GroupIndex, Report)>,
+    /// Wakes who keeps time before its time.
+    pub(super) hurry: Rc<Notify>,
     /// Clients of this worker, as the acceptor counts them.
     pub(super) count: Arc<AtomicUsize>,
     clients: Vec<Option<ClientSlot>>,
@@ -85,6 +87,7 @@ impl Core {
             reports,
             fences,
             unsent: VecDeque::new(),
+            hurry: Rc::default(),
             count,
             clients: Vec::new(),
             itself: None,
@@ -233,6 +236,9 @@ impl Core {
                 self.write_client(key, now);
             }
             if idle {
+                if self.exchange.hurries() {
+                    self.hurry.notify_one();
+                }
                 return;
             }
         }

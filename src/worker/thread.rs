@@ -297,6 +297,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Times, counts and signs of life.
 async fn keep_time(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU64>) {
     let (mut last, mut looked) = (Time::ZERO, Time::ZERO);
+    let hurry = Rc::clone(&core.borrow().hurry);
     loop {
         let pause = {
             let mut open = core.borrow_mut();
@@ -320,7 +321,8 @@ async fn keep_time(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<At
             looked = now;
             core.borrow_mut().look_for_hung_up(now);
         }
-        sleep(pause).await;
+        // Whichever comes first.
+        let _ = timeout(pause, hurry.notified()).await;
     }
 }
 

@@ -21,6 +21,7 @@ mod failover;
 mod faults;
 mod fence;
 mod gate;
+mod hedging;
 mod hostile;
 mod lab;
 mod liar;

@@ -129,6 +129,7 @@ impl Worker {
         let group = GroupSettings {
             name: MasterName::new(NAME),
             no_replica: NoReplica::Master,
+            hedge_reads: false,
             anonymous: None,
         };
         let settings = Settings {

@@ -8,6 +8,7 @@ mod databases;
 mod demotion;
 mod fencing;
 mod gate;
+mod hedging;
 mod holding;
 mod listeners;
 mod losses;
@@ -90,6 +91,7 @@ impl Default for Setup {
             group: GroupSettings {
                 name: MasterName::new("orders"),
                 no_replica: NoReplica::Master,
+                hedge_reads: false,
                 anonymous: None,
             },
             replicas: vec![addr("r1")],
@@ -477,6 +479,8 @@ impl World {
                 assert_eq!(node.in_flight, 0, "{node:?}");
             }
             assert_eq!(group.proofs, 0);
+            let hedging = group.hedging.as_ref();
+            assert!(hedging.is_none_or(|it| it.owns_nothing()));
         }
         for (key, link) in self.exchange.links.iter() {
             assert!(link.pipeline.is_empty(), "{key:?} {link:?}");

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::route::Access;
+use crate::telemetry::{HedgeOutcome, Latency, Target};
 use crate::topology::Acks;
 
 /// Where requests are executed; replica of whichever node is master.
@@ -88,12 +89,19 @@ struct Sim {
     latest: HashMap<usize, u64>,
     /// Which client sent what.
     owner: HashMap<u64, usize>,
+    /// Reads that were sent twice, and that the second copy won.
+    hedged: [u64; 2],
 }
 
 const NODES: [&str; 3] = ["n0", "n1", "n2"];
 
 impl Sim {
+    /// Reads are hedged in every other world.
     fn new(seed: u64) -> Self {
+        let group = GroupSettings {
+            hedge_reads: seed.is_multiple_of(2),
+            ..Setup::default().group
+        };
         let settings = Settings {
             pipeline_max: 16,
             read_ahead: 500,
@@ -107,7 +115,7 @@ impl Sim {
         let mut picture = Snapshot::unknown(Duration::from_secs(1));
         picture.replicas = vec![addr("n1"), addr("n2")];
         let mut sim = Self {
-            exchange: Exchange::new(settings, vec![Setup::default().group], seed),
+            exchange: Exchange::new(settings, vec![group], seed),
             now: Time::from_start(Duration::from_secs(1)),
             dice: fastrand::Rng::with_seed(seed),
             nodes: NODES.iter().map(|_| Node::default()).collect(),
@@ -121,6 +129,7 @@ impl Sim {
             allowed: HashMap::new(),
             latest: HashMap::new(),
             owner: HashMap::new(),
+            hedged: [0; 2],
         };
         sim.nodes[0].is_master = true;
         sim.publish(Phase::Stable, 0);
@@ -197,6 +206,7 @@ impl Sim {
 
     fn step(&mut self) {
         self.now = self.now + ms(self.dice.u64(0..4));
+        self.look_for_late_reads();
         match self.dice.u32(0..100) {
             0..18 => self.talk(),
             18..30 => self.open_or_refuse(),
@@ -212,6 +222,20 @@ impl Sim {
                 self.exchange.tick(self.now);
             }
         }
+        self.perform();
+    }
+
+    /// Replicas answer nearly all other reads at once, so that each that takes a moment is late.
+    fn look_for_late_reads(&mut self) {
+        if !self.exchange.groups[0].settings.hedge_reads {
+            return;
+        }
+        let counts = self.exchange.counts(0).unwrap();
+        self.hedged = [HedgeOutcome::Sent, HedgeOutcome::Won].map(|it| counts.hedges(it));
+        let took = counts.upstream_duration(Target::Replica);
+        *took = Latency::default();
+        took.record_many(Duration::from_micros(100), 40);
+        self.exchange.tick(self.now);
         self.perform();
     }
 
@@ -554,11 +578,14 @@ impl Sim {
             assert!(link.throttled_by.is_empty() && !link.is_owned(), "{key:?}");
         }
         assert!(self.exchange.spare.len() <= 128);
+        let hedging = group.hedging.as_ref();
+        assert!(hedging.is_none_or(|it| it.owns_nothing()));
     }
 }
 
 #[test]
 fn whatever_happens_everybody_is_told_the_truth_once() {
+    let mut hedged = [0; 2];
     for seed in seeds() {
         let mut sim = Sim::new(seed);
         let story = std::panic::AssertUnwindSafe(|| {
@@ -570,7 +597,16 @@ fn whatever_happens_everybody_is_told_the_truth_once() {
         });
         let told = std::panic::catch_unwind(story);
         assert!(told.is_ok(), "seed {seed}");
+        for (all, some) in hedged.iter_mut().zip(sim.hedged) {
+            *all += some;
+        }
     }
+    let [sent, won] = hedged;
+    println!("{sent} reads sent twice, {won} won by the second copy");
+    assert!(
+        seeds().count() < 10 || (sent > 0 && won > 0 && won < sent),
+        "{sent} reads were sent twice, {won} of them in time"
+    );
 }
 
 /// Some seeds, or the one in `SWITCHMAN_SEED`, or from it on as many as `SWITCHMAN_SEEDS` says.
