@@ -2,7 +2,8 @@
 //!
 //! `/api/v1/status`: `version`, `ready` (as `/readyz`), `uptime_seconds`, `draining`, `workers`,
 //! `clients`, `max_clients`,
-//! `groups[]` with `master_name`, `listen[]`, `listeners[]` (`addr`, `role`, `consistency`), `phase` (`unknown`, `stable`, `switching`),
+//! `groups[]` with `master_name`, `listen[]`, `listeners[]` (`addr`, `role`, `consistency`),
+//! `phase` (`unknown`, `stable`, `switching`),
 //! `phase_seconds` (how long it has been switching, else null), `waiting` (for what, or empty),
 //! `generation`, `config_epoch`,
 //! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `detail`),

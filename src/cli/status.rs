@@ -234,7 +234,9 @@ mod tests {
             "clients": 5, "max_clients": 100,
             "groups": [{
                 "master_name": "mymaster", "listen": ["127.0.0.1:6379"], "phase": "switching",
-                "listeners": [{"addr": "127.0.0.1:6379", "role": "split", "consistency": "eventual"}],
+                "listeners": [{
+                    "addr": "127.0.0.1:6379", "role": "split", "consistency": "eventual"
+                }],
                 "phase_seconds": 0.4, "generation": 7, "config_epoch": 3,
                 "nodes": [
                     { "addr": "redis-1:6379", "role": "master", "in_use": true, "detail": "" },

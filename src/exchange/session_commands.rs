@@ -194,8 +194,8 @@ impl Exchange {
         self.answer(job, RequestClass::Session, None)
     }
 
-    /// READONLY and READWRITE, as the master's family answers them: where it takes them, they switch
-    /// the client's reads of replicas.
+    /// READONLY and READWRITE, as the master's family answers them: where it takes them, they
+    /// switch the client's reads of replicas.
     fn switch_reads(&mut self, job: Job, switch: fn(&mut Access)) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
