@@ -78,10 +78,10 @@
 //! them, and the steps by which they are ended there.
 //!
 //! **route**: class, policy and load to master, replica, hold or error; what a listener lets its
-//! clients have. **sentinel**: the tasks around one topology machine: a driver, a subscriber for each
-//! Sentinel, kept connections for questions, checks of nodes, the master's `COMMAND`. **upstream**:
-//! the handshake with a node (`AUTH` alone, then `HELLO`, `CLIENT SETNAME`, `SELECT`, `PING`,
-//! `ROLE`, `CLIENT INFO`) and one turn of a connection.
+//! clients have. **sentinel**: the tasks around one topology machine: a driver, a subscriber for
+//! each Sentinel, kept connections for questions, checks of nodes, the master's `COMMAND`.
+//! **upstream**: the handshake with a node (`AUTH` alone, then `HELLO`, `CLIENT SETNAME`, `SELECT`,
+//! `PING`, `ROLE`, `CLIENT INFO`) and one turn of a connection.
 //!
 //! **session**: what a client has set (login, database, protocol, name), commands answered here,
 //! the queue that puts replies into request order, every error line of our own.
