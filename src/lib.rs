@@ -81,11 +81,11 @@
 //! **fence**: connections that were given up while the node may still execute what was sent on
 //! them, and the steps by which they are ended there.
 //!
-//! **route**: class, policy and load to master, replica, hold or error. **sentinel**: the tasks
-//! around one topology machine: a driver, a subscriber for each Sentinel, kept connections for
-//! questions, checks of nodes, the master's `COMMAND`. **upstream**: the handshake with a node
-//! (`AUTH` alone, then `HELLO`, `CLIENT SETNAME`, `SELECT`, `PING`, `ROLE`, `CLIENT INFO`) and one
-//! turn of a connection.
+//! **route**: class, policy and load to master, replica, hold or error; what a listener lets its
+//! clients have. **sentinel**: the tasks around one topology machine: a driver, a subscriber for
+//! each Sentinel, kept connections for questions, checks of nodes, the master's `COMMAND`.
+//! **upstream**: the handshake with a node (`AUTH` alone, then `HELLO`, `CLIENT SETNAME`, `SELECT`,
+//! `PING`, `ROLE`, `CLIENT INFO`) and one turn of a connection.
 //!
 //! **session**: what a client has set (login, database, protocol, name), commands answered here,
 //! the queue that puts replies into request order, every error line of our own.
@@ -93,8 +93,9 @@
 //! **exchange**: all clients and links of one worker. Classifies and places requests, holds clients
 //! and, in a failover, replies; leases links for transactions, blocking commands and
 //! subscriptions, decides what becomes of lost requests, gives a new master the scripts of the
-//! last, throttles what feeds a client that does not read. The worker calls it with bytes and
-//! events, and performs the actions that it gives. Scripts and stamps are all that workers share.
+//! last, throttles what feeds a client that does not read, asks late reads of a second replica. The
+//! worker calls it with bytes and events, and performs the actions that it gives. Scripts and stamps
+//! are all that workers share.
 //!
 //! **downstream**: the acceptor and the limit of clients. **admin**: HTTP pages, JSON, health.
 //! **worker**: the thread: polls sockets, calls the exchange, publishes counts. **config**: the

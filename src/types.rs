@@ -49,6 +49,32 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// What a listener is to the clients that come by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ListenerRole {
+    /// A master; replicas may serve what only reads.
+    #[default]
+    Split,
+    /// A master that serves everything itself.
+    Master,
+    /// A replica: it refuses what writes.
+    Replica,
+}
+
+impl ListenerRole {
+    /// Each once.
+    pub const ALL: [Self; 3] = [Self::Split, Self::Master, Self::Replica];
+
+    /// As it is written in the configuration and shown to people.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Split => "split",
+            Self::Master => "master",
+            Self::Replica => "replica",
+        }
+    }
+}
+
 /// Number of a published topology snapshot; each new snapshot of a group has the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(u64);

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use switchman::config::keys::KEYS;
+use switchman::config::keys::{KEYS, LISTENER_KEYS};
 use switchman::telemetry::FAMILIES;
 
 /// Each module and its floor. A module imports from floors strictly below its own; `types`, the
@@ -347,7 +347,7 @@ fn every_metric_and_every_key_is_documented() {
     let example = fs::read_to_string(root().join("config/switchman.toml")).unwrap();
     let readme = fs::read_to_string(root().join("README.md")).ok();
     let mut wrong = String::new();
-    for key in KEYS {
+    for key in KEYS.iter().chain(LISTENER_KEYS) {
         if !example.contains(&format!("# {} = ", key.name())) {
             let _ = writeln!(wrong, "config/switchman.toml lacks {}", key.path);
         }

@@ -10,9 +10,9 @@ use switchman::consistency::Scripts;
 use switchman::exchange::{
     Action, ClientKey, Exchange, GroupSettings, LinkKey, Opened, ReaderSettings, Role, Settings,
 };
-use switchman::route::{NoReplica, Reads};
+use switchman::route::{Access, NoReplica, Reads};
 use switchman::topology::{Phase, Snapshot};
-use switchman::types::{MasterName, NodeAddr, Time};
+use switchman::types::{ListenerRole, MasterName, NodeAddr, Time};
 
 /// Clients whose requests share a turn.
 const CLIENTS: u64 = 50;
@@ -35,9 +35,9 @@ impl Turn {
     fn new(reads: Reads) -> Self {
         let group = GroupSettings {
             name: MasterName::new("orders"),
-            reads,
             no_replica: NoReplica::Master,
             readers: ReaderSettings::default(),
+            hedge_reads: false,
             anonymous: None,
             stamps: None,
             script_keys: Scripts::default(),
@@ -61,7 +61,7 @@ impl Turn {
             }
         }
         let clients = (0..CLIENTS)
-            .map(|id| exchange.client_joined(0, id, now))
+            .map(|id| exchange.client_joined(0, Access::new(ListenerRole::Split, reads), id, now))
             .collect();
         Self {
             exchange,

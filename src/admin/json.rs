@@ -2,7 +2,8 @@
 //!
 //! `/api/v1/status`: `version`, `ready` (as `/readyz`), `uptime_seconds`, `draining`, `workers`,
 //! `clients`, `max_clients`,
-//! `groups[]` with `master_name`, `listen[]`, `phase` (`unknown`, `stable`, `switching`),
+//! `groups[]` with `master_name`, `listen[]`, `listeners[]` (`addr`, `role`, `consistency`),
+//! `phase` (`unknown`, `stable`, `switching`),
 //! `phase_seconds` (how long it has been switching, else null), `waiting` (for what, or empty),
 //! `generation`, `config_epoch`,
 //! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `reads`
@@ -25,7 +26,8 @@ use serde_json::{Value, json};
 
 use crate::admin::health::Readiness;
 use crate::admin::{
-    GroupView, Incident, MajorityView, NodeRole, NodeView, PhaseView, SentinelView, View,
+    GroupView, Incident, ListenerView, MajorityView, NodeRole, NodeView, PhaseView, SentinelView,
+    View,
 };
 
 /// The body of `/api/v1/status`.
@@ -52,6 +54,14 @@ pub(super) fn failovers(view: &View) -> Value {
     json!({ "failovers": all })
 }
 
+fn listener(listener: &ListenerView) -> Value {
+    json!({
+        "addr": listener.addr,
+        "role": listener.role,
+        "consistency": listener.consistency,
+    })
+}
+
 fn group(group: &GroupView) -> Value {
     let switching = match group.phase {
         PhaseView::Switching { elapsed } => Some(seconds(elapsed)),
@@ -63,7 +73,8 @@ fn group(group: &GroupView) -> Value {
         .find(|node| node.role == NodeRole::Master);
     json!({
         "master_name": group.master_name,
-        "listen": group.listen,
+        "listen": group.listeners.iter().map(|it| &it.addr).collect::<Vec<_>>(),
+        "listeners": group.listeners.iter().map(listener).collect::<Vec<_>>(),
         "phase": group.phase.word(),
         "phase_seconds": switching,
         "waiting": group.waiting,
@@ -162,7 +173,10 @@ mod tests {
                 "draining": false, "workers": 2,
                 "clients": 5, "max_clients": 10000,
                 "groups": [{
-                    "master_name": "mymaster", "listen": ["127.0.0.1:6379"], "phase": "stable",
+                    "master_name": "mymaster", "listen": ["127.0.0.1:6379"],
+                    "listeners": [{"addr": "127.0.0.1:6379", "role": "split",
+                        "consistency": "eventual"}],
+                    "phase": "stable",
                     "phase_seconds": null, "waiting": "", "generation": 7, "config_epoch": 3,
                     "hold_seconds": 10.0, "master": "redis-1:6379",
                     "majority": {

@@ -13,6 +13,6 @@ pub use control::{Control, Ordered, Refused, StepView, SwitchoverEnd, Switchover
 pub use health::{Health, Readiness};
 pub use server::{Admin, serve};
 pub use view::{
-    Cost, Event, FencesView, GroupView, Incident, MajorityView, NodeRole, NodeView, Outcome,
-    PhaseView, ReplicaView, SentinelView, View,
+    Cost, Event, FencesView, GroupView, Incident, ListenerView, MajorityView, NodeRole, NodeView,
+    Outcome, PhaseView, ReplicaView, SentinelView, View,
 };

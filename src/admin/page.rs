@@ -91,7 +91,11 @@ impl Page {
             "<section><span class=\"phase {class}\">{word}</span>"
         ));
         self.text("<h2>", &group.master_name, "</h2><dl>");
-        self.fact("clients connect to", group.listen.join(", "));
+        let listeners = group.listeners.iter().map(ToString::to_string);
+        self.fact(
+            "clients connect to",
+            listeners.collect::<Vec<_>>().join(", "),
+        );
         self.fact("clients", group.clients);
         self.fact("held", group.held_clients);
         self.fact("hold at most", span(group.hold));

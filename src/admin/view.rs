@@ -28,7 +28,7 @@ pub struct GroupView {
     /// Its name.
     pub master_name: String,
     /// Where its clients connect.
-    pub listen: Vec<String>,
+    pub listeners: Vec<ListenerView>,
     /// Whether writes flow.
     pub phase: PhaseView,
     /// In a few words, what a group without a writable master waits for; else empty.
@@ -53,6 +53,17 @@ pub struct GroupView {
     pub fences: FencesView,
     /// Switches of the master, the newest first; a bounded number of them.
     pub incidents: Vec<Incident>,
+}
+
+/// Where clients of a group connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerView {
+    /// The address.
+    pub addr: String,
+    /// What it is to them: `split`, `master` or `replica`.
+    pub role: &'static str,
+    /// Which of their reads go to replicas, as the configuration says it.
+    pub consistency: &'static str,
 }
 
 /// Connections given up with a write unanswered.
@@ -208,6 +219,13 @@ pub struct Event {
     pub what: String,
 }
 
+impl fmt::Display for ListenerView {
+    /// The address with its role and consistency.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}, {})", self.addr, self.role, self.consistency)
+    }
+}
+
 impl fmt::Display for MajorityView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reached = if self.reached { "a" } else { "NO" };
@@ -297,6 +315,14 @@ pub(super) mod tests {
     }
 
     /// A healthy group with one failover behind it.
+    fn usual_listener() -> ListenerView {
+        ListenerView {
+            addr: "127.0.0.1:6379".to_owned(),
+            role: "split",
+            consistency: "eventual",
+        }
+    }
+
     pub(in crate::admin) fn healthy() -> View {
         let node = |addr: &str, role| NodeView {
             addr: addr.to_owned(),
@@ -339,7 +365,7 @@ pub(super) mod tests {
             max_clients: 10_000,
             groups: vec![GroupView {
                 master_name: "mymaster".to_owned(),
-                listen: vec!["127.0.0.1:6379".to_owned()],
+                listeners: vec![usual_listener()],
                 phase: PhaseView::Stable,
                 waiting: String::new(),
                 generation: 7,

@@ -9,8 +9,9 @@ use anyhow::Context;
 use tokio::sync::oneshot;
 use tracing::info_span;
 
-use crate::downstream::Acceptor;
+use crate::downstream::{Acceptor, Entrance};
 use crate::net::{BindError, ListenAddr, Listener};
+use crate::route::Access;
 use crate::tasks::Tasks;
 
 /// The running acceptor.
@@ -33,8 +34,11 @@ impl Accepting {
 /// Time for the accept loops to end: each waits for nothing but the next client.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// An address for clients, and what they may have there.
+pub(super) type Listen = (ListenAddr, Access);
+
 /// Binds `listen`, a list for each group, and accepts.
-pub(super) fn start(listen: Vec<Vec<ListenAddr>>, acceptor: Acceptor) -> anyhow::Result<Accepting> {
+pub(super) fn start(listen: Vec<Vec<Listen>>, acceptor: Acceptor) -> anyhow::Result<Accepting> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -66,7 +70,7 @@ pub(super) fn start(listen: Vec<Vec<ListenAddr>>, acceptor: Acceptor) -> anyhow:
 }
 
 async fn accept_all(
-    listen: &[Vec<ListenAddr>],
+    listen: &[Vec<Listen>],
     acceptor: &Acceptor,
     tasks: &Tasks,
 ) -> Result<Vec<Vec<ListenAddr>>, BindError> {
@@ -74,7 +78,7 @@ async fn accept_all(
     let mut bound = Vec::new();
     for (group, addrs) in listen.iter().enumerate() {
         let mut own = Vec::new();
-        for addr in addrs {
+        for (addr, access) in addrs {
             let listener = Listener::bind(addr).await?;
             let local = listener.local_addr();
             let local = local.map_err(|source: io::Error| BindError {
@@ -82,12 +86,14 @@ async fn accept_all(
                 source,
             })?;
             own.push(local);
-            all.push((listener, group));
+            let access = *access;
+            all.push((listener, Entrance { group, access }));
         }
         bound.push(own);
     }
-    for (listener, group) in all {
-        let run = acceptor.clone().run(listener, group, tasks.clone());
+    for (listener, entrance) in all {
+        let group = entrance.group;
+        let run = acceptor.clone().run(listener, entrance, tasks.clone());
         tasks.spawn(info_span!("acceptor", group), run);
     }
     Ok(bound)

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::{
-    Consistency, Discovery, GroupSettings, Hold, NoReplica, ReplicaChoice, ScriptKeys, Settings,
-    Spread,
+    Consistency, Discovery, GroupSettings, Hold, ListenerSettings, NoReplica, ReplicaChoice,
+    ScriptKeys, Settings, Spread,
 };
 use crate::consistency::{self, SLOTS, Stamps};
 use crate::exchange::{self, Scripts};
@@ -13,9 +13,10 @@ use crate::sentinel;
 use crate::topology;
 use crate::upstream;
 
-/// Where account is kept of a group's writes, if its reads need that.
+/// Where account is kept of a group's writes, if reads by any of its listeners need that.
 pub(super) fn stamps(group: &GroupSettings) -> Option<Arc<Stamps>> {
-    let wanted = group.consistency == Consistency::OwnWrites;
+    let needs = |listener: &ListenerSettings| access(listener).reads() == route::Reads::OwnWrites;
+    let wanted = group.listen.iter().any(needs);
     wanted.then(|| Arc::new(Stamps::new(SLOTS, fastrand::u64(..))))
 }
 
@@ -81,6 +82,16 @@ pub(super) fn upstream(settings: &Settings) -> upstream::Settings {
     }
 }
 
+/// For the clients of one listener.
+pub(super) const fn access(listener: &ListenerSettings) -> route::Access {
+    let reads = match listener.consistency {
+        Consistency::OwnWrites => route::Reads::OwnWrites,
+        Consistency::Eventual => route::Reads::Replicas,
+        Consistency::Master => route::Reads::Master,
+    };
+    route::Access::new(listener.role, reads)
+}
+
 /// For a worker's part of one group.
 pub(super) fn group(
     settings: &Settings,
@@ -91,11 +102,6 @@ pub(super) fn group(
     let replicas = &group.replicas;
     exchange::GroupSettings {
         name: group.master_name.clone(),
-        reads: match group.consistency {
-            Consistency::OwnWrites => route::Reads::OwnWrites,
-            Consistency::Eventual => route::Reads::Replicas,
-            Consistency::Master => route::Reads::Master,
-        },
         no_replica: match group.no_replica {
             NoReplica::Master => route::NoReplica::Master,
             NoReplica::Error => route::NoReplica::Error,
@@ -109,6 +115,7 @@ pub(super) fn group(
             // Each worker has its part, rounded up.
             fallback: replicas.fallback_limit.map(|limit| limit.div_ceil(workers)),
         },
+        hedge_reads: group.hedge_reads,
         anonymous: None,
         stamps,
         script_keys: match group.scripts {

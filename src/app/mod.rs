@@ -149,7 +149,12 @@ fn start_acceptor(
         refused: refused.collect(),
         next_client: Arc::new(AtomicU64::new(1)),
     };
-    let listen = settings.groups.iter().map(|group| group.listen.clone());
+    let listen = settings.groups.iter().map(|group| {
+        let listeners = group.listen.iter();
+        listeners
+            .map(|listener| (listener.addr.clone(), convert::access(listener)))
+            .collect()
+    });
     acceptor::start(listen.collect(), acceptor)
 }
 
@@ -193,8 +198,13 @@ fn start_workers(
 /// One line for each address, for people and for scripts that let the system choose a port.
 fn announce(settings: &Settings, bound: &[Vec<crate::net::ListenAddr>], admin: &Listener) {
     for (group, addrs) in settings.groups.iter().zip(bound) {
-        for addr in addrs {
-            info!(listen.addr = %addr, master_name = %group.master_name, "listening");
+        for (listener, addr) in group.listen.iter().zip(addrs) {
+            info!(
+                listen.addr = %addr,
+                listen.role = listener.role.word(),
+                master_name = %group.master_name,
+                "listening"
+            );
         }
     }
     if let Ok(addr) = admin.local_addr() {

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use super::monitor::{Tallies, Tally};
 use super::{Group, VERSION};
 use crate::admin::{
-    Event, FencesView, GroupView, Incident, MajorityView, NodeRole, NodeView, Outcome, PhaseView,
-    ReplicaView, SentinelView, View,
+    Event, FencesView, GroupView, Incident, ListenerView, MajorityView, NodeRole, NodeView,
+    Outcome, PhaseView, ReplicaView, SentinelView, View,
 };
-use crate::config::Settings;
+use crate::config::{ListenerSettings, Settings};
 use crate::downstream::Door;
 use crate::fence;
 use crate::net::ListenAddr;
@@ -32,7 +32,7 @@ pub(super) struct Source {
 
 /// Where a group's part of it is taken from.
 pub(super) struct GroupSource {
-    listen: Vec<String>,
+    listeners: Vec<ListenerView>,
     status: watch::Receiver<Arc<Status>>,
     gauges: Arc<GroupGauges>,
     fenced: watch::Receiver<fence::Status>,
@@ -48,14 +48,23 @@ pub(super) fn sources(
 ) -> Vec<GroupSource> {
     let parts = settings.groups.iter().zip(groups).zip(bound).zip(tallies);
     parts
-        .map(|(((_settings, group), bound), tallies)| GroupSource {
-            listen: bound.iter().map(ToString::to_string).collect(),
+        .map(|(((settings, group), bound), tallies)| GroupSource {
+            listeners: settings.listen.iter().zip(bound).map(listener).collect(),
             status: group.handle.status.clone(),
             gauges: Arc::clone(&group.gauges),
             fenced: group.handle.fenced.clone(),
             tallies,
         })
         .collect()
+}
+
+/// A listener that is bound to `addr`.
+fn listener((listener, addr): (&ListenerSettings, &ListenAddr)) -> ListenerView {
+    ListenerView {
+        addr: addr.to_string(),
+        role: listener.role.word(),
+        consistency: listener.consistency.word(),
+    }
 }
 
 impl Source {
@@ -87,7 +96,7 @@ impl Source {
             .unwrap_or_else(PoisonError::into_inner);
         GroupView {
             master_name: status.master_name.to_string(),
-            listen: source.listen.clone(),
+            listeners: source.listeners.clone(),
             phase: match snapshot.phase {
                 Phase::Unknown => PhaseView::Unknown,
                 Phase::Stable => PhaseView::Stable,

@@ -111,9 +111,19 @@ fn heading(group: &Value) -> String {
     )
 }
 
+/// A listener with its role and consistency.
+fn listener(listener: &Value) -> String {
+    format!(
+        "{} ({}, {})",
+        word(&listener["addr"]),
+        word(&listener["role"]),
+        word(&listener["consistency"])
+    )
+}
+
 /// What there is to say of a group: a name, and the rest of the line.
 fn group_lines(group: &Value) -> Vec<(String, String)> {
-    let listen: Vec<String> = list(&group["listen"]).iter().map(word).collect();
+    let listen: Vec<String> = list(&group["listeners"]).iter().map(listener).collect();
     let mut lines = vec![
         ("listen".to_owned(), listen.join(", ")),
         (
@@ -236,6 +246,9 @@ mod tests {
             "clients": 5, "max_clients": 100,
             "groups": [{
                 "master_name": "mymaster", "listen": ["127.0.0.1:6379"], "phase": "switching",
+                "listeners": [{
+                    "addr": "127.0.0.1:6379", "role": "split", "consistency": "eventual"
+                }],
                 "phase_seconds": 0.4, "generation": 7, "config_epoch": 3,
                 "nodes": [
                     { "addr": "redis-1:6379", "role": "master", "in_use": true, "detail": "" },
@@ -265,7 +278,7 @@ mod tests {
                 "Switchman 1.2.3, up 1day 1h 1m 1s, 5 of at most 100 clients, 2 workers",
                 "",
                 "mymaster: switching for 0.4 s (epoch 3, generation 7)",
-                "  listen        127.0.0.1:6379",
+                "  listen        127.0.0.1:6379 (split, eventual)",
                 "  clients       5, 2 held",
                 "  late writes   not kept from being applied after a timeout: a:1: NOPERM",
                 "  master        redis-1:6379             in use",

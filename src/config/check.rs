@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use crate::command::Table;
-use crate::config::keys::{self, KEYS, Key, Scope, Shape};
+use crate::config::keys::{self, KEYS, Key, LISTENER_KEYS, Scope, Shape};
 use crate::config::layers::{Given, Item, Layer, Layers};
 use crate::config::{
     Admin, Commands, ConfigErrors, Effective, GroupSettings, Limits, Loaded, Problem, Settings,
@@ -88,7 +88,8 @@ pub(super) fn check(
     warnings.dedup();
     match settings {
         Ok(settings) if problems.is_empty() => {
-            let order = |key| KEYS.iter().position(|known| known.path == key);
+            let all = || KEYS.iter().chain(LISTENER_KEYS);
+            let order = |key| all().position(|known| known.path == key);
             effective.sort_by_key(|value| {
                 (value.group.is_some(), value.group.clone(), order(value.key))
             });
@@ -317,7 +318,7 @@ impl Lookup<'_> {
     }
 
     /// Shows `value` instead of what was given.
-    fn show(&mut self, key: &Key, value: String) {
+    pub(super) fn show(&mut self, key: &Key, value: String) {
         let mut shown = self.findings.effective.iter_mut();
         if let Some(noted) = shown.rfind(|noted| noted.key == key.path) {
             noted.value = value;
@@ -359,7 +360,9 @@ impl Lookup<'_> {
 
     fn name(&self, key: &Key) -> String {
         match (&self.group, key.scope) {
-            (Some(group), Scope::Group) => format!("{} of group {group:?}", key.path),
+            (Some(group), Scope::Group | Scope::Listener) => {
+                format!("{} of group {group:?}", key.path)
+            }
             _ => key.path.to_owned(),
         }
     }

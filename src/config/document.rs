@@ -7,13 +7,15 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::keys::{KEYS, Key, Scope, Shape};
-use crate::config::layers::{File, Given, Item, Layer};
+use crate::config::keys::{KEYS, Key, LISTENER_KEYS, Scope, Shape};
+use crate::config::layers::{File, Given, Item, Layer, Listener, Section};
 use crate::config::suggest::nearest;
 use crate::config::{Problem, Source};
 
 /// Section of one group.
 const GROUP: &str = "group";
+/// Section of one listener, within a group or at the top.
+const LISTENER: &str = "listener";
 
 /// What `text`, the content of the file `path`, gives, and what is wrong with it.
 ///
@@ -32,16 +34,15 @@ pub(super) fn read(path: &Arc<Path>, text: &str) -> Result<(File, Vec<Problem>),
     if !errors.is_empty() {
         return Err(reader.problems);
     }
-    let (top, groups) = reader.top(table.get_ref());
-    Ok((
-        File {
-            path: Arc::clone(path),
-            public: false,
-            top,
-            groups,
-        },
-        reader.problems,
-    ))
+    let mut file = File {
+        path: Arc::clone(path),
+        public: false,
+        top: Layer::default(),
+        groups: Vec::new(),
+        listeners: Vec::new(),
+    };
+    reader.top(table.get_ref(), &mut file);
+    Ok((file, reader.problems))
 }
 
 struct Reader<'a> {
@@ -51,37 +52,43 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn top(&mut self, table: &DeTable<'_>) -> (Layer, Vec<(usize, Layer)>) {
-        let mut top = Layer::default();
-        let mut groups = Vec::new();
+    fn top(&mut self, table: &DeTable<'_>, file: &mut File) {
         for (name, value) in table {
             let (at, name) = (name.span().start, name.get_ref().as_ref());
             match value.get_ref() {
                 DeValue::Array(tables) if name == GROUP => {
-                    groups.extend(tables.iter().map(|table| self.group(table)));
+                    let groups = tables.iter().map(|table| self.group(table));
+                    file.groups.extend(groups);
+                }
+                value if name == LISTENER => {
+                    file.listeners = self.listeners((at, name), value);
                 }
                 _ if name == GROUP => {
                     self.problem(at, name, "write [[group]], in double brackets".to_owned());
                 }
                 DeValue::Table(section) if is_section(name) => {
-                    self.section(section, name, &mut top);
+                    self.section(section, name, &mut file.top);
                 }
                 _ if is_section(name) => {
                     self.problem(at, name, format!("this is a section; write [{name}]"));
                 }
-                value => self.key(&mut top, "", (at, name), value),
+                value => self.key(&mut file.top, "", (at, name), value),
             }
         }
-        (top, groups)
     }
 
-    fn group(&mut self, table: &Spanned<DeValue<'_>>) -> (usize, Layer) {
+    fn group(&mut self, table: &Spanned<DeValue<'_>>) -> Section {
         let mut layer = Layer::default();
+        let mut listeners = Vec::new();
         let at = table.span().start;
         if let DeValue::Table(table) = table.get_ref() {
             for (name, value) in table {
                 let place = (name.span().start, name.get_ref().as_ref());
-                self.key(&mut layer, GROUP, place, value.get_ref());
+                if place.1 == LISTENER {
+                    listeners = self.listeners((place.0, "group.listener"), value.get_ref());
+                } else {
+                    self.key(&mut layer, GROUP, place, value.get_ref());
+                }
             }
         } else {
             self.problem(
@@ -90,7 +97,33 @@ impl Reader<'_> {
                 "each group is a section: write [[group]]".to_owned(),
             );
         }
-        (self.line(at), layer)
+        Section {
+            line: self.line(at),
+            layer,
+            listeners,
+        }
+    }
+
+    /// The sections called `name`, one for each listener.
+    fn listeners(&mut self, (at, name): (usize, &str), value: &DeValue<'_>) -> Vec<Listener> {
+        let DeValue::Array(tables) = value else {
+            self.problem(at, name, format!("write [[{name}]], in double brackets"));
+            return Vec::new();
+        };
+        let mut listeners = Vec::new();
+        for table in tables {
+            let at = table.span().start;
+            let mut layer = Layer::default();
+            if let DeValue::Table(table) = table.get_ref() {
+                self.section(table, LISTENER, &mut layer);
+            } else {
+                let section = format!("each listener is a section: write [[{name}]]");
+                self.problem(at, name, section);
+            }
+            let source = self.source(at);
+            listeners.push(Listener { source, layer });
+        }
+        listeners
     }
 
     fn section(&mut self, table: &DeTable<'_>, section: &str, layer: &mut Layer) {
@@ -160,7 +193,8 @@ fn is_section(name: &str) -> bool {
 
 /// The keys that may stand in `section`: at the top also those of groups, as their defaults.
 fn candidates(section: &str) -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().copied().filter(move |key| match section {
+    let all = KEYS.iter().chain(LISTENER_KEYS).copied();
+    all.filter(move |key| match section {
         "" => key.section().is_none(),
         GROUP => key.scope == Scope::Group,
         section => key.section() == Some(section),
@@ -169,7 +203,10 @@ fn candidates(section: &str) -> impl Iterator<Item = &'static Key> {
 
 fn unknown(section: &str, name: &str) -> String {
     let names = || candidates(section).map(Key::name);
-    let sections = KEYS.iter().filter_map(|key| key.section()).chain([GROUP]);
+    let sections = KEYS
+        .iter()
+        .filter_map(|key| key.section())
+        .chain([GROUP, LISTENER]);
     if let Some(meant) = nearest(name, names()) {
         return format!("no such key; did you mean {meant}?");
     }
@@ -278,10 +315,11 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         let hold = file.top.get(&keys::HOLD).unwrap();
         assert_eq!(hold.source.to_string(), "f.toml:1");
-        let [(3, group)] = file.groups.as_slice() else {
+        let [group] = file.groups.as_slice() else {
             panic!("{file:?}")
         };
-        let listen = &group.get(&keys::LISTEN).unwrap().items;
+        assert_eq!(group.line, 3);
+        let listen = &group.layer.get(&keys::LISTEN).unwrap().items;
         assert_eq!(listen[1].text, "b:2");
         assert_eq!(listen[1].source.to_string(), "f.toml:6");
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::config::check::{Findings, Lookup, Noted, Surroundings};
 use crate::config::keys::{self, Key, Scope};
-use crate::config::layers::{Layer, Layers};
+use crate::config::layers::{Layers, Listener, Section};
+use crate::config::listeners::{Taken, listeners};
 use crate::config::secrets::{secret, warn_of_public};
 use crate::config::{Discovery, GroupSettings, Problem, Replicas, Source, values};
 use crate::net::ListenAddr;
@@ -26,33 +27,23 @@ pub(super) fn groups(
     admin: Option<&ListenAddr>,
 ) -> Vec<Result<GroupSettings, Noted>> {
     let sections = layers.file.as_ref().map_or(&[][..], |file| &file.groups);
-    let mut taken = Taken {
-        names: Vec::new(),
-        listeners: admin
-            .map(|addr| (addr.clone(), keys::ADMIN_LISTEN.path))
-            .into_iter()
-            .collect(),
-    };
+    let mut taken = Taken::by_admin(admin);
     if let [] | [_] = sections {
-        let section = sections.first().map(|(line, layer)| (*line, layer));
+        let section = sections.first();
         return vec![group(layers, section, surroundings, findings, &mut taken)];
     }
     refuse_for_several(layers, sections.len(), findings);
-    let own = Layers {
+    let mut own = Layers {
         file: layers.file.clone(),
         ..Layers::default()
     };
-    let sections = sections.iter().map(|(line, layer)| Some((*line, layer)));
+    if let Some(file) = &mut own.file {
+        file.listeners = Vec::new();
+    }
     sections
-        .map(|section| group(&own, section, surroundings, findings, &mut taken))
+        .iter()
+        .map(|section| group(&own, Some(section), surroundings, findings, &mut taken))
         .collect()
-}
-
-/// What earlier groups have taken.
-struct Taken {
-    names: Vec<MasterName>,
-    /// Each with the key that has taken it.
-    listeners: Vec<(ListenAddr, &'static str)>,
 }
 
 /// Which of a group's two logins.
@@ -74,7 +65,8 @@ const SENTINEL_LOGIN: Login = Login {
     password_file: &keys::SENTINEL_PASSWORD_FILE,
 };
 
-/// A flag or a variable for a group cannot say which of several it means.
+/// A flag, a variable or a listener at the top of the file cannot say which of several groups it
+/// means.
 fn refuse_for_several(layers: &Layers, count: usize, findings: &mut Findings) {
     for (path, given) in layers.flags.iter().chain(layers.env.iter()) {
         if keys::find(path).is_some_and(|key| key.scope == Scope::Group) {
@@ -90,26 +82,35 @@ fn refuse_for_several(layers: &Layers, count: usize, findings: &mut Findings) {
             });
         }
     }
+    let listeners = layers.file.iter().flat_map(|file| &file.listeners);
+    findings.problems.extend(listeners.map(|listener| Problem {
+        source: listener.source.clone(),
+        key: "listener".to_owned(),
+        problem: format!(
+            "the file has {count} groups, and this cannot say which one it means; \
+             write [[group.listener]] behind its [[group]]"
+        ),
+    }));
 }
 
 fn group(
     layers: &Layers,
-    section: Option<(usize, &Layer)>,
+    section: Option<&Section>,
     surroundings: &Surroundings<'_>,
     findings: &mut Findings,
     taken: &mut Taken,
 ) -> Result<GroupSettings, Noted> {
     let file = layers.file.as_ref();
     let place = match (section, file) {
-        (Some((line, _)), Some(file)) => Source::File {
+        (Some(section), Some(file)) => Source::File {
             path: Arc::clone(&file.path),
-            line,
+            line: section.line,
         },
         _ => Source::Default,
     };
     let layered = [&layers.flags, &layers.env].into_iter();
     let layered = layered
-        .chain(section.map(|(_, layer)| layer))
+        .chain(section.map(|section| &section.layer))
         .chain(file.map(|file| &file.top));
     let mut lookup = Lookup {
         layers: layered.collect(),
@@ -122,9 +123,14 @@ fn group(
         .and_then(|name| Some(name.items.first()?.text.clone()));
     let master_name = lookup.one(&keys::MASTER_NAME, values::master_name);
     let master_name = master_name.map(|name| MasterName::new(&name));
-    let listen = lookup.list(&keys::LISTEN, values::parsed);
     taken.name(&mut lookup, master_name.as_ref().ok());
-    taken.listeners(&mut lookup, listen.as_deref().ok());
+    let consistency = lookup.one(&keys::CONSISTENCY, values::consistency);
+    let tables = section.map_or(&[][..], |section| &section.listeners);
+    let tables: Vec<&Listener> = tables
+        .iter()
+        .chain(file.iter().flat_map(|file| &file.listeners))
+        .collect();
+    let listen = listeners(&mut lookup, &tables, consistency, taken);
 
     let credentials = credentials(&mut lookup, &NODE_LOGIN, surroundings);
     let discovery = discovery(&mut lookup, surroundings);
@@ -132,12 +138,12 @@ fn group(
     let strict_quorum = lookup.one(&keys::STRICT_QUORUM, values::strict_quorum);
     let drain = values::duration(DRAIN_RANGE.0, DRAIN_RANGE.1);
     let drain_timeout = lookup.one(&keys::DRAIN_TIMEOUT, drain);
-    let consistency = lookup.one(&keys::CONSISTENCY, values::consistency);
     let scripts = lookup.one(&keys::SCRIPTS, values::scripts);
     let settle = values::duration(SETTLE_RANGE.0, SETTLE_RANGE.1);
     let settle_interval = lookup.one(&keys::SETTLE_INTERVAL, settle);
     let no_replica = lookup.one(&keys::NO_REPLICA, values::no_replica);
     let replicas = replicas(&mut lookup);
+    let hedge_reads = lookup.one(&keys::HEDGE_READS, values::switch);
     let secrets = [&keys::PASSWORD, &keys::SENTINEL_PASSWORD];
     warn_of_public(layers, &mut lookup, &secrets);
     Ok(GroupSettings {
@@ -152,6 +158,7 @@ fn group(
         scripts: scripts?,
         settle_interval: settle_interval?,
         no_replica: no_replica?,
+        hedge_reads: hedge_reads?,
         replicas: replicas?,
     })
 }
@@ -272,46 +279,4 @@ fn first_twice(addrs: &[NodeAddr]) -> Option<&NodeAddr> {
         .iter()
         .enumerate()
         .find_map(|(at, addr)| addrs[..at].contains(addr).then_some(addr))
-}
-
-impl Taken {
-    fn name(&mut self, lookup: &mut Lookup<'_>, name: Option<&MasterName>) {
-        let Some(name) = name else { return };
-        if self.names.contains(name) {
-            let twice = format!("another group is called {name} too; names must differ");
-            lookup.wrong(&keys::MASTER_NAME, twice);
-        }
-        self.names.push(name.clone());
-    }
-
-    fn listeners(&mut self, lookup: &mut Lookup<'_>, listen: Option<&[ListenAddr]>) {
-        let Some(listen) = listen else { return };
-        if listen.is_empty() {
-            lookup.wrong(&keys::LISTEN, "at least one address is needed".to_owned());
-        }
-        for addr in listen {
-            let mut listeners = self.listeners.iter();
-            if let Some((other, by)) = listeners.find(|(other, _)| collide(addr, other)) {
-                let taken = format!("{addr} is taken by {by} {other}; choose another");
-                lookup.wrong(&keys::LISTEN, taken);
-            }
-            self.listeners.push((addr.clone(), keys::LISTEN.path));
-        }
-    }
-}
-
-/// Whether two listeners cannot both be bound.
-fn collide(one: &ListenAddr, other: &ListenAddr) -> bool {
-    let wildcard = |host: &str| host == "0.0.0.0" || host == "::";
-    match (one, other) {
-        (ListenAddr::Tcp { port: 0, .. }, _) => false,
-        (
-            ListenAddr::Tcp { host, port },
-            ListenAddr::Tcp {
-                host: other,
-                port: taken,
-            },
-        ) => port == taken && (host == other || wildcard(host) || wildcard(other)),
-        (one, other) => one == other,
-    }
 }

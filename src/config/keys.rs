@@ -4,7 +4,8 @@
 /// One key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Path in the file: `name` at the top or in a `[[group]]`, or `section.name`.
+    /// Path in the file: `name` at the top or in a `[[group]]`, or `section.name`, of which
+    /// `listener` is one of `[[listener]]` and `[[group.listener]]`.
     pub path: &'static str,
     /// Of the process, or of each group.
     pub scope: Scope,
@@ -25,6 +26,8 @@ pub enum Scope {
     Process,
     /// To each group; at the top of the file it is the default for all groups.
     Group,
+    /// To one listener of a group; only the file has these.
+    Listener,
 }
 
 /// What a value looks like.
@@ -49,7 +52,7 @@ pub enum Shape {
 }
 
 impl Key {
-    /// Its environment variable: `SWITCHMAN_` and the path in capitals.
+    /// Its environment variable, unless it is a listener's: `SWITCHMAN_` and the path in capitals.
     pub fn env(&self) -> String {
         format!(
             "SWITCHMAN_{}",
@@ -72,7 +75,8 @@ impl Key {
 
 /// The key with this path.
 pub fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().copied().find(|key| key.path == path)
+    let all = KEYS.iter().chain(LISTENER_KEYS);
+    all.copied().find(|key| key.path == path)
 }
 
 /// What `--help` says of all keys: path, variable, default and meaning.
@@ -91,11 +95,19 @@ pub fn reference() -> String {
         );
         text.push_str(&line);
     }
+    for key in LISTENER_KEYS {
+        let line = format!(
+            "  {}  (in the file: [[listener]] or [[group.listener]])\n      {}\n",
+            key.path, key.meaning
+        );
+        text.push_str(&line);
+    }
     text
 }
 
 macro_rules! keys {
-    ($($id:ident $scope:ident $shape:ident $path:literal [$($flag:literal)?] $default:literal
+    ($(#[$about:meta])* $list:ident;
+        $($id:ident $scope:ident $shape:ident $path:literal [$($flag:literal)?] $default:literal
         $meaning:literal)+) => {
         $(
             #[doc = $meaning]
@@ -109,14 +121,16 @@ macro_rules! keys {
             };
         )+
 
-        /// Every key, in the order of the documentation.
-        pub const KEYS: &[&Key] = &[$(&$id),+];
+        $(#[$about])*
+        pub const $list: &[&Key] = &[$(&$id),+];
     };
     (@flag) => { None };
     (@flag $flag:literal) => { Some($flag) };
 }
 
 keys! {
+    /// Every key that has a variable, in the order of the documentation.
+    KEYS;
     WORKERS Process Number "workers" ["--workers"] "0"
         "Threads that serve clients; 0 is one for each processor, container quotas counted."
     LOG_FORMAT Process Text "log.format" ["--log-format"] "text"
@@ -205,6 +219,19 @@ keys! {
         "Bytes of replication by which a replica may be behind and serve reads."
     MAX_REPLICA_LAG_TIME Group Duration "max-replica-lag-time" [] "off"
         "How long ago a replica that serves reads may have had all that the master had."
+    HEDGE_READS Group Text "hedge-reads" [] "off"
+        "Whether a read that a replica does not answer in time is sent to another too: on or off."
+}
+
+keys! {
+    /// The keys of one listener; they have no variables.
+    LISTENER_KEYS;
+    LISTENER_ADDRESS Listener Text "listener.address" [] ""
+        "Address for clients: host:port, or unix: and a path."
+    LISTENER_ROLE Listener Text "listener.role" [] "split"
+        "What its clients see: split is a master whose reads replicas serve; or master, or replica."
+    LISTENER_CONSISTENCY Listener Text "listener.consistency" [] ""
+        "Which reads of its clients go to replicas; where it is not given, as the group says."
 }
 
 #[cfg(test)]

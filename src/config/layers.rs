@@ -40,8 +40,26 @@ pub(super) struct File {
     /// Others than its owner and group may read the file.
     pub(super) public: bool,
     pub(super) top: Layer,
-    /// The `[[group]]` sections with their lines.
-    pub(super) groups: Vec<(usize, Layer)>,
+    /// The `[[group]]` sections.
+    pub(super) groups: Vec<Section>,
+    /// The `[[listener]]` sections, which are those of the only group.
+    pub(super) listeners: Vec<Listener>,
+}
+
+/// One `[[group]]`.
+#[derive(Clone, Debug)]
+pub(super) struct Section {
+    pub(super) line: usize,
+    pub(super) layer: Layer,
+    /// Its `[[group.listener]]` sections.
+    pub(super) listeners: Vec<Listener>,
+}
+
+/// One `[[listener]]` or `[[group.listener]]`.
+#[derive(Clone, Debug)]
+pub(super) struct Listener {
+    pub(super) source: Source,
+    pub(super) layer: Layer,
 }
 
 impl Layer {

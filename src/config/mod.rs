@@ -14,6 +14,7 @@ mod document;
 mod groups;
 pub mod keys;
 mod layers;
+mod listeners;
 mod load;
 mod problem;
 mod secrets;
@@ -26,6 +27,7 @@ mod values;
 pub use load::{Inputs, load};
 pub use problem::{ConfigErrors, Problem, Source};
 pub use settings::{
-    Admin, Commands, Consistency, Discovery, Effective, GroupSettings, Hold, Limits, Loaded,
-    NoReplica, ReplicaChoice, Replicas, ScriptKeys, Settings, Shutdown, Spread, Upstream,
+    Admin, Commands, Consistency, Discovery, Effective, GroupSettings, Hold, Limits,
+    ListenerSettings, Loaded, NoReplica, ReplicaChoice, Replicas, ScriptKeys, Settings, Shutdown,
+    Spread, Upstream,
 };

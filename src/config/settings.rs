@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{Problem, Source};
 use crate::net::ListenAddr;
 use crate::telemetry::logging::LogSettings;
-use crate::types::{Credentials, MasterName, NodeAddr, Secret};
+use crate::types::{Credentials, ListenerRole, MasterName, NodeAddr, Secret};
 
 /// Everything that the process needs to know.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ pub struct GroupSettings {
     /// Name under which Sentinel monitors it; label of its metrics.
     pub master_name: MasterName,
     /// Where its clients connect; at least one.
-    pub listen: Vec<ListenAddr>,
+    pub listen: Vec<ListenerSettings>,
     /// How its nodes are found.
     pub discovery: Discovery,
     /// Login of Switchman itself at the nodes.
@@ -110,6 +110,8 @@ pub struct GroupSettings {
     pub no_replica: NoReplica,
     /// Which replica reads for whom.
     pub replicas: Replicas,
+    /// Whether a read that a replica does not answer in time is sent to another too.
+    pub hedge_reads: bool,
 }
 
 /// Which replica reads for whom.
@@ -149,6 +151,17 @@ pub enum ReplicaChoice {
     Load,
     /// The nearest.
     Nearest,
+}
+
+/// Where clients of a group connect, and what they see there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// The address.
+    pub addr: ListenAddr,
+    /// What it is to them.
+    pub role: ListenerRole,
+    /// Which of their reads go to replicas.
+    pub consistency: Consistency,
 }
 
 /// How the nodes of a group are found.
@@ -197,6 +210,17 @@ pub enum ScriptKeys {
     Any,
     /// Those that it has declared.
     Declared,
+}
+
+impl Consistency {
+    /// As it is written in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::OwnWrites => "own-writes",
+            Self::Eventual => "eventual",
+            Self::Master => "master",
+        }
+    }
 }
 
 /// What happens to reads for replicas when none is healthy.

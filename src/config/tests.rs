@@ -4,10 +4,10 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use crate::config::keys::{self, KEYS, Key};
+use crate::config::keys::{self, KEYS, Key, LISTENER_KEYS};
 use crate::config::{
-    ConfigErrors, Consistency, Discovery, Hold, Inputs, Loaded, NoReplica, Problem, ReplicaChoice,
-    Spread, load,
+    ConfigErrors, Consistency, Discovery, Hold, Inputs, ListenerSettings, Loaded, NoReplica,
+    Problem, ReplicaChoice, Spread, load,
 };
 
 /// What is loaded from a file with `text`, and these flags and variables.
@@ -72,7 +72,7 @@ fn a_sidecar_needs_nothing_but_its_sentinels() {
         panic!("{settings:?}")
     };
     assert_eq!(group.master_name.as_str(), "mymaster");
-    assert_eq!(group.listen[0].to_string(), "127.0.0.1:6379");
+    assert_eq!(group.listen[0].addr.to_string(), "127.0.0.1:6379");
     assert_eq!(
         (group.hold, group.consistency),
         (Hold::Auto, Consistency::OwnWrites)
@@ -162,6 +162,104 @@ fn groups_must_not_share_what_is_unique() {
         let taken = format!("0.0.0.0:{port} is taken by {by} 127.0.0.1:{port}; choose another");
         refused(text, &format!("5: listen of group \"mymaster\": {taken}"));
     }
+}
+
+/// The listeners of the only group: address, role and consistency of each.
+fn listeners(text: &str, flags: &[(&'static Key, &str)]) -> Vec<String> {
+    let loaded = load_with(text, flags, &[]).unwrap();
+    let listen = loaded.settings.groups[0].listen.iter();
+    let words = |it: &ListenerSettings| {
+        let (role, consistency) = (it.role.word(), it.consistency.word());
+        format!("{} {role} {consistency}", it.addr)
+    };
+    listen.map(words).collect()
+}
+
+#[test]
+fn a_listener_may_have_a_role_and_a_consistency_of_its_own() {
+    let tables = "[[group.listener]]\naddress = \"a:1\"\n\
+                  [[group.listener]]\naddress = \"a:2\"\nrole = \"master\"\n\
+                  [[group.listener]]\naddress = \"unix:/s\"\nrole = \"replica\"\n\
+                  consistency = \"eventual\"\n";
+    let want = [
+        "a:1 split master",
+        "a:2 master master",
+        "unix:/s replica eventual",
+    ];
+    let group = "[[group]]\nsentinels = [\"s\"]\nconsistency = \"master\"\n";
+    assert_eq!(listeners(&format!("{group}{tables}"), &[]), want);
+    let plain = "a:9 split master";
+    let with_plain = format!("{group}listen = [\"a:9\"]\n{tables}");
+    let all: Vec<&str> = [plain].into_iter().chain(want).collect();
+    assert_eq!(listeners(&with_plain, &[]), all);
+    let alone = "sentinels = [\"s\"]\nconsistency = \"master\"\n".to_owned();
+    let at_top = alone + &tables.replace("group.", "");
+    assert_eq!(listeners(&at_top, &[]), want);
+    assert_eq!(listeners(&at_top, &[(&keys::LISTEN, "a:9")]), all);
+}
+
+#[test]
+fn what_is_in_force_names_each_listener_with_its_line() {
+    let text = "sentinels = [\"s\"]\n[[listener]]\naddress = \"a:1\"\nrole = \"replica\"\n";
+    let loaded = load_with(text, &[], &[]).unwrap();
+    let shown = |path: &str| {
+        let found = loaded.effective.iter().find(|it| it.key == path).unwrap();
+        (found.value.clone(), found.source.to_string())
+    };
+    let (value, source) = shown("listener.address");
+    assert!(
+        value.starts_with("a:1 (role replica, consistency "),
+        "{value}"
+    );
+    assert!(source.ends_with(":2"), "{source}");
+    assert_eq!(shown("listen").0, "(none)");
+}
+
+#[test]
+fn mistakes_in_listeners_are_told_with_their_lines() {
+    let text = "[[group]]\nsentinels = [\"s\"]\nlisten = [\"127.0.0.1:1\"]\n\
+                [[group.listener]]\nadress = \"a:1\"\n\
+                [[group.listener]]\naddress = \"a\"\nrole = \"reader\"\n\
+                [[group.listener]]\naddress = \"0.0.0.0:1\"\nrole = \"master\"\n\
+                consistency = \"eventual\"\n\
+                [[group.listener]]\naddress = \"a:2\"\nrole = \"replica\"\n\
+                consistency = \"master\"\n";
+    let found = problems(text);
+    let of = "of group \"mymaster\"";
+    let want = [
+        "5: listener.adress: no such key; did you mean address?".to_owned(),
+        format!("4: listener.address {of}: an address is needed: host:port, or unix: and a path"),
+        format!("8: listener.role {of}: \"reader\" is not known; write split, master or replica"),
+        format!(
+            "10: listener.address {of}: \
+             0.0.0.0:1 is taken by listen 127.0.0.1:1; choose another"
+        ),
+        format!(
+            "12: listener.consistency {of}: eventual sends reads to replicas, which a listener of \
+             the role master does not; leave this out"
+        ),
+        format!(
+            "16: listener.consistency {of}: master sends no read to a replica, for which a \
+             listener of the role replica is there; give it another consistency"
+        ),
+    ];
+    for line in &want {
+        assert!(found.contains(line), "{line}\nnot in\n{found:#?}");
+    }
+    assert!(
+        found.iter().any(|it| it.starts_with("7: listener.address")),
+        "{found:#?}"
+    );
+    assert_eq!(found.len(), want.len() + 1, "{found:#?}");
+    refused(
+        "[listener]\naddress = \"a:1\"\n",
+        "1: listener: write [[listener]], in double brackets",
+    );
+    refused(
+        "[[group]]\n[[group]]\nmaster-name = \"b\"\n[[listener]]\naddress = \"a:1\"\n",
+        "4: listener: the file has 2 groups, and this cannot say which one it means; \
+         write [[group.listener]] behind its [[group]]",
+    );
 }
 
 #[test]
@@ -359,7 +457,8 @@ fn the_documented_file_says_nothing_but_defaults() {
     let mut found = Vec::new();
     for line in documented() {
         if line.starts_with('[') {
-            section = line.trim_matches(['[', ']']).replace("group", "");
+            let name = line.trim_matches(['[', ']']).replace("group", "");
+            name.trim_start_matches('.').clone_into(&mut section);
             continue;
         }
         let (name, value) = line.split_once(" = ").unwrap();
@@ -375,7 +474,8 @@ fn the_documented_file_says_nothing_but_defaults() {
         }
         found.push(key.path);
     }
-    let known: Vec<&str> = KEYS.iter().map(|key| key.path).collect();
+    let known = KEYS.iter().chain(LISTENER_KEYS).map(|key| key.path);
+    let known: Vec<&str> = known.collect();
     assert_eq!(found, known, "each key once, in the order of the table");
 }
 

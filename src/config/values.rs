@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 
 use crate::config::{Consistency, Hold, NoReplica, ReplicaChoice, ScriptKeys, Spread};
 use crate::exchange::WEIGHT_MAX;
-use crate::types::NodeAddr;
+use crate::types::{ListenerRole, NodeAddr};
 
 /// Sentinel's port where none is written.
 const SENTINEL_PORT: u16 = 26379;
@@ -149,6 +149,23 @@ pub(super) fn or_off<T>(
         let value = read(text).map(Some);
         value.map_err(|problem| format!("{problem}, or off"))
     }
+}
+
+/// On or off.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is not known; write on or off")),
+    }
+}
+
+/// What a listener is to its clients.
+pub(super) fn listener_role(text: &str) -> Result<ListenerRole, String> {
+    let known = ListenerRole::ALL
+        .into_iter()
+        .find(|role| role.word() == text);
+    known.ok_or_else(|| format!("{text:?} is not known; write split, master or replica"))
 }
 
 /// The time without a majority of the Sentinels, or `off` for none.

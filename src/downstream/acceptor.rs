@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::net::{DetachedStream, Listener, Stream};
+use crate::route::Access;
 use crate::tasks::Tasks;
 
 /// Pause after an accept that failed: out of descriptors, which only time can mend.
@@ -25,10 +26,19 @@ const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 pub struct NewClient {
     /// Its socket.
     pub stream: DetachedStream,
-    /// The master group whose listener it came by.
-    pub group: usize,
+    /// The listener it came by.
+    pub entrance: Entrance,
     /// Its number in the process, in the order of arrival (`CLIENT ID`).
     pub id: u64,
+}
+
+/// What a listener is part of, and what it gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Entrance {
+    /// Its master group.
+    pub group: usize,
+    /// What its clients may have.
+    pub access: Access,
 }
 
 /// The way to one worker.
@@ -58,7 +68,7 @@ impl Acceptor {
     ///
     /// # Cancel safety
     /// Dropping the future closes the listener; a client just accepted may be closed with it.
-    pub async fn run(self, listener: Listener, group: usize, tasks: Tasks) {
+    pub async fn run(self, listener: Listener, entrance: Entrance, tasks: Tasks) {
         let mut in_trouble = false;
         loop {
             // Stopping first: with clients queueing without pause the loop would not end.
@@ -70,7 +80,7 @@ impl Acceptor {
             match accepted {
                 Ok(stream) => {
                     in_trouble = false;
-                    self.place(stream, group).await;
+                    self.place(stream, entrance).await;
                 }
                 Err(error) => {
                     if !in_trouble {
@@ -83,14 +93,14 @@ impl Acceptor {
         }
     }
 
-    async fn place(&self, stream: Stream, group: usize) {
+    async fn place(&self, stream: Stream, entrance: Entrance) {
         let total: usize = self
             .doors
             .iter()
             .map(|door| door.count.load(Ordering::Relaxed))
             .sum();
         if total >= self.max_clients {
-            if let Some(refused) = self.refused.get(group) {
+            if let Some(refused) = self.refused.get(entrance.group) {
                 refused.fetch_add(1, Ordering::Relaxed);
             }
             // A client that cannot even take this line is closed all the same.
@@ -108,7 +118,11 @@ impl Acceptor {
         };
         door.count.fetch_add(1, Ordering::Relaxed);
         let id = self.next_client.fetch_add(1, Ordering::Relaxed);
-        let client = NewClient { stream, group, id };
+        let client = NewClient {
+            stream,
+            entrance,
+            id,
+        };
         if door.clients.send(client).await.is_err() {
             door.count.fetch_sub(1, Ordering::Relaxed);
         }

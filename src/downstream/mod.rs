@@ -4,5 +4,5 @@
 mod acceptor;
 mod limit;
 
-pub use acceptor::{Acceptor, Door, NewClient};
+pub use acceptor::{Acceptor, Door, Entrance, NewClient};
 pub use limit::{ClientLimit, client_limit};

@@ -212,6 +212,9 @@ impl Exchange {
             if group.gate.is_armed {
                 group.gate.mend(key);
             }
+            if ticket.purpose == Purpose::Hedged {
+                self.hedged_reply(key, done, (frame, kind), now);
+            }
             return true;
         };
         let target = target(role);

@@ -8,6 +8,7 @@ use crate::exchange::link::MaybeNode;
 use crate::exchange::ticket::Effect;
 use crate::exchange::{GroupIndex, LinkKey, Place, Role};
 use crate::resp::RequestDecoder;
+use crate::route::Access;
 use crate::session::{Replies, Seq, Session};
 use crate::types::Time;
 
@@ -157,6 +158,8 @@ pub(super) struct Client {
     /// What came while the client waited: from which offset of `input`, and when.
     pub(super) later: Vec<(usize, Time)>,
     pub(super) group: GroupIndex,
+    /// What its listener and its own words let it have.
+    pub(super) access: Access,
     pub(super) wait: Wait,
     pub(super) ending: Ending,
     /// Whether its last byte was read. What it has sent by then is still placed.
@@ -206,7 +209,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(session: Session, group: GroupIndex, now: Time) -> Self {
+    pub(super) fn new(session: Session, group: GroupIndex, access: Access, now: Time) -> Self {
         Self {
             session,
             replies: Replies::default(),
@@ -215,6 +218,7 @@ impl Client {
             arrived: now,
             later: Vec::new(),
             group,
+            access,
             wait: Wait::No,
             ending: Ending::No,
             said_all: false,

@@ -1,6 +1,8 @@
 //! Floor 4. From a whole request to its place: a lane, a leased link, an answer of our own, or a
 //! wait.
 
+use std::sync::Arc;
+
 use crate::command::{Class, Command, Problem, Reach, Spec};
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
@@ -8,6 +10,7 @@ use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::{Group, Node};
+use crate::exchange::read_only::ReadOnly;
 use crate::exchange::reading::{weigh, why_master};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
@@ -132,14 +135,25 @@ impl Exchange {
             self.end(job.key, Ending::Now);
             return Placed::Answered;
         }
-        let class = command.class;
-        let reach = command.reach();
+        let (mut class, reach) = (command.class, command.reach());
+        let locked_out = !client.session.is_logged_in() && group.wants_login_now(job.now);
+        if client.access.is_read_only() && !locked_out {
+            match ReadOnly::of(&command) {
+                ReadOnly::Same => {}
+                ReadOnly::Read => class = Class::Read,
+                ReadOnly::Named(name) => return self.dispatch_as(job, request, name),
+                ReadOnly::Refused(refusal) => {
+                    let table = Arc::clone(&group.table);
+                    let name = table.classify(request).spec.map_or("", |spec| &spec.name);
+                    return self.refuse_to_read_only(job, request, (refusal, name));
+                }
+            }
+        }
         let job = Job {
             reach,
             marks: group.marks(client, (class, reach), request),
             ..job
         };
-        let locked_out = !client.session.is_logged_in() && group.wants_login_now(job.now);
         let plain = client.lease.is_none() || job.passes_by(client);
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out
@@ -208,7 +222,7 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(client.group) else {
             return Placed::Answered;
         };
-        let policy = group.reads(client);
+        let policy = client.access.reads();
         let (facts, need) = weigh(client, group, (job, class), request);
         let mut target = route::decide(class, facts);
         if target == Target::Master && group.refuses_fallback(class, facts, job.now) {
@@ -283,7 +297,8 @@ impl Exchange {
         let eligible = |node: &Node| node.settles(need);
         let chance = (&mut self.dice, job.now);
         let Some(node) = group.pick_reader(client, cached_node, eligible, chance) else {
-            return self.hold(job);
+            // Another worker has just found that what was settled is not.
+            return self.place_unsettled(job, request, need);
         };
         let link = match self.fits(cached, node) {
             Some(link) => link,

@@ -7,6 +7,7 @@ use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::node::Group;
 use crate::exchange::{ClientKey, Exchange, GroupIndex};
 use crate::resp::{Decoded, Request, RequestError, RequestLimits};
+use crate::route::Access;
 use crate::session::{Piece, Session};
 use crate::telemetry::Reason;
 use crate::types::Time;
@@ -17,14 +18,21 @@ const SPARE_MAX: usize = 128;
 const SPARE_CAPACITY: usize = 16 * 1024;
 
 impl Exchange {
-    /// A client has connected to a group's listener. `id` is unique in the process.
-    pub fn client_joined(&mut self, group: GroupIndex, id: u64, now: Time) -> ClientKey {
+    /// A client has connected to a group's listener, which gives it `access`. `id` is unique in the
+    /// process.
+    pub fn client_joined(
+        &mut self,
+        group: GroupIndex,
+        access: Access,
+        id: u64,
+        now: Time,
+    ) -> ClientKey {
         if let Some(group) = self.groups.get_mut(group) {
             group.counts.client_connections_accepted += 1;
             group.counts.clients += 1;
         }
         self.clients
-            .insert(Client::new(Session::new(id), group, now))
+            .insert(Client::new(Session::new(id), group, access, now))
     }
 
     /// A client has sent `data`.

@@ -1,6 +1,6 @@
 //! Floor 4. One connection to a node as the switchboard sees it.
 
-use std::num::NonZeroU32;
+use std::num::NonZeroU16;
 
 use crate::exchange::ticket::Ticket;
 use crate::exchange::{ClientKey, GroupIndex, OpenPlan, Place};
@@ -49,12 +49,12 @@ pub(super) struct NodeId(pub(super) usize);
 
 /// A node, or none, in as little room as possible: its index and one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct MaybeNode(Option<NonZeroU32>);
+pub(super) struct MaybeNode(Option<NonZeroU16>);
 
 impl MaybeNode {
     pub(super) fn new(id: NodeId) -> Self {
-        let number = u32::try_from(id.0).ok();
-        Self(number.and_then(|number| NonZeroU32::new(number.checked_add(1)?)))
+        let number = u16::try_from(id.0).ok();
+        Self(number.and_then(|number| NonZeroU16::new(number.checked_add(1)?)))
     }
 
     pub(super) fn get(self) -> Option<NodeId> {
@@ -132,6 +132,8 @@ pub(super) struct Link {
     pub(super) suspected: bool,
     /// Since when it stays only for the end of what waits at a master that was left.
     pub(super) left: Option<Time>,
+    /// Offset in its output below which it is known which reads are late.
+    pub(super) late_upto: u64,
     /// What the node calls it, if it may carry writes and the node has told.
     pub(super) connection: Option<Box<Connection>>,
     /// When it was opened.
@@ -184,6 +186,7 @@ impl Link {
             heard_at: now,
             suspected: false,
             left: None,
+            late_upto: 0,
             connection: None,
             opened_at: now,
         }

@@ -334,7 +334,7 @@ impl Exchange {
                 lost.ticket.breaks = lost.ticket.breaks.saturating_add(1);
             }
             self.count_lost(link, lost.sent);
-            self.dispose_of(link, lost, end, standing);
+            self.dispose_of((key, link), lost, end, standing);
         }
         for client in &link.throttled_by {
             if let Some(client) = self.clients.get_mut(*client) {
@@ -351,20 +351,23 @@ impl Exchange {
     /// Decides for one request.
     fn dispose_of(
         &mut self,
-        link: &Link,
+        (key, link): (LinkKey, &Link),
         lost: Lost<'_, Ticket>,
         end: End<'_>,
         standing: Standing,
     ) {
         let ticket = lost.ticket;
         let Some(client) = self.clients.get_mut(ticket.client) else {
+            if ticket.purpose == Purpose::Hedged {
+                self.copy_lost(link.group, (key, ticket.seq), ticket.breaks);
+            }
             return;
         };
         let fate = fate(ticket, end, standing);
-        if let (End::Fenced(key), Fate::Error(Reject::UncertainSilent)) = (end, &fate)
+        if let (End::Fenced(fenced), Fate::Error(Reject::UncertainSilent)) = (end, &fate)
             && client.replies.retract(ticket.seq)
         {
-            return self.answer_after_fence(key, ticket);
+            return self.answer_after_fence(fenced, ticket);
         }
         client.answered(link.lane.role, ticket.effect);
         if !client.replies.retract(ticket.seq) {
@@ -552,7 +555,9 @@ fn is_passing(words: &[u8]) -> bool {
 
 fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
     let again = match ticket.purpose {
-        Purpose::Internal | Purpose::Renewal | Purpose::Retracking => return Fate::Nothing,
+        Purpose::Internal | Purpose::Renewal | Purpose::Retracking | Purpose::Hedged => {
+            return Fate::Nothing;
+        }
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
         // An EXEC that is not to happen does not become one that may.
         Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => return Fate::Undone(undo),

@@ -16,7 +16,6 @@ use crate::exchange::ticket::Purpose;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::mux::Sent;
 use crate::resp::Request;
-use crate::route::Reads;
 use crate::telemetry::MasterRead;
 
 /// Stamps kept of one transaction; with more it marks everything.
@@ -85,12 +84,6 @@ impl Gathered {
 }
 
 impl Group {
-    /// Who serves a client's reads.
-    #[inline]
-    pub(super) const fn reads(&self, _client: &Client) -> Reads {
-        self.settings.reads
-    }
-
     /// What a request changes.
     #[inline]
     pub(super) fn marks(

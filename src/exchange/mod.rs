@@ -25,6 +25,7 @@ mod dispatch;
 mod fallback;
 mod fencing;
 mod gate;
+mod hedging;
 mod hold;
 mod intake;
 mod kept;
@@ -37,6 +38,7 @@ mod node;
 mod outliers;
 mod output;
 mod pubsub;
+mod read_only;
 mod readers;
 mod reading;
 mod recall;
@@ -115,6 +117,8 @@ pub struct Exchange {
     /// Those among them whose turn to be opened has not come.
     queued: usize,
     dice: Dice,
+    /// Whether reads of any group are hedged.
+    hedges: bool,
     /// When time was last looked at.
     ticked_at: Time,
     stopping: Stopping,
@@ -181,6 +185,7 @@ impl Exchange {
     /// No clients, no links, nothing known of any group. `seed` is the worker's chance.
     pub fn new(settings: Settings, groups: Vec<GroupSettings>, seed: u64) -> Self {
         let table = Table::builtin();
+        let hedges = groups.iter().any(|group| group.hedge_reads);
         let group = |settings: GroupSettings| Group::new(settings, Arc::clone(&table));
         Self {
             settings,
@@ -202,14 +207,17 @@ impl Exchange {
             opening: 0,
             queued: 0,
             dice: Dice::new(seed),
+            hedges,
             ticked_at: Time::ZERO,
             stopping: Stopping::No,
         }
     }
 
-    /// What is counted for a group, for the worker to publish; the gauges are those of this moment.
+    /// What is counted for a group, for the worker to publish, which empties it; the gauges are
+    /// those of this moment.
     pub fn counts(&mut self, group: GroupIndex) -> Option<&mut Counts> {
         let held = i64::try_from(self.held_count(group)).unwrap_or(i64::MAX);
+        self.publish_hedging(group);
         let group = self.groups.get_mut(group)?;
         group.counts.held_clients = held;
         group.count_nodes();
@@ -267,6 +275,11 @@ impl Exchange {
         };
         let waited_for = !self.stalled.is_empty() || !self.fencing.is_empty();
         let busy = self.opening > 0 || waited_for;
+        if self.hedges
+            && let Some(due) = self.hedging_due(now)
+        {
+            return Some(due);
+        }
         if busy || self.groups.iter().any(waits) {
             Some(now + self.settings.tick)
         } else if self.links.len() > 0 {

@@ -8,6 +8,7 @@ use crate::command::Table;
 use crate::consistency::Settled;
 use crate::exchange::fallback::Fallback;
 use crate::exchange::gate::Gate;
+use crate::exchange::hedging::Hedging;
 use crate::exchange::link::{LaneId, NodeId, Role, Usage};
 use crate::exchange::readers::Reader;
 use crate::exchange::{ClientKey, GroupSettings, LinkKey};
@@ -57,6 +58,8 @@ pub(super) struct Group {
     pub(super) identities: Vec<(Option<Login>, usize)>,
     /// Whether `Quiet` has been reported for the present snapshot.
     pub(super) quiet: bool,
+    /// Its reads that are sent twice, if any are.
+    pub(super) hedging: Option<Box<Hedging>>,
     /// Replies of its master that are kept back.
     pub(super) gate: Gate,
 }
@@ -136,9 +139,11 @@ impl Node {
 
 impl Group {
     pub(super) fn new(settings: GroupSettings, table: Arc<Table>) -> Self {
+        let hedging = settings.hedge_reads.then(Box::default);
         Self {
             fallback: Fallback::new(settings.readers.fallback),
             settings,
+            hedging,
             snapshot: Arc::new(Snapshot::unknown(Duration::from_secs(10))),
             table,
             counts: Counts::new(),
@@ -303,6 +308,14 @@ impl Group {
     /// Whether anything is in flight to any node.
     pub(super) fn is_busy(&self) -> bool {
         self.nodes.iter().any(|node| node.in_flight > 0)
+    }
+
+    /// Whether anything is in flight to another node than the master.
+    pub(super) fn is_reading(&self) -> bool {
+        let master = self.writable.and_then(|id| self.nodes.get(id.0));
+        let at_master = master.map_or(0, |node| node.in_flight);
+        let all = self.nodes.iter().map(|node| node.in_flight);
+        all.sum::<u32>() > at_master
     }
 
     /// Forgets a login that nobody has and no link uses.

@@ -255,6 +255,18 @@ impl Group {
         }
     }
 
+    /// A client that has a replica of its own keeps this one from now on.
+    pub(super) fn move_reader(&mut self, client: &mut Client, id: NodeId) {
+        if client.reader == MaybeNode::default() {
+            return;
+        }
+        self.leave_reader(client);
+        if let Some(node) = self.nodes.get_mut(id.0) {
+            node.reader.clients += 1;
+            client.reader = MaybeNode::new(id);
+        }
+    }
+
     fn choose_reader(
         &mut self,
         load: Load,

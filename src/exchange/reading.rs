@@ -70,7 +70,7 @@ pub(super) fn weigh(
     let reads = if bounced && no_replica == NoReplica::Master {
         Reads::Master
     } else {
-        group.reads(client)
+        client.access.reads()
     };
     let need = if class == Class::Read && reads == Reads::OwnWrites {
         group.need(job.reach, client.session.database, request)

@@ -13,7 +13,8 @@ use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
-use crate::session::{HelloRequest, IdentityId, Login, Outcome, Reject};
+use crate::route::Access;
+use crate::session::{HelloFacts, HelloRequest, IdentityId, Login, Outcome, Reject};
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
 
@@ -32,6 +33,9 @@ const PROOFS_MAX: usize = 32;
 const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
     otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
     and select the RESP protocol version at the same time";
+
+/// Redis cluster.c, `readonlyCommand` and `readwriteCommand`.
+const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 
 impl Exchange {
     /// A command of the class `Local`.
@@ -55,6 +59,8 @@ impl Exchange {
             Outcome::Auth(login) => self.auth(job, &login),
             Outcome::Select(index) => self.select(job, index),
             Outcome::Hello(hello) => self.hello(job, &hello),
+            Outcome::ReadOnly => self.switch_reads(job, Access::read_only),
+            Outcome::ReadWrite => self.switch_reads(job, Access::read_write),
             Outcome::WhoAmI | Outcome::Forward => {
                 self.place_on_master(job, request, Kind::shared(Class::MasterRead))
             }
@@ -79,6 +85,7 @@ impl Exchange {
         self.change_identity(job.key, IdentityId::ANONYMOUS, job.now);
         if let Some(client) = self.clients.get_mut(job.key) {
             client.session.reset();
+            client.access.read_only();
             client.forget_lanes();
         }
         self.scratch.clear();
@@ -178,10 +185,36 @@ impl Exchange {
             Some(facts) => {
                 client.session.protocol = protocol;
                 client.forget_lanes();
-                facts.write(&mut self.scratch, protocol, client.session.id);
+                let role = client.access.role();
+                facts.write(&mut self.scratch, (protocol, role), client.session.id);
             }
             // A server before Redis 6.0, which speaks RESP2 and does not know the command.
             None => encode::error(&mut self.scratch, "ERR unknown command 'HELLO'"),
+        }
+        self.answer(job, RequestClass::Session, None)
+    }
+
+    /// READONLY and READWRITE, as the master's family answers them: where it takes them, they
+    /// switch the client's reads of replicas.
+    fn switch_reads(&mut self, job: Job, switch: fn(&mut Access)) -> Placed {
+        let Some(client) = self.clients.get(job.key) else {
+            return Placed::Answered;
+        };
+        let (identity, database) = (client.session.identity, client.session.database);
+        let (index, protocol) = (client.group, client.session.protocol);
+        // The link to the master brings what it says to HELLO.
+        if let Proof::Settled(placed) = self.ask(job, identity, (database, protocol)) {
+            return placed;
+        }
+        let facts = self.groups.get(index).and_then(|it| it.hello(protocol));
+        self.scratch.clear();
+        if facts.is_some_and(HelloFacts::takes_readonly) {
+            if let Some(client) = self.clients.get_mut(job.key) {
+                switch(&mut client.access);
+            }
+            encode::simple(&mut self.scratch, "OK");
+        } else {
+            encode::error(&mut self.scratch, NO_CLUSTER);
         }
         self.answer(job, RequestClass::Session, None)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::consistency::{self, Stamps};
 use crate::exchange::{ReaderSettings, Scripts};
-use crate::route::{NoReplica, Reads};
+use crate::route::NoReplica;
 use crate::session::Login;
 use crate::types::MasterName;
 
@@ -79,12 +79,12 @@ impl Default for Settings {
 pub struct GroupSettings {
     /// Name under which Sentinel monitors it.
     pub name: MasterName,
-    /// Who serves reads.
-    pub reads: Reads,
     /// What becomes of reads when no replica may serve them.
     pub no_replica: NoReplica,
     /// Which replica reads for whom.
     pub readers: ReaderSettings,
+    /// Whether a read that a replica does not answer in time is sent to another too.
+    pub hedge_reads: bool,
     /// Login for clients that have not logged in themselves; `None`: they are what the node makes
     /// of a connection without AUTH.
     pub anonymous: Option<Login>,

@@ -125,6 +125,20 @@ impl<K: Copy + From<Place> + Into<Place>, V> Slab<K, V> {
                 Some((key, entry.value.as_ref()?))
             })
     }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
+        self.entries
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, entry)| {
+                let index = u32::try_from(index).ok()?;
+                let key = K::from(Place {
+                    index,
+                    generation: entry.generation,
+                });
+                Some((key, entry.value.as_mut()?))
+            })
+    }
 }
 
 #[cfg(test)]

@@ -155,6 +155,14 @@ impl Exchange {
 
     /// Time has passed: waits end, silent links are suspected and given up, idle ones closed.
     pub fn tick(&mut self, now: Time) {
+        if self.hedges {
+            self.hedge_late(now);
+            self.note_looks();
+            if now.since(self.ticked_at) < self.settings.tick {
+                // It came for that alone.
+                return self.settle(now);
+            }
+        }
         let since_last = now.since(std::mem::replace(&mut self.ticked_at, now));
         for index in 0..self.groups.len() {
             self.tick_group(index, now);

@@ -94,6 +94,9 @@ pub(super) enum Purpose {
     Caching,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
+    /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that
+    /// stands for `seq`.
+    Hedged,
 }
 
 /// What the client hears when something is undone.

@@ -166,6 +166,17 @@ impl Exchange {
         self.reject(job, RequestClass::Refused, reject)
     }
 
+    /// Something was refused to a client. If it is between MULTI and EXEC, the others are not
+    /// executed.
+    pub(super) fn abort_open_multi(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && let Some(lease) = client.lease.as_deref_mut()
+            && lease.multi == Multi::Open
+        {
+            lease.multi = Multi::Aborted;
+        }
+    }
+
     fn exec(&mut self, job: Job, raw: &[u8]) -> Placed {
         let lease = self.lease_of(job.key);
         let undo = match lease.map(|lease| (lease.multi, lease.watch)) {

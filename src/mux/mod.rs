@@ -4,4 +4,4 @@
 
 mod pipeline;
 
-pub use pipeline::{Completed, Lost, Pipeline, Sent};
+pub use pipeline::{Completed, Lost, Pipeline, Sent, Waiting};

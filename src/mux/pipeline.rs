@@ -44,6 +44,21 @@ pub struct Completed<T> {
     pub written_at: Time,
 }
 
+/// A command that was written and has no reply yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting<'a, T> {
+    /// How many commands without a reply are before it.
+    pub place: usize,
+    /// What was handed in with the command.
+    pub ticket: T,
+    /// The command.
+    pub bytes: &'a [u8],
+    /// Offset of its first byte in the connection's whole output.
+    pub offset: u64,
+    /// When its last byte was written.
+    pub written_at: Time,
+}
+
 /// A command that will get no reply, because its connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost<'a, T> {
@@ -131,6 +146,38 @@ impl<T: Copy> Pipeline<T> {
     /// The tickets of all commands without a reply, oldest first.
     pub fn tickets(&self) -> impl Iterator<Item = T> + '_ {
         self.tickets.iter().map(|entry| entry.ticket)
+    }
+
+    /// Every command that was written wholly and has no reply, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = Waiting<'_, T>> + '_ {
+        let mut flushes = self.flushes.iter().peekable();
+        let mut end = self.start;
+        self.tickets
+            .iter()
+            .enumerate()
+            .map_while(move |(place, entry)| {
+                let start = end;
+                end += entry.len;
+                let upto = self.start_offset + offset(end - self.start);
+                while flushes.next_if(|flush| flush.upto < upto).is_some() {}
+                Some(Waiting {
+                    place,
+                    ticket: entry.ticket,
+                    bytes: self.bytes.get(start..end)?,
+                    offset: self.start_offset + offset(start - self.start),
+                    written_at: flushes.peek()?.at,
+                })
+            })
+    }
+
+    /// The ticket of a command without a reply, by its place: 0 is the oldest.
+    pub fn ticket_mut(&mut self, place: usize) -> Option<&mut T> {
+        self.tickets.get_mut(place).map(|entry| &mut entry.ticket)
+    }
+
+    /// The tickets of all commands without a reply, oldest first, to be changed.
+    pub fn tickets_mut(&mut self) -> impl Iterator<Item = &mut T> + '_ {
+        self.tickets.iter_mut().map(|entry| &mut entry.ticket)
     }
 
     /// Appends a command; it leaves with the next write.
@@ -291,6 +338,24 @@ mod tests {
             .collect();
         assert_eq!(lost, [(1, Sent::Yes), (2, Sent::No), (3, Sent::No)]);
         assert_eq!(pipeline.lost().nth(1).unwrap().bytes, b"INCR b");
+    }
+
+    #[test]
+    fn what_waits_is_told_with_the_time_of_its_writing() {
+        let mut pipeline = Pipeline::new();
+        for ticket in 1..=4 {
+            pipeline.push(ticket, b"GET a");
+        }
+        pipeline.advance_written(5, at(1));
+        pipeline.advance_written(10 + 4, at(2));
+        pipeline.complete().unwrap();
+        let waiting: Vec<_> = pipeline
+            .waiting()
+            .map(|it| (it.place, it.ticket, it.offset, it.written_at))
+            .collect();
+        assert_eq!(waiting, [(0, 2, 5, at(2)), (1, 3, 10, at(2))]);
+        *pipeline.ticket_mut(1).unwrap() = 9;
+        assert_eq!(pipeline.tickets().collect::<Vec<_>>(), [2, 9, 4]);
     }
 
     proptest! {

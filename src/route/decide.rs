@@ -27,7 +27,7 @@ pub enum NoReplica {
 /// What the decision depends on, besides the command.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
-    /// The group's policy.
+    /// The policy of the client's listener, and what the client has chosen within it.
     pub reads: Reads,
     /// The group's policy.
     pub no_replica: NoReplica,

@@ -2,7 +2,7 @@
 
 use crate::resp::{ReplyScanner, Request, Scan, encode};
 use crate::session::Login;
-use crate::types::Protocol;
+use crate::types::{ListenerRole, Protocol};
 
 /// A well-formed `HELLO`.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,15 +93,33 @@ impl HelloFacts {
         Some(Self { fields })
     }
 
-    /// Writes the answer for a client: the master's words with the client's `id`, and the role that
-    /// the client's address has, which is always `master`.
-    pub fn write(&self, out: &mut Vec<u8>, protocol: Protocol, id: u64) {
+    /// Whether the server takes READONLY and READWRITE although it is no node of a cluster: Valkey
+    /// since 8.0 does (cluster.c, `readonlyCommand`), Redis answers that it has no cluster support.
+    pub fn takes_readonly(&self) -> bool {
+        let value = |name: &[u8]| {
+            let field = self.fields.iter().find(|field| *field.name == *name)?;
+            let (_, text) = split_line(&field.value)?;
+            text.strip_suffix(b"\r\n")
+        };
+        let version = value(b"version").unwrap_or_default();
+        let major = version.split(|byte| *byte == b'.').next();
+        let major = major.and_then(|major| std::str::from_utf8(major).ok()?.parse::<u32>().ok());
+        value(b"server") == Some(b"valkey") && major.is_some_and(|major| major >= 8)
+    }
+
+    /// Writes the answer for the client `id`: the master's words with that number, and the role
+    /// that the client's address has.
+    pub fn write(&self, out: &mut Vec<u8>, (protocol, role): (Protocol, ListenerRole), id: u64) {
+        let role = match role {
+            ListenerRole::Split | ListenerRole::Master => "master",
+            ListenerRole::Replica => "replica",
+        };
         encode::map_header(out, protocol, self.fields.len());
         for Field { name, value } in &self.fields {
             encode::bulk(out, name);
             match &**name {
                 b"id" => encode::integer(out, i64::try_from(id).unwrap_or(i64::MAX)),
-                b"role" => encode::bulk(out, b"master"),
+                b"role" => encode::bulk(out, role.as_bytes()),
                 _ => out.extend_from_slice(value),
             }
         }
@@ -155,12 +173,37 @@ mod tests {
         let master =
             b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$2\r\nid\r\n:7\r\n$7\r\nmodules\r\n*0\r\n";
         let mut out = Vec::new();
-        HelloFacts::read(master)
-            .unwrap()
-            .write(&mut out, Protocol::Resp3, 42);
+        HelloFacts::read(master).unwrap().write(
+            &mut out,
+            (Protocol::Resp3, ListenerRole::Split),
+            42,
+        );
         let want =
             b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$2\r\nid\r\n:42\r\n$7\r\nmodules\r\n*0\r\n";
         assert_eq!(out, want);
         assert_eq!(HelloFacts::read(b"-NOAUTH x\r\n"), None);
+    }
+
+    #[test]
+    fn a_listener_of_the_role_replica_says_so_and_valkey_8_takes_readonly() {
+        let hello = |server: &str, version: &str| {
+            let mut reply = Vec::new();
+            encode::map_header(&mut reply, Protocol::Resp2, 3);
+            for word in ["server", server, "version", version, "role", "master"] {
+                encode::bulk(&mut reply, word.as_bytes());
+            }
+            HelloFacts::read(&reply).unwrap()
+        };
+        let mut out = Vec::new();
+        let facts = hello("valkey", "8.0.1");
+        facts.write(&mut out, (Protocol::Resp2, ListenerRole::Replica), 1);
+        assert!(out.ends_with(b"$4\r\nrole\r\n$7\r\nreplica\r\n"));
+        assert!(facts.takes_readonly());
+        for (server, version) in [("redis", "8.2.0"), ("valkey", "7.2.5"), ("valkey", "x")] {
+            assert!(
+                !hello(server, version).takes_readonly(),
+                "{server} {version}"
+            );
+        }
     }
 }

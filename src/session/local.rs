@@ -69,6 +69,10 @@ pub enum Outcome {
     Select(u32),
     /// Ask the master, then answer.
     Hello(HelloRequest),
+    /// See what family the master is of; if it takes the command, replicas may serve reads.
+    ReadOnly,
+    /// The same; the master is to serve them.
+    ReadWrite,
     /// The name of the present user.
     WhoAmI,
     /// The master words the answer.
@@ -96,9 +100,9 @@ impl Session {
                 Outcome::Replied
             }
             Local::AclWhoami => Outcome::WhoAmI,
-            Local::Readonly | Local::Readwrite | Local::ClientCapa | Local::ClientHelp => {
-                Outcome::Forward
-            }
+            Local::Readonly => Outcome::ReadOnly,
+            Local::Readwrite => Outcome::ReadWrite,
+            Local::ClientCapa | Local::ClientHelp => Outcome::Forward,
             Local::ClientKill | Local::ClientList | Local::ClientUnblock => {
                 let sub = request.arg1().unwrap_or_default();
                 Reject::NotOffered {

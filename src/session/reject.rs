@@ -77,6 +77,11 @@ pub enum Reject<'a> {
         /// Its subcommand.
         sub: &'a [u8],
     },
+    /// The command acts on a node, and the client's listener is a replica to it.
+    NotAtReplica {
+        /// Its name as the client wrote it.
+        command: &'a [u8],
+    },
     /// All leased connections are in use.
     NoLease {
         /// The limit, `upstream.max-leased`.
@@ -197,6 +202,11 @@ impl Reject<'_> {
                 quoted(command),
                 quoted(sub)
             ),
+            Self::NotAtReplica { command } => format!(
+                "ERR switchman: '{}' is not offered on a listener of the role replica, as it acts \
+                 on the master",
+                quoted(command)
+            ),
             Self::NoLease { max } => format!(
                 "ERR switchman: all {max} connections for transactions, blocking commands and \
                  subscriptions are in use (upstream.max-leased)"
@@ -209,6 +219,13 @@ impl Reject<'_> {
                 "ERR switchman: more than {max} combinations of user, database and protocol are \
                  in use on one node"
             ),
+            _ => self.of_redis(),
+        }
+    }
+
+    /// Those among them that are Redis's own.
+    fn of_redis(&self) -> String {
+        match *self {
             Self::UnknownCommand { command } => {
                 format!(
                     "ERR unknown command '{}', with args beginning with: ",
@@ -277,7 +294,9 @@ impl Reject<'_> {
             Self::Breaks { .. } => Some(Reason::Breaks),
             Self::UncertainSilent | Self::UncertainEnded => Some(Reason::ReplyTimeout),
             Self::NoReplica => Some(Reason::NoReplica),
-            Self::Refused { .. } | Self::NotOffered { .. } => Some(Reason::RefusedCommand),
+            Self::Refused { .. } | Self::NotOffered { .. } | Self::NotAtReplica { .. } => {
+                Some(Reason::RefusedCommand)
+            }
             Self::NoLease { .. } | Self::NoLane { .. } => Some(Reason::NoLease),
             Self::Unauthenticated => Some(Reason::Unauthenticated),
             Self::Stopping => Some(Reason::Stopping),
@@ -328,6 +347,7 @@ mod tests {
             Reject::TransactionLost,
             Reject::ExecAborted,
             Reject::NoReplica,
+            Reject::NotAtReplica { command: &long },
             Reject::Refused { command: &long },
             Reject::NotOffered {
                 command: &long,

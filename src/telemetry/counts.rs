@@ -170,6 +170,18 @@ label_values! {
 }
 
 label_values! {
+    /// What became of a read that a replica did not answer in time; label `outcome`.
+    pub enum HedgeOutcome {
+        /// It was also sent to another.
+        Sent = "sent",
+        /// That one answered first.
+        Won = "won",
+        /// It was not, because too many were already.
+        Skipped = "skipped",
+    }
+}
+
+label_values! {
     /// What became of a connection to be ended at its node; label `result`.
     pub enum FenceResult {
         /// The node has ended it.
@@ -236,6 +248,7 @@ pub struct Counts {
     pub(super) rejected: [u64; Reason::COUNT],
     pub(super) master_reads: [u64; MasterRead::COUNT],
     pub(super) ejected: [u64; EjectionReason::COUNT],
+    pub(super) hedged: [u64; HedgeOutcome::COUNT],
     /// Invariant: at most [`NODES_MAX`] with an address, and behind those at most one without.
     pub(super) nodes: Vec<(Option<NodeAddr>, NodeCounts)>,
 }
@@ -323,6 +336,16 @@ impl Counts {
     /// Counts one replica that is left alone for `reason`.
     pub fn eject(&mut self, reason: EjectionReason) {
         self.ejected[reason.index()] += 1;
+    }
+
+    /// Counts one late read of a replica.
+    pub fn hedge(&mut self, outcome: HedgeOutcome) {
+        self.hedged[outcome.index()] += 1;
+    }
+
+    /// How many late reads of replicas have come to this and are not published.
+    pub fn hedges(&self, outcome: HedgeOutcome) -> u64 {
+        self.hedged[outcome.index()]
     }
 
     /// Counts `times` clients turned away because there were too many.

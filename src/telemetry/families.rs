@@ -61,6 +61,8 @@ families! {
         "Reads that replicas may serve and the master did, by the reason."
     RESENT Counter "switchman_resent_requests_total" ["master_name"]
         "Reads sent again elsewhere after their connection was lost."
+    HEDGED Counter "switchman_hedged_requests_total" ["master_name", "outcome"]
+        "Late reads of replicas: sent to another too, won by it, or skipped as they were too many."
     UNCERTAIN Counter "switchman_uncertain_requests_total" ["master_name"]
         "Requests answered UNCERTAIN: sent, but whether they were executed is unknown."
     HELD_CLIENTS Gauge "switchman_held_clients" ["master_name"]

@@ -85,6 +85,35 @@ impl Latency {
         self.sum_nanos = self.sum_nanos.wrapping_add(nanos.wrapping_mul(times));
     }
 
+    /// Adds what `other` has counted.
+    pub fn add(&mut self, other: &Self) {
+        for (all, some) in self.buckets.iter_mut().zip(&other.buckets) {
+            *all += some;
+        }
+        self.sum_nanos = self.sum_nanos.wrapping_add(other.sum_nanos);
+    }
+
+    /// Forgets half of what was counted, so that what comes weighs more.
+    pub fn halve(&mut self) {
+        for count in &mut self.buckets {
+            *count /= 2;
+        }
+        self.sum_nanos /= 2;
+    }
+
+    /// A time within which so many percent of the durations lie: the upper bound of a bucket.
+    /// `None`: nothing was counted, or it lies beyond the last bound.
+    pub fn percentile(&self, percent: u64) -> Option<Duration> {
+        let wanted = (self.count() * percent).div_ceil(100);
+        let mut counted = 0;
+        let mut buckets = BOUNDS.iter().zip(&self.buckets);
+        let (bound, _) = buckets.find(|(_, count)| {
+            counted += **count;
+            counted > 0 && counted >= wanted
+        })?;
+        Some(Duration::from_nanos(bound.0))
+    }
+
     /// How many durations were counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

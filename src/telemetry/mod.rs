@@ -17,8 +17,8 @@ mod recorder;
 mod worker;
 
 pub use counts::{
-    ConnectStage, Counts, EjectionReason, FenceResult, MasterRead, NodeCounts, NodeIndex, Reason,
-    RequestClass, Target,
+    ConnectStage, Counts, EjectionReason, FenceResult, HedgeOutcome, MasterRead, NodeCounts,
+    NodeIndex, Reason, RequestClass, Target,
 };
 pub use families::{FAMILIES, Family, Kind};
 pub use group::{GroupMetrics, TopologyPhase, TopologyState};

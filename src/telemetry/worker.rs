@@ -5,8 +5,8 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use crate::telemetry::counts::{
-    ConnectStage, Counts, EjectionReason, MasterRead, NodeCounts, Reason, RequestClass as Class,
-    Target,
+    ConnectStage, Counts, EjectionReason, HedgeOutcome, MasterRead, NodeCounts, Reason,
+    RequestClass as Class, Target,
 };
 use crate::telemetry::families as f;
 use crate::telemetry::families::Family;
@@ -53,6 +53,7 @@ pub struct WorkerMetrics {
     rejected: [Counter; Reason::COUNT],
     master_reads: [Counter; MasterRead::COUNT],
     ejected: [Counter; EjectionReason::COUNT],
+    hedged: [Counter; HedgeOutcome::COUNT],
     requests: [[Option<Requests>; Target::COUNT]; Class::COUNT],
     upstream_duration: [Option<Arc<Fixed>>; Target::COUNT],
     nodes: Vec<Node>,
@@ -117,6 +118,7 @@ impl WorkerMetrics {
             ejected: std::array::from_fn(|at| {
                 labelled(&f::REPLICA_EJECTIONS, EjectionReason::ALL[at].label())
             }),
+            hedged: std::array::from_fn(|at| labelled(&f::HEDGED, HedgeOutcome::ALL[at].label())),
             requests,
             upstream_duration: [upstream(Target::Master), upstream(Target::Replica), None],
             nodes: Vec::new(),
@@ -168,6 +170,9 @@ impl WorkerMetrics {
             add(counter, count);
         }
         for (counter, count) in self.ejected.iter().zip(&mut counts.ejected) {
+            add(counter, count);
+        }
+        for (counter, count) in self.hedged.iter().zip(&mut counts.hedged) {
             add(counter, count);
         }
         self.publish_requests(counts);

@@ -10,9 +10,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use tokio::io::ReadBuf;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
+use crate::downstream::Entrance;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::net::Stream;
 use crate::sentinel::Fences;
@@ -43,6 +44,8 @@ pub(super) struct Core {
     pub(super) fences: Vec<Fences>,
     /// Reports that found the way full.
     pub(super) unsent: VecDeque<(GroupIndex, Report)>,
+    /// Wakes who keeps time before its time.
+    pub(super) hurry: Rc<Notify>,
     /// Clients of this worker, as the acceptor counts them.
     pub(super) count: Arc<AtomicUsize>,
     clients: Vec<Option<ClientSlot>>,
@@ -84,6 +87,7 @@ impl Core {
             reports,
             fences,
             unsent: VecDeque::new(),
+            hurry: Rc::default(),
             count,
             clients: Vec::new(),
             itself: None,
@@ -112,9 +116,10 @@ impl Core {
     }
 
     /// Takes a client in. `None` if its socket died on the way.
-    pub(super) fn join(&mut self, stream: Stream, group: GroupIndex, id: u64) -> ClientKey {
+    pub(super) fn join(&mut self, stream: Stream, entrance: Entrance, id: u64) -> ClientKey {
         let now = self.now();
-        let key = self.exchange.client_joined(group, id, now);
+        let Entrance { group, access } = entrance;
+        let key = self.exchange.client_joined(group, access, id, now);
         while self.clients.len() <= key.index() {
             self.clients.push(None);
         }
@@ -231,6 +236,9 @@ impl Core {
                 self.write_client(key, now);
             }
             if idle {
+                if self.exchange.hurries() {
+                    self.hurry.notify_one();
+                }
                 return;
             }
         }

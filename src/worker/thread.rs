@@ -271,7 +271,12 @@ async fn follow_commands(
 
 /// Takes clients from the acceptor.
 async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>) {
-    while let Some(NewClient { stream, group, id }) = clients.recv().await {
+    while let Some(client) = clients.recv().await {
+        let NewClient {
+            stream,
+            entrance,
+            id,
+        } = client;
         let stream = match stream.attach() {
             Ok(stream) => stream,
             Err(error) => {
@@ -280,7 +285,7 @@ async fn accept(core: Shared, mut clients: mpsc::Receiver<NewClient>) {
                 continue;
             }
         };
-        let key = core.borrow_mut().join(stream, group, id);
+        let key = core.borrow_mut().join(stream, entrance, id);
         let core = Rc::clone(&core);
         spawn_local(async move { poll_fn(|cx| core.borrow_mut().poll_client(key, cx)).await });
     }
@@ -292,6 +297,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Times, counts and signs of life.
 async fn keep_time(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<AtomicU64>) {
     let (mut last, mut looked) = (Time::ZERO, Time::ZERO);
+    let hurry = Rc::clone(&core.borrow().hurry);
     loop {
         let pause = {
             let mut open = core.borrow_mut();
@@ -315,7 +321,8 @@ async fn keep_time(core: Shared, publisher: Rc<RefCell<Publisher>>, beat: Arc<At
             looked = now;
             core.borrow_mut().look_for_hung_up(now);
         }
-        sleep(pause).await;
+        // Whichever comes first.
+        let _ = timeout(pause, hurry.notified()).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use switchman::exchange::ClientKey;
 use switchman::resp::encode;
+use switchman::route::Access;
 use switchman::topology::Phase;
 
 use crate::book::{Broken, Command, Fate, Id, Verb};
@@ -54,9 +55,12 @@ impl World {
         let worker = dice.usize(..self.workers.len());
         let now = self.time();
         self.next_client += 1;
-        let key = self.workers[worker]
-            .exchange
-            .client_joined(0, self.next_client, now);
+        let key = self.workers[worker].exchange.client_joined(
+            0,
+            Access::default(),
+            self.next_client,
+            now,
+        );
         Client {
             worker,
             key,

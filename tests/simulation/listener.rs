@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use switchman::exchange::ClientKey;
 use switchman::resp::encode;
+use switchman::route::Access;
 
 use crate::book::Broken;
 use crate::plan::{Micros, ms};
@@ -65,7 +66,9 @@ impl World {
         let now = self.time();
         self.next_client += 1;
         let number = self.next_client;
-        let key = self.workers[worker].exchange.client_joined(0, number, now);
+        let key = self.workers[worker]
+            .exchange
+            .client_joined(0, Access::default(), number, now);
         Listener {
             worker,
             key,

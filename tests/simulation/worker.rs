@@ -12,7 +12,7 @@ use switchman::exchange::{
     Role, Settings,
 };
 use switchman::resp::{Decoded, Request, RequestDecoder, RequestLimits};
-use switchman::route::{NoReplica, Reads};
+use switchman::route::NoReplica;
 use switchman::telemetry::ConnectStage;
 use switchman::topology::{Acks, Phase, ReportKind, Snapshot};
 use switchman::types::MasterName;
@@ -130,9 +130,9 @@ impl Worker {
         let mut dice = dice(plan.seed, 100 + u64::try_from(at).unwrap_or(0));
         let group = GroupSettings {
             name: MasterName::new(NAME),
-            reads: Reads::Replicas,
             no_replica: NoReplica::Master,
             readers: ReaderSettings::default(),
+            hedge_reads: false,
             anonymous: None,
             stamps: None,
             script_keys: Scripts::default(),

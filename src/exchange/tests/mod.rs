@@ -8,7 +8,9 @@ mod databases;
 mod demotion;
 mod fencing;
 mod gate;
+mod hedging;
 mod holding;
+mod listeners;
 mod losses;
 mod memory;
 mod opening;
@@ -36,7 +38,7 @@ use super::{
 use crate::consistency::Scripts;
 use crate::fence;
 use crate::resp::{Decoded, ReplyScanner, Request, RequestDecoder, RequestLimits, Scan, encode};
-use crate::route::{NoReplica, Reads};
+use crate::route::{Access, NoReplica};
 use crate::session::{HelloFacts, Login};
 use crate::telemetry::FenceResult;
 use crate::topology::{Phase, ReportKind, Snapshot};
@@ -91,9 +93,9 @@ impl Default for Setup {
             settings: Settings::default(),
             group: GroupSettings {
                 name: MasterName::new("orders"),
-                reads: Reads::Replicas,
                 no_replica: NoReplica::Master,
                 readers: ReaderSettings::default(),
+                hedge_reads: false,
                 anonymous: None,
                 stamps: None,
                 script_keys: Scripts::default(),
@@ -193,8 +195,14 @@ impl World {
     }
 
     pub(super) fn client(&mut self) -> ClientKey {
+        self.client_by(Access::default())
+    }
+
+    /// A client of a listener that gives this.
+    pub(super) fn client_by(&mut self, access: Access) -> ClientKey {
         self.next_client += 1;
-        let key = self.exchange.client_joined(0, self.next_client, self.now);
+        let id = self.next_client;
+        let key = self.exchange.client_joined(0, access, id, self.now);
         self.run();
         key
     }
@@ -477,6 +485,8 @@ impl World {
                 assert_eq!(node.in_flight, 0, "{node:?}");
             }
             assert_eq!(group.proofs, 0);
+            let hedging = group.hedging.as_ref();
+            assert!(hedging.is_none_or(|it| it.owns_nothing()));
         }
         for (key, link) in self.exchange.links.iter() {
             assert!(link.pipeline.is_empty(), "{key:?} {link:?}");

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{Setup, World, addr, ms};
 use crate::consistency::{Scripts, Stamps};
 use crate::exchange::GroupSettings;
-use crate::route::Reads;
 
 /// A world that keeps account, and a control plane that settles what the test says.
 struct Scene {
@@ -23,7 +22,6 @@ impl Scene {
         let stamps = Arc::new(Stamps::new(1 << 16, 11));
         let world = World::with(Setup {
             group: GroupSettings {
-                reads: Reads::OwnWrites,
                 stamps: Some(Arc::clone(&stamps)),
                 script_keys,
                 ..Setup::default().group

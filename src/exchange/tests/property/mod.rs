@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::consistency::Stamps;
+use crate::route::Access;
+use crate::telemetry::{HedgeOutcome, Latency, Target};
 use crate::topology::Acks;
 
 /// Where requests are executed; replica of whichever node is master.
@@ -95,11 +97,14 @@ struct Sim {
     stamps: Arc<Stamps>,
     /// What each request needs that a replica may not have.
     needs: HashMap<u64, u32>,
+    /// Reads that were sent twice, and that the second copy won.
+    hedged: [u64; 2],
 }
 
 const NODES: [&str; 3] = ["n0", "n1", "n2"];
 
 impl Sim {
+    /// Reads are hedged in every other world, and account is kept of writes in half of either kind.
     fn new(seed: u64) -> Self {
         let settings = Settings {
             pipeline_max: 16,
@@ -114,11 +119,11 @@ impl Sim {
         let mut picture = Snapshot::unknown(Duration::from_secs(1));
         picture.replicas = vec![addr("n1"), addr("n2")];
         let stamps = Arc::new(Stamps::new(64, seed));
-        let mut group = Setup::default().group;
-        if seed.is_multiple_of(2) {
-            group.reads = Reads::OwnWrites;
-            group.stamps = Some(Arc::clone(&stamps));
-        }
+        let group = GroupSettings {
+            hedge_reads: seed.is_multiple_of(2),
+            stamps: (seed % 4 < 2).then(|| Arc::clone(&stamps)),
+            ..Setup::default().group
+        };
         let mut sim = Self {
             exchange: Exchange::new(settings, vec![group], seed),
             now: Time::from_start(Duration::from_secs(1)),
@@ -136,6 +141,7 @@ impl Sim {
             owner: HashMap::new(),
             stamps,
             needs: HashMap::new(),
+            hedged: [0; 2],
         };
         sim.nodes[0].is_master = true;
         sim.publish(Phase::Stable, 0);
@@ -213,6 +219,7 @@ impl Sim {
 
     fn step(&mut self) {
         self.now = self.now + ms(self.dice.u64(0..4));
+        self.look_for_late_reads();
         match self.dice.u32(0..100) {
             0..18 => self.talk(),
             18..30 => self.open_or_refuse(),
@@ -251,6 +258,20 @@ impl Sim {
         }
     }
 
+    /// Replicas answer nearly all other reads at once, so that each that takes a moment is late.
+    fn look_for_late_reads(&mut self) {
+        if !self.exchange.groups[0].settings.hedge_reads {
+            return;
+        }
+        let counts = self.exchange.counts(0).unwrap();
+        self.hedged = [HedgeOutcome::Sent, HedgeOutcome::Won].map(|it| counts.hedges(it));
+        let took = counts.upstream_duration(Target::Replica);
+        *took = Latency::default();
+        took.record_many(Duration::from_micros(100), 40);
+        self.exchange.tick(self.now);
+        self.perform();
+    }
+
     fn any_line(&mut self) -> Option<LinkKey> {
         let keys: Vec<_> = self.lines.keys().copied().collect();
         self.dice.choice(keys)
@@ -263,7 +284,10 @@ impl Sim {
         if self.talkers[at].key.is_none() {
             let id = self.next_id;
             self.talkers[at] = Talker {
-                key: Some(self.exchange.client_joined(0, id, self.now)),
+                key: Some(
+                    self.exchange
+                        .client_joined(0, Access::default(), id, self.now),
+                ),
                 ..Talker::default()
             };
         }
@@ -591,11 +615,14 @@ impl Sim {
             assert!(link.throttled_by.is_empty() && !link.is_owned(), "{key:?}");
         }
         assert!(self.exchange.spare.len() <= 128);
+        let hedging = group.hedging.as_ref();
+        assert!(hedging.is_none_or(|it| it.owns_nothing()));
     }
 }
 
 #[test]
 fn whatever_happens_everybody_is_told_the_truth_once() {
+    let mut hedged = [0; 2];
     for seed in seeds() {
         let mut sim = Sim::new(seed);
         let story = std::panic::AssertUnwindSafe(|| {
@@ -607,7 +634,16 @@ fn whatever_happens_everybody_is_told_the_truth_once() {
         });
         let told = std::panic::catch_unwind(story);
         assert!(told.is_ok(), "seed {seed}");
+        for (all, some) in hedged.iter_mut().zip(sim.hedged) {
+            *all += some;
+        }
     }
+    let [sent, won] = hedged;
+    println!("{sent} reads sent twice, {won} won by the second copy");
+    assert!(
+        seeds().count() < 10 || (sent > 0 && won > 0 && won < sent),
+        "{sent} reads were sent twice, {won} of them in time"
+    );
 }
 
 /// Some seeds, or the one in `SWITCHMAN_SEED`, or from it on as many as `SWITCHMAN_SEEDS` says.

@@ -1,0 +1,196 @@
+//! Floor 4. Tests: Listeners with a role of their own, READONLY and READWRITE.
+
+use super::*;
+use crate::route::Reads;
+use crate::types::ListenerRole;
+
+const REFUSED: &str = "-READONLY You can't write against a read only replica.|";
+
+fn replica() -> Access {
+    Access::new(ListenerRole::Replica, Reads::Replicas)
+}
+
+/// A world whose nodes say at the handshake that they are this server.
+fn of_family(server: &'static str, version: &'static str) -> World {
+    let mut world = World::with(Setup {
+        opens: false,
+        ..Setup::default()
+    });
+    while let Some(link) = world.opening() {
+        let mut hello = Vec::new();
+        encode::map_header(&mut hello, Protocol::Resp2, 2);
+        for word in ["server", server, "version", version] {
+            encode::bulk(&mut hello, word.as_bytes());
+        }
+        let opened = Opened {
+            hello: HelloFacts::read(&hello),
+            ..shaken(&world.wires[&link].plan, 1)
+        };
+        world.wires.get_mut(&link).unwrap().open = true;
+        world.exchange.link_opened(link, opened, world.now);
+        world.run();
+    }
+    world
+}
+
+#[test]
+fn a_master_listener_asks_the_master_alone_while_others_of_the_group_use_replicas() {
+    let mut world = World::new();
+    let master = world.client_by(Access::new(ListenerRole::Master, Reads::Replicas));
+    let split = world.client();
+    world.send(master, &["GET a"]);
+    world.send(split, &["GET b"]);
+    assert_eq!(world.asked("m"), ["GET a"]);
+    assert_eq!(world.asked("r1"), ["GET b"]);
+    world.answer_all("m");
+    world.answer_all("r1");
+    world.assert_calm();
+}
+
+#[test]
+fn what_writes_is_refused_to_a_read_only_client_and_reaches_no_node() {
+    let mut world = World::new();
+    let client = world.client_by(replica());
+    for line in [
+        "SET a 1",
+        "GETEX a",
+        "SORT l",
+        "BLPOP l 0",
+        "XREADGROUP GROUP g c STREAMS s >",
+        "FUNCTION LOAD x",
+        "FLUSHALL",
+    ] {
+        world.send(client, &[line]);
+        assert_eq!(world.heard(client), REFUSED, "{line}");
+    }
+    for (line, words) in [
+        ("SET a", "-ERR wrong number of arguments for 'set' command|"),
+        (
+            "NOSUCH a",
+            "-ERR unknown command 'NOSUCH', with args beginning with: 'a' |",
+        ),
+        ("EXEC", "-ERR EXEC without MULTI|"),
+    ] {
+        world.send(client, &[line]);
+        assert_eq!(world.heard(client), words, "{line}");
+    }
+    for line in [
+        "CONFIG SET a b",
+        "SCRIPT FLUSH",
+        "MONITOR",
+        "DEBUG JMAP",
+        "ACL SETUSER a",
+    ] {
+        world.send(client, &[line]);
+        let heard = world.heard(client);
+        assert!(heard.contains("' is not offered on a listener"), "{heard}");
+    }
+    for line in ["WAIT 1 0", "WAITAOF 0 1 0"] {
+        world.send(client, &[line]);
+        let heard = world.heard(client);
+        assert!(
+            heard.contains("cannot be used with replica instances"),
+            "{heard}"
+        );
+    }
+    assert_eq!(world.asked("m"), Vec::<String>::new());
+    assert_eq!(world.asked("r1"), Vec::<String>::new());
+    world.assert_calm();
+}
+
+#[test]
+fn reads_of_a_read_only_client_follow_the_rules_of_all_reads() {
+    let mut world = World::with(Setup {
+        replicas: Vec::new(),
+        ..Setup::default()
+    });
+    let client = world.client_by(replica());
+    world.send(client, &["GET a", "SET a 1", "GET b"]);
+    world.answer("m", "GET a", "$1|1");
+    world.answer("m", "GET b", "$1|2");
+    assert_eq!(world.heard(client), format!("$1|1|{REFUSED}$1|2|"));
+    world.assert_calm();
+}
+
+#[test]
+fn a_script_of_a_read_only_client_must_not_write_wherever_it_runs() {
+    let mut world = World::new();
+    let client = world.client_by(replica());
+    world.send(client, &["EVAL x 1 a b", "evalsha f 0", "FCALL f 1 a"]);
+    let asked = ["EVAL_RO x 1 a b", "EVALSHA_RO f 0", "FCALL_RO f 1 a"];
+    assert_eq!(world.asked("r1"), asked);
+    world.switch_to("m", &[]);
+    world.lose_node("r1");
+    assert_eq!(world.asked("m"), asked);
+    world.answer_all("m");
+    world.assert_calm();
+}
+
+#[test]
+fn a_transaction_of_a_read_only_client_with_a_write_is_not_executed() {
+    let mut world = World::new();
+    let client = world.client_by(replica());
+    world.send(client, &["MULTI", "GET a", "SET b 1", "GET c"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "GET a", "+QUEUED");
+    world.answer("m", "GET c", "+QUEUED");
+    assert_eq!(
+        world.heard(client),
+        format!("+OK|+QUEUED|{REFUSED}+QUEUED|")
+    );
+    world.send(client, &["EXEC"]);
+    world.answer("m", "DISCARD", "+OK");
+    assert!(world.heard(client).starts_with("-EXECABORT "));
+    world.send(client, &["MULTI", "EVAL x 0", "EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "EVAL_RO x 0", "+QUEUED");
+    world.answer("m", "EXEC", "*1|:1");
+    assert_eq!(world.heard(client), "+OK|+QUEUED|*1|:1|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_read_only_client_is_told_that_it_speaks_with_a_replica() {
+    let mut world = World::new();
+    let (client, other) = (world.client_by(replica()), world.client());
+    world.send(client, &["ROLE", "INFO replication"]);
+    world.send(other, &["ROLE"]);
+    assert_eq!(world.asked("r1"), ["ROLE", "INFO replication"]);
+    assert_eq!(world.asked("m"), ["ROLE"]);
+    world.answer_all("r1");
+    world.answer_all("m");
+    world.assert_calm();
+}
+
+#[test]
+fn readwrite_and_readonly_switch_the_replica_reads_where_the_family_takes_them() {
+    let mut world = of_family("valkey", "8.0.1");
+    let client = world.client();
+    let expect = |world: &mut World, line: &str, node: &str| {
+        world.send(client, &[line, "GET a"]);
+        assert_eq!(world.asked(node), ["GET a"], "{line}");
+        world.answer(node, "GET a", "$1|1");
+        let ok = if line == "RESET" { "+RESET|" } else { "+OK|" };
+        assert_eq!(world.heard(client), format!("{ok}$1|1|"));
+    };
+    expect(&mut world, "READWRITE", "m");
+    expect(&mut world, "READONLY", "r1");
+    expect(&mut world, "READWRITE", "m");
+    expect(&mut world, "RESET", "r1");
+    let read_only = world.client_by(replica());
+    world.send(read_only, &["READWRITE", "GET a", "SET a 1"]);
+    world.answer("r1", "GET a", "$1|1");
+    assert_eq!(world.heard(read_only), format!("+OK|$1|1|{REFUSED}"));
+    world.assert_calm();
+}
+
+#[test]
+fn readwrite_changes_nothing_where_the_family_has_no_use_for_it() {
+    let mut world = of_family("redis", "7.0.15");
+    let client = world.client();
+    world.send(client, &["READWRITE", "READONLY", "GET a"]);
+    world.answer("r1", "GET a", "$1|1");
+    let no = "-ERR This instance has cluster support disabled|";
+    assert_eq!(world.heard(client), format!("{no}{no}$1|1|"));
+    world.assert_calm();
+}
