@@ -98,6 +98,14 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/live/faults.rs", "delays bytes on their way"),
     ("tests/live/gate.rs", "keeps writers out of step"),
     (
+        "tests/live/stale/client.rs",
+        "paces a load: a starved Sentinel sees nodes die",
+    ),
+    (
+        "tests/live/stale/scene.rs",
+        "counts what nodes serve in a given time",
+    ),
+    (
         "tests/live/switchover.rs",
         "paces a load; a replica is frozen for a while",
     ),

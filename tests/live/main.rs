@@ -33,6 +33,7 @@ mod quorum;
 mod reboot;
 mod routing;
 mod session;
+mod stale;
 mod swallowed;
 mod switchover;
 mod topology;
