@@ -12,7 +12,8 @@
 //!
 //! `cargo bench --bench compare -- consistency` compares Switchman with itself instead:
 //! `switchman-own-writes` with `switchman-replica`, before two replicas, by one SET for 19 GETs
-//! over 100 000 keys, so that most keys are settled and both send their reads to the replicas.
+//! over 100 000 keys, so that most keys are settled and both send their reads to the replicas. (A
+//! read that a client sends behind a write of its own, in the same batch, goes to the master.)
 //!
 //! # How
 //!

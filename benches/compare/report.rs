@@ -232,11 +232,6 @@ impl Results {
         self.idles.get(&target)
     }
 
-    /// Part of a target's reads that replicas served.
-    pub(crate) fn share_at_replicas(&self, target: Target) -> Option<f64> {
-        Some(shares(self.reads.get(&target)?).skip(1).sum())
-    }
-
     /// Median over the rounds of one figure.
     pub(crate) fn median(
         &self,
