@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
+use std::{slice, thread};
 
 use switchman::demo::client::{Client, ClientError, Reply};
 
@@ -48,6 +48,8 @@ pub(super) struct Tally {
     pub(super) reads: u64,
     /// Reads older than what was acknowledged before they were asked for, and still is.
     pub(super) stale: u64,
+    /// The same by what kind of key it was.
+    pub(super) stale_by: BTreeMap<String, u64>,
     /// Acknowledged writes that the new master has not.
     pub(super) lost: u64,
     /// Reads of which nobody can say.
@@ -64,8 +66,13 @@ impl Tally {
         self.stale += other.stale;
         self.lost += other.lost;
         self.undecided += other.undecided;
-        for (error, count) in &other.errors {
-            *self.errors.entry(error.clone()).or_default() += count;
+        for (sum, own) in [
+            (&mut self.errors, &other.errors),
+            (&mut self.stale_by, &other.stale_by),
+        ] {
+            for (name, count) in own {
+                *sum.entry(name.clone()).or_default() += count;
+            }
         }
         let room = EXAMPLES.saturating_sub(self.examples.len());
         self.examples
@@ -119,7 +126,8 @@ impl<'a> Crowd<'a> {
     }
 }
 
-struct Stop<'a>(&'a AtomicBool);
+/// Stops all clients, also where the test fails in between, so that its threads can be joined.
+pub(super) struct Stop<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -200,7 +208,7 @@ impl<'a> Caller<'a> {
         let record = &self.records[index];
         let (database, question) = (record.read_in(), record.question());
         let connection = self.connection(database, other);
-        let Some(replies) = self.say(connection, std::slice::from_ref(&question)) else {
+        let Some(replies) = self.say(connection, slice::from_ref(&question)) else {
             return;
         };
         let record = &self.records[index];
@@ -218,9 +226,9 @@ impl<'a> Caller<'a> {
             return;
         };
         if seen < there {
-            self.found_stale(format!(
-                "{question:?}: {seen}, the master has {there}: {record:?}"
-            ));
+            let kind = format!("{:?}", record.kind());
+            let told = format!("{question:?}: {seen}, the master has {there}: {record:?}");
+            self.found_stale(&kind, told);
         }
         if there < known {
             self.tally().lost += 1;
@@ -259,7 +267,7 @@ impl<'a> Caller<'a> {
             .get(&(losses, number))
             .copied();
         let question = vec!["GET".to_owned(), key(number)];
-        let Some(replies) = self.say(reading, &[question.clone()]) else {
+        let Some(replies) = self.say(reading, slice::from_ref(&question)) else {
             return;
         };
         if replies[0].error().is_some() {
@@ -278,16 +286,18 @@ impl<'a> Caller<'a> {
                 if there < known {
                     self.tally().lost += 1;
                 } else {
-                    self.found_stale(format!("{question:?} saw {seen}, known was {known}"));
+                    let told = format!("{question:?}: {seen}, known was {known}");
+                    self.found_stale("Shared", told);
                 }
             }
             _ => self.tally().undecided += 1,
         }
     }
 
-    fn found_stale(&mut self, told: String) {
+    fn found_stale(&mut self, kind: &str, told: String) {
         let tally = self.tally();
         tally.stale += 1;
+        *tally.stale_by.entry(kind.to_owned()).or_default() += 1;
         if tally.examples.len() < EXAMPLES {
             tally.examples.push(told);
         }

@@ -9,6 +9,7 @@
 //! `SWITCHMAN_STALE_SECONDS` says.
 
 mod client;
+mod lag;
 mod own_writes;
 mod record;
 mod scene;

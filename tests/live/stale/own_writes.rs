@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::matrix::figures::report;
 use crate::stale::client::{Crowd, Tally};
+use crate::stale::record::Kind;
 use crate::stale::scene::{Scene, Switch};
 
 /// How late replication is.
@@ -68,7 +69,7 @@ fn without_tracking_reads_miss_writes_so_that_the_same_load_proves_something() {
         for (part, lag) in (0..).zip(LAGS) {
             scene.delay(lag);
             crowd.begin(part);
-            live_through(&scene, time / 4, &[], &mut served);
+            live_through(&scene, time / 4, &[Switch::Ordered], &mut served);
         }
     });
     print("eventual", &tallies, &served);
@@ -77,6 +78,12 @@ fn without_tracking_reads_miss_writes_so_that_the_same_load_proves_something() {
             tally.stale > 0 || lag.is_zero(),
             "no stale read with {lag:?}: the load proves nothing"
         );
+    }
+    for kind in Kind::MANY {
+        let kind = format!("{kind:?}");
+        let each = tallies.iter().filter_map(|it| it.stale_by.get(&kind));
+        let stale: u64 = each.sum();
+        assert!(stale > 0, "no stale read of {kind}: {tallies:#?}");
     }
     expect_no_other_error(&tallies);
 }
@@ -147,6 +154,7 @@ fn print(mode: &str, tallies: &[Tally], served: &Served) {
             ("writes", &tally.writes),
             ("reads", &tally.reads),
             ("stale", &tally.stale),
+            ("stale_by_kind", &format!("{:?}", tally.stale_by)),
             ("lost", &tally.lost),
             ("undecided", &tally.undecided),
             ("errors", &format!("{:?}", tally.errors)),

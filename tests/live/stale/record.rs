@@ -83,6 +83,10 @@ impl Record {
         }
     }
 
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub(super) fn written_in(&self) -> usize {
         match self.kind {
             Kind::CopyAcross => 0,
@@ -131,7 +135,7 @@ impl Record {
             }
         };
         let commands = text.split('|');
-        commands.map(|it| words(it)).collect()
+        commands.map(words).collect()
     }
 
     /// Takes the replies to what [`next`](Self::next) gave.
@@ -148,9 +152,9 @@ impl Record {
             return Written::Acknowledged;
         }
         let count = last.int().expect("a count");
-        let lost = count <= self.acknowledged;
+        let from_before = count <= self.acknowledged;
         (self.acknowledged, self.sent) = (count, count);
-        if lost {
+        if from_before {
             Written::Lost
         } else {
             Written::Acknowledged

@@ -268,7 +268,7 @@ impl Truth {
     /// How often writes may have been lost; `None` while they may be.
     pub(super) fn losses(&self) -> Option<u64> {
         let losses = self.losses.load(Ordering::SeqCst);
-        (losses % 2 == 0).then_some(losses)
+        losses.is_multiple_of(2).then_some(losses)
     }
 
     /// The master's place among the nodes, and how many there were before it; waits for one.
