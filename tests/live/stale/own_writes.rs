@@ -18,7 +18,7 @@ const LAGS: [Duration; 4] = [
 ];
 
 /// Time for all of it where `SWITCHMAN_STALE_SECONDS` says nothing.
-const SECONDS: u32 = 24;
+const SECONDS: u32 = 16;
 
 /// Time between two switches at most.
 const CALM_MAX: Duration = Duration::from_secs(10);
