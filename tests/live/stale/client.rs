@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{slice, thread};
 
 use switchman::demo::client::{Client, ClientError, Reply};
@@ -26,8 +26,13 @@ const KEYS_OF_A_KIND: usize = 6;
 /// Keys that all clients count up.
 const SHARED: usize = 16;
 
-/// One cycle of the first client in so many runs a script.
-const SCRIPT_EVERY: u64 = 200;
+/// Time between two scripts; one client runs them.
+const SCRIPT_EVERY: Duration = Duration::from_secs(2);
+
+/// One write of several commands in so many has [`PAUSE`] before the last one, EXEC for example:
+/// replicas settle meanwhile what came before it.
+const SLOW_EVERY: usize = 6;
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Time between two cycles of a client: two cores are shared by all of them, Switchman, the nodes
 /// and their fronts, and a Sentinel that is starved sees nodes die.
@@ -169,8 +174,10 @@ impl<'a> Caller<'a> {
     }
 
     fn run(mut self) -> Vec<Tally> {
+        let mut last_script = Instant::now();
         while !self.crowd.stopped.load(Ordering::Relaxed) {
-            if self.id == 0 && self.dice.u64(..SCRIPT_EVERY) == 0 {
+            if self.id == 0 && last_script.elapsed() >= SCRIPT_EVERY {
+                last_script = Instant::now();
                 self.cycle(self.records.len() - 1);
             }
             let index = self.any_record();
@@ -188,7 +195,8 @@ impl<'a> Caller<'a> {
         let database = self.records[index].written_in();
         let connection = self.connection(database, POOL);
         let commands = self.records[index].next();
-        let Some(replies) = self.say(connection, &commands) else {
+        let slow = commands.len() > 1 && self.dice.usize(..SLOW_EVERY) == 0;
+        let Some(replies) = self.write(connection, &commands, slow) else {
             return;
         };
         match self.records[index].take(&replies) {
@@ -301,6 +309,23 @@ impl<'a> Caller<'a> {
         if tally.examples.len() < EXAMPLES {
             tally.examples.push(told);
         }
+    }
+
+    /// Says `commands` at once, or the last one a while after the others.
+    fn write(
+        &mut self,
+        connection: usize,
+        commands: &[Vec<String>],
+        slow: bool,
+    ) -> Option<Vec<Reply>> {
+        let (last, others) = commands.split_last().filter(|_| slow).unzip();
+        let (Some(last), Some(others)) = (last, others) else {
+            return self.say(connection, commands);
+        };
+        let mut replies = self.say(connection, others)?;
+        thread::sleep(PAUSE);
+        replies.extend(self.say(connection, slice::from_ref(last))?);
+        Some(replies)
     }
 
     /// Says `commands` at once. `None` where not all replies came; errors are replies, and counted.

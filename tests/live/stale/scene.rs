@@ -19,7 +19,10 @@ use crate::stale::record::Kind;
 /// that must vote again, and a replication that is late.
 const SWITCH_MAX: Duration = Duration::from_secs(60);
 
-/// How the master is replaced.
+/// How old the data is with which a replica comes back.
+const BACKLOG: Duration = Duration::from_millis(500);
+
+/// What is done to the nodes; most of it replaces the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Switch {
     /// `switchman switchover`: nothing may be lost.
@@ -28,6 +31,8 @@ pub(super) enum Switch {
     Failover,
     /// `kill -9`: the same.
     Crash,
+    /// The master stays, and a replica is killed and comes back with data of some time before.
+    Return,
 }
 
 /// Three nodes and one Switchman.
@@ -143,7 +148,7 @@ impl Scene {
         served
     }
 
-    /// Replaces the master and waits until all others follow the new one. Says whether it happened:
+    /// Does it, and waits until all nodes follow the master. Says whether it happened:
     /// an order may be given up, with a replica that is too late.
     pub(super) fn switch(&self, how: Switch) -> bool {
         let (old, _) = self.truth.master();
@@ -174,6 +179,15 @@ impl Scene {
                 self.wait_for_new(old);
                 self.lab.node(old).restart().unwrap();
                 self.finish(old, true)
+            }
+            Switch::Return => {
+                let replica = self.lab.node((old + 1) % self.nodes().len());
+                tell(replica, &["SAVE"]);
+                thread::sleep(BACKLOG);
+                replica.kill().unwrap();
+                replica.restart().unwrap();
+                self.finish(old, false);
+                true
             }
         };
         println!("{how:?}: {switched}, {:?}", began.elapsed());
