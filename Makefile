@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 export MATRIX_ROUNDS ?= 20
 export MATRIX_JOBS ?= 1
 
-# Seconds for which clients look for stale reads, failovers of that time not counted in.
+# Seconds for which clients look for stale reads; the switches take a third more.
 STALE_SECONDS ?= 600
 
 # Seconds for which worlds are simulated; the first world, 0 in each `make test`.
