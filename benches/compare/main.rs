@@ -19,7 +19,8 @@
 //!
 //! * One thread, one epoll, 50 clients in a closed loop: each writes one batch of 1, 16 or 100
 //!   commands in one `write`, waits for all replies, and writes the next. Ten GETs for each SET,
-//!   values of 32 bytes, 1 000 keys unless said otherwise. Each reply is compared byte for byte with what it must be.
+//!   values of 32 bytes, 1 000 keys unless said otherwise. Each reply is compared byte for byte
+//!   with what it must be.
 //! * All targets run at once but are driven one after another, in rounds, and the first of a
 //!   round is another one each time. So whatever else the machine does meets all of them, and a
 //!   ratio of two targets is taken within each round; medians of these are what is printed.
