@@ -11,6 +11,9 @@ FUZZ_SECONDS ?= 60
 export MATRIX_ROUNDS ?= 20
 export MATRIX_JOBS ?= 1
 
+# Seconds for which clients look for stale reads; the switches take a third more.
+STALE_SECONDS ?= 600
+
 # Seconds for which worlds are simulated; the first world, 0 in each `make test`.
 SIM_SECONDS ?= 600
 SIM_FIRST ?= $(shell date +%s)000000
@@ -21,7 +24,7 @@ SIMULATION = cargo test --locked --test simulation \
     --config 'profile.dev.package.switchman.codegen-units=1' \
     --config 'profile.dev.lto="thin"' --config 'profile.dev.incremental=false'
 
-.PHONY: help demo test test-live failover-matrix simulation clients lint bench fuzz tools
+.PHONY: help demo test test-live failover-matrix stale-reads simulation clients lint bench fuzz tools
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +43,10 @@ test-live: tools ## The tests against real Redis servers and Sentinels only
 failover-matrix: tools ## Each fault MATRIX_ROUNDS times, to be resumed; then a table, and what was not kept
 	.ci/failover-matrix
 
+stale-reads: tools ## Clients that look for reads behind their own writes, for STALE_SECONDS, replication delayed
+	SWITCHMAN_STALE_SECONDS=$(STALE_SECONDS) \
+	    cargo test --locked --test live stale:: -- --nocapture --test-threads 1
+
 simulation: ## Invented worlds from SIM_FIRST on for SIM_SECONDS: no promise may be broken in any
 	SWITCHMAN_SIM_SECONDS=$(SIM_SECONDS) SWITCHMAN_SIM_FIRST=$(SIM_FIRST) $(SIMULATION) -- --nocapture
 
@@ -51,9 +58,10 @@ lint: ## Formatting, clippy and documentation, without a warning
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --lib --document-private-items --quiet
 
-bench: ## Switchman beside other proxies, then nanoseconds of its parts
+bench: ## Switchman beside other proxies and its consistencies side by side, then nanoseconds of its parts
 	.ci/tools bench
 	cargo bench --locked --bench compare
+	cargo bench --locked --bench compare -- consistency
 	cargo bench --locked --bench micro
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS (needs nightly Rust and cargo-fuzz)

@@ -94,8 +94,8 @@
 //! and, in a failover, replies; leases links for transactions, blocking commands and
 //! subscriptions, decides what becomes of lost requests, gives a new master the scripts of the
 //! last, throttles what feeds a client that does not read, asks late reads of a second replica. The
-//! worker calls it with bytes and events, and performs the actions that it gives. Scripts and stamps
-//! are all that workers share.
+//! worker calls it with bytes and events, and performs the actions that it gives. Scripts and
+//! stamps are all that workers share.
 //!
 //! **downstream**: the acceptor and the limit of clients. **admin**: HTTP pages, JSON, health.
 //! **worker**: the thread: polls sockets, calls the exchange, publishes counts. **config**: the

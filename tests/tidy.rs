@@ -100,6 +100,14 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/live/gate.rs", "keeps writers out of step"),
     ("tests/live/replicas.rs", "paces a load"),
     (
+        "tests/live/stale/client.rs",
+        "paces a load: a starved Sentinel sees nodes die",
+    ),
+    (
+        "tests/live/stale/scene.rs",
+        "counts what nodes serve in a given time",
+    ),
+    (
         "tests/live/switchover.rs",
         "paces a load; a replica is frozen for a while",
     ),

@@ -69,7 +69,7 @@ impl Bound {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (bound, value) = self.bound.parts();
-        write!(f, "{} {:<18} {:<42} ", self.word(), self.target, self.aim)?;
+        write!(f, "{} {:<20} {:<42} ", self.word(), self.target, self.aim)?;
         match self.measured {
             Some(measured) => write!(f, "{measured:>6.2} {bound} {value:.2}"),
             None => write!(f, "  not measured {bound} {value:.2}"),
@@ -79,11 +79,26 @@ impl fmt::Display for Verdict {
 
 /// Judges each shape of Switchman that took part.
 pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
+    if results.has(Target::SwitchmanOwnWrites) {
+        return judge_consistency(results);
+    }
     let shapes = [Target::SwitchmanMaster, Target::SwitchmanReplica];
     let shapes = shapes.into_iter().filter(|&shape| results.has(shape));
     shapes
         .flat_map(|shape| judge_shape(results, shape))
         .collect()
+}
+
+/// Judges what it costs to miss none of one's own writes.
+#[rustfmt::skip]
+fn judge_consistency(results: &Results) -> Vec<Verdict> {
+    let target = Target::SwitchmanOwnWrites;
+    let pair = (target, Target::SwitchmanReplica);
+    let processor = results.ratio(16, pair, processor_us);
+    let row = |aim, bound, measured| Verdict { target, aim, bound, measured };
+    vec![
+        row("CPU, pipeline 16, of eventual's",         Bound::AtMost(1.05), processor),
+    ]
 }
 
 #[rustfmt::skip]

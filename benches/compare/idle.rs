@@ -38,19 +38,19 @@ pub(crate) struct Idle {
 /// Brings the clients of one fresh proxy in two halves and reads its memory after each.
 pub(crate) fn measure(options: &Options, proxy: &Proxy) -> anyhow::Result<Idle> {
     let start_kb = procfs::resident_kb(proxy.pid())?;
-    let mut clients = Vec::with_capacity(options.idle_clients);
-    let half = options.idle_clients / 2;
+    let mut clients = Vec::with_capacity(options.idle_clients());
+    let half = options.idle_clients() / 2;
     bring(&mut clients, half, proxy)?;
     thread::sleep(options.silence());
     let half_kb = procfs::resident_kb(proxy.pid())?;
-    bring(&mut clients, options.idle_clients, proxy)?;
+    bring(&mut clients, options.idle_clients(), proxy)?;
     thread::sleep(options.silence());
     let full_kb = procfs::resident_kb(proxy.pid())?;
     Ok(Idle {
         start_kb,
         half_kb,
         full_kb,
-        clients: options.idle_clients,
+        clients: options.idle_clients(),
     })
 }
 

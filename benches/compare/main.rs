@@ -10,11 +10,17 @@
 //! (`consistency = "eventual"`: reads go to the replica). A proxy that is not installed is named
 //! and left out.
 //!
+//! `cargo bench --bench compare -- consistency` compares Switchman with itself instead:
+//! `switchman-own-writes` with `switchman-replica`, before two replicas, by one SET for 19 GETs
+//! over 100 000 keys, so that most keys are settled and both send their reads to the replicas. (A
+//! read that a client sends behind a write of its own, in the same batch, goes to the master.)
+//!
 //! # How
 //!
 //! * One thread, one epoll, 50 clients in a closed loop: each writes one batch of 1, 16 or 100
 //!   commands in one `write`, waits for all replies, and writes the next. Ten GETs for each SET,
-//!   values of 32 bytes, 1 000 keys. Each reply is compared byte for byte with what it must be.
+//!   values of 32 bytes, 1 000 keys unless said otherwise. Each reply is compared byte for byte
+//!   with what it must be.
 //! * All targets run at once but are driven one after another, in rounds, and the first of a
 //!   round is another one each time. So whatever else the machine does meets all of them, and a
 //!   ratio of two targets is taken within each round; medians of these are what is printed.
@@ -73,7 +79,7 @@ fn compare(options: &Options) -> anyhow::Result<bool> {
     let mut report = Report::new(options, std::io::stdout());
     let mut fleet = Fleet::start(options, &mut report)?;
     drive(options, &mut fleet, &mut report)?;
-    if options.idle_clients > 0 {
+    if options.idle_clients() > 0 {
         for target in fleet.proxies() {
             let fresh = fleet.start_proxy(target)?;
             let idle = idle::measure(options, &fresh)
@@ -91,13 +97,13 @@ fn drive(
     report: &mut Report<impl Write + IsTerminal>,
 ) -> anyhow::Result<()> {
     let workloads: Vec<Workload> = options
-        .pipelines
+        .pipelines()
         .iter()
-        .map(|&pipeline| Workload::new(pipeline))
+        .map(|&pipeline| Workload::new(pipeline, options.mix()))
         .collect();
-    workload::fill(fleet.master())?;
+    workload::fill(fleet.master(), options.mix(), options.replicas())?;
     let targets: Vec<Target> = fleet.targets();
-    for round in 0..options.rounds {
+    for round in 0..options.rounds() {
         for workload in &workloads {
             for turn in 0..targets.len() {
                 let target = targets[(turn + round) % targets.len()];
@@ -108,10 +114,12 @@ fn drive(
                     clients: options.clients,
                     workload,
                 };
+                let reads = fleet.reads()?;
                 let sample = load
                     .run(options.warm_up(), options.window())
                     .with_context(|| format!("{target}, pipeline {}", workload.pipeline()))?;
                 report.sample(round, target, workload.pipeline(), sample)?;
+                report.reads(target, &reads, &fleet.reads()?);
             }
         }
     }

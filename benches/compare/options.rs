@@ -3,16 +3,31 @@
 use std::time::Duration;
 
 use clap::Parser;
+use clap::ValueEnum;
 
 use crate::targets::Target;
+use crate::workload::Mix;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Subject {
+    /// Switchman with other proxies, before one replica.
+    Proxies,
+    /// Switchman's `own-writes` with its `eventual`, before two replicas.
+    Consistency,
+}
 
 /// Compares Switchman with other proxies, and all of them with no proxy at all.
 #[derive(Debug, Parser)]
 #[command(name = "compare")]
 pub(crate) struct Options {
-    /// Rounds; each drives every target once at every pipeline length.
-    #[arg(long, env = "SWITCHMAN_BENCH_ROUNDS", default_value_t = 5)]
-    pub(crate) rounds: usize,
+    /// What is compared.
+    #[arg(default_value = "proxies")]
+    subject: Subject,
+
+    /// Rounds; each drives every target once at every pipeline length. 5, or 9 for consistency.
+    #[arg(long, env = "SWITCHMAN_BENCH_ROUNDS")]
+    rounds: Option<usize>,
 
     /// Length of one measured window, in seconds.
     #[arg(long, env = "SWITCHMAN_BENCH_SECONDS", default_value_t = 2.0)]
@@ -26,18 +41,13 @@ pub(crate) struct Options {
     #[arg(long, env = "SWITCHMAN_BENCH_CLIENTS", default_value_t = 50)]
     pub(crate) clients: usize,
 
-    /// Commands in one batch of a client.
-    #[arg(
-        long,
-        env = "SWITCHMAN_BENCH_PIPELINES",
-        value_delimiter = ',',
-        default_values_t = [1, 16, 100],
-    )]
-    pub(crate) pipelines: Vec<usize>,
+    /// Commands in one batch of a client. 1, 16 and 100, or 16 for consistency.
+    #[arg(long, env = "SWITCHMAN_BENCH_PIPELINES", value_delimiter = ',')]
+    pipelines: Vec<usize>,
 
-    /// Idle clients for the measurement of memory; 0 leaves it out.
+    /// Idle clients for the measurement of memory; 0 leaves it out, and consistency has none.
     #[arg(long, env = "SWITCHMAN_BENCH_IDLE_CLIENTS", default_value_t = 1_800)]
-    pub(crate) idle_clients: usize,
+    idle_clients: usize,
 
     /// Silence before the memory of idle clients is read, in seconds.
     #[arg(long, env = "SWITCHMAN_BENCH_IDLE_SECONDS", default_value_t = 5.0)]
@@ -63,7 +73,59 @@ pub(crate) struct Options {
 impl Options {
     /// Whether this target takes part.
     pub(crate) fn wants(&self, target: Target) -> bool {
-        self.only.is_empty() || self.only.contains(&target)
+        let is_of_subject = match self.subject {
+            Subject::Proxies => target != Target::SwitchmanOwnWrites,
+            Subject::Consistency => target.tells_consistencies_apart(),
+        };
+        is_of_subject && (self.only.is_empty() || self.only.contains(&target))
+    }
+
+    /// Times that every target is driven.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(match self.subject {
+            Subject::Proxies => 5,
+            Subject::Consistency => 9,
+        })
+    }
+
+    /// Commands in one batch of a client.
+    pub(crate) fn pipelines(&self) -> Vec<usize> {
+        match self.subject {
+            _ if !self.pipelines.is_empty() => self.pipelines.clone(),
+            Subject::Proxies => vec![1, 16, 100],
+            Subject::Consistency => vec![16],
+        }
+    }
+
+    /// Clients whose memory is measured.
+    pub(crate) fn idle_clients(&self) -> usize {
+        match self.subject {
+            Subject::Proxies => self.idle_clients,
+            Subject::Consistency => 0,
+        }
+    }
+
+    /// Replicas beside the master.
+    pub(crate) fn replicas(&self) -> usize {
+        match self.subject {
+            Subject::Proxies => 1,
+            Subject::Consistency => 2,
+        }
+    }
+
+    /// What clients send.
+    pub(crate) fn mix(&self) -> Mix {
+        match self.subject {
+            Subject::Proxies => Mix {
+                keys: 1_000,
+                cycle: 11,
+            },
+            // With few keys all of them would be unsettled all the time, and read at the master.
+            Subject::Consistency => Mix {
+                keys: 100_000,
+                cycle: 20,
+            },
+        }
     }
 
     /// Length of one measured window.

@@ -31,6 +31,8 @@ pub(crate) struct Results {
     /// One figure per round, in the order of rounds.
     loads: BTreeMap<(usize, Target), Vec<Sample>>,
     idles: BTreeMap<Target, Idle>,
+    /// GETs that each node has served, the master first, while a target was driven.
+    reads: BTreeMap<Target, Vec<u64>>,
 }
 
 impl<W: Write + IsTerminal> Report<W> {
@@ -40,7 +42,7 @@ impl<W: Write + IsTerminal> Report<W> {
             watched: out.is_terminal() && !options.json,
             out,
             json: options.json,
-            pipelines: options.pipelines.clone(),
+            pipelines: options.pipelines(),
             results: Results::default(),
         }
     }
@@ -94,6 +96,14 @@ impl<W: Write + IsTerminal> Report<W> {
         writeln!(self.out, "{line}")
     }
 
+    /// Takes the GETs that each node has served so far, before and after a target was driven.
+    pub(crate) fn reads(&mut self, target: Target, before: &[u64], after: &[u64]) {
+        let sums = self.results.reads.entry(target).or_default();
+        sums.resize(after.len(), 0);
+        let driven = after.iter().zip(before).map(|(late, early)| late - early);
+        sums.iter_mut().zip(driven).for_each(|(sum, it)| *sum += it);
+    }
+
     /// Takes the memory of one target.
     pub(crate) fn idle(&mut self, target: Target, idle: Idle) -> io::Result<()> {
         self.results.idles.insert(target, idle);
@@ -117,6 +127,10 @@ impl<W: Write + IsTerminal> Report<W> {
         let verdicts = aims::judge(&self.results);
         let met = verdicts.iter().all(Verdict::met);
         if self.json {
+            for (target, reads) in &self.results.reads {
+                let line = json!({ "kind": "reads", "target": target.to_string(), "nodes": reads });
+                writeln!(self.out, "{line}")?;
+            }
             for verdict in &verdicts {
                 writeln!(self.out, "{}", verdict.to_json())?;
             }
@@ -128,6 +142,7 @@ impl<W: Write + IsTerminal> Report<W> {
         for pipeline in self.pipelines.clone() {
             self.load_table(pipeline)?;
         }
+        self.read_table()?;
         self.idle_table()?;
         for verdict in &verdicts {
             writeln!(self.out, "{verdict}")?;
@@ -148,7 +163,7 @@ impl<W: Write + IsTerminal> Report<W> {
             let ratio = results.ratio(pipeline, (target, Target::Direct), |s| Some(per_second(s)));
             writeln!(
                 self.out,
-                "{target:<18} {:>10}  {:>9}  {:>10}  {:>8}  {:>8}  {:>16}",
+                "{target:<20} {:>10}  {:>9}  {:>10}  {:>8}  {:>8}  {:>16}",
                 cell(figure(|s| Some(per_second(s))), 0),
                 cell(ratio, 2),
                 cell(figure(processor_us), 2),
@@ -159,6 +174,18 @@ impl<W: Write + IsTerminal> Report<W> {
                     2
                 ),
             )?;
+        }
+        Ok(())
+    }
+
+    fn read_table(&mut self) -> io::Result<()> {
+        writeln!(self.out, "\nreads              at master  at each replica")?;
+        for (target, reads) in &self.results.reads {
+            write!(self.out, "{target:<20}")?;
+            for share in shares(reads) {
+                write!(self.out, " {:>6.1} %", share * 100.0)?;
+            }
+            writeln!(self.out)?;
         }
         Ok(())
     }
@@ -174,7 +201,7 @@ impl<W: Write + IsTerminal> Report<W> {
         for (target, idle) in &self.results.idles {
             writeln!(
                 self.out,
-                "{target:<18} {:>11}  {:>20}  {:>9.2}  {:>8.2}",
+                "{target:<20} {:>11}  {:>20}  {:>9.2}  {:>8.2}",
                 idle.start_kb,
                 idle.full_kb,
                 idle.kb_per_client(),
@@ -257,6 +284,11 @@ pub(crate) fn processor_us(sample: &Sample) -> Option<f64> {
     sample
         .processor
         .map(|time| micros(time) / float(sample.commands))
+}
+
+fn shares(reads: &[u64]) -> impl Iterator<Item = f64> {
+    let total = float(reads.iter().sum::<u64>().max(1));
+    reads.iter().map(move |each| float(*each) / total)
 }
 
 fn micros(time: Duration) -> f64 {

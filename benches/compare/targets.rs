@@ -53,12 +53,19 @@ pub(crate) enum Target {
     SwitchmanMaster,
     /// Switchman, reads to the replica.
     SwitchmanReplica,
+    /// Switchman, reads to a replica that has what was written.
+    SwitchmanOwnWrites,
 }
 
 impl Target {
     /// Whether it is Switchman, in whichever shape.
     pub(crate) fn is_switchman(self) -> bool {
-        matches!(self, Self::SwitchmanMaster | Self::SwitchmanReplica)
+        self == Self::SwitchmanMaster || self.tells_consistencies_apart()
+    }
+
+    /// Whether it takes part where two consistencies are compared.
+    pub(crate) fn tells_consistencies_apart(self) -> bool {
+        matches!(self, Self::SwitchmanReplica | Self::SwitchmanOwnWrites)
     }
 
     /// Whether a client may say HELLO and CLIENT: nutcracker closes such a connection.
@@ -71,7 +78,10 @@ impl Target {
         match self {
             Self::Haproxy => Some("haproxy"),
             Self::Nutcracker => Some("nutcracker"),
-            Self::Direct | Self::SwitchmanMaster | Self::SwitchmanReplica => None,
+            Self::Direct
+            | Self::SwitchmanMaster
+            | Self::SwitchmanReplica
+            | Self::SwitchmanOwnWrites => None,
         }
     }
 }
@@ -84,6 +94,7 @@ impl fmt::Display for Target {
             Self::Nutcracker => "nutcracker",
             Self::SwitchmanMaster => "switchman-master",
             Self::SwitchmanReplica => "switchman-replica",
+            Self::SwitchmanOwnWrites => "switchman-own-writes",
         })
     }
 }
@@ -105,6 +116,7 @@ impl Fleet {
     ) -> anyhow::Result<Self> {
         let plan = Plan {
             down_after: DOWN_AFTER,
+            replicas: options.replicas(),
             ..Plan::default()
         };
         let mut fleet = Self {
@@ -133,6 +145,20 @@ impl Fleet {
     /// Address of the master.
     pub(crate) fn master(&self) -> SocketAddr {
         self.cluster.node(0).addr()
+    }
+
+    /// GETs that each node has served, the master first.
+    pub(crate) fn reads(&self) -> anyhow::Result<Vec<u64>> {
+        let nodes = self.cluster.nodes().iter();
+        nodes
+            .map(|node| {
+                let stats = node.command(&["INFO", "commandstats"])?;
+                let line = stats.info("cmdstat_get").unwrap_or_default();
+                let mut fields = line.split(',');
+                let calls = fields.find_map(|field| field.strip_prefix("calls="));
+                Ok(calls.unwrap_or("0").parse()?)
+            })
+            .collect()
     }
 
     /// Everything that can be driven.
@@ -181,6 +207,7 @@ impl Proxy {
             Target::Nutcracker => nutcracker(listen, cluster, dir)?,
             Target::SwitchmanMaster => switchman("master", cluster, dir)?,
             Target::SwitchmanReplica => switchman("eventual", cluster, dir)?,
+            Target::SwitchmanOwnWrites => switchman("own-writes", cluster, dir)?,
             Target::Direct => bail!("no proxy"),
         };
         let log = dir.join("log");

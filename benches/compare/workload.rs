@@ -10,18 +10,23 @@ use std::time::Duration;
 use anyhow::Context;
 use anyhow::ensure;
 
-/// Keys in use: few enough to be warm everywhere, many enough not to be one hot key.
-const KEYS: usize = 1_000;
-/// Ten GETs, then one SET.
-const CYCLE: usize = 11;
-/// A stride that has no factor in common with [`KEYS`]: every key is visited.
-const STRIDE: usize = 7_919 % KEYS;
+/// A stride that has no factor in common with the number of keys: every key is visited.
+const STRIDE: usize = 7_919;
 /// Key of the large value that idle clients read once.
 pub(crate) const BLOB_KEY: &str = "blob";
 /// Its size in bytes.
 pub(crate) const BLOB_LEN: usize = 1 << 20;
 /// How long the replica may take to have the data.
 const FILL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Which commands there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mix {
+    /// Keys in use.
+    pub(crate) keys: usize,
+    /// One command in so many is a SET, the others are GETs.
+    pub(crate) cycle: usize,
+}
 
 /// One `write` of a client and the bytes that must answer it.
 pub(crate) struct Batch {
@@ -38,12 +43,12 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// Prepares batches of `pipeline` commands: a multiple of [`CYCLE`] commands, at least one
+    /// Prepares batches of `pipeline` commands: a multiple of the mix's cycle, at least one command
     /// for each key.
-    pub(crate) fn new(pipeline: usize) -> Self {
-        let count = CYCLE * KEYS.div_ceil(CYCLE * pipeline);
+    pub(crate) fn new(pipeline: usize, mix: Mix) -> Self {
+        let count = mix.cycle * mix.keys.div_ceil(mix.cycle * pipeline);
         let batches = (0..count)
-            .map(|batch| build(batch * pipeline, pipeline))
+            .map(|batch| build(batch * pipeline, pipeline, mix))
             .collect();
         Self { pipeline, batches }
     }
@@ -64,15 +69,15 @@ impl Workload {
     }
 }
 
-fn build(first: usize, pipeline: usize) -> Batch {
+fn build(first: usize, pipeline: usize, mix: Mix) -> Batch {
     let mut batch = Batch {
         request: Vec::new(),
         reply: Vec::new(),
     };
     for number in first..first + pipeline {
-        let key = key(number * STRIDE % KEYS);
+        let key = key(number * STRIDE % mix.keys);
         let value = value(&key);
-        if number % CYCLE == CYCLE - 1 {
+        if number % mix.cycle == mix.cycle - 1 {
             batch
                 .request
                 .extend(encode(&[b"SET", key.as_bytes(), value.as_bytes()]));
@@ -107,28 +112,29 @@ pub(crate) fn encode(args: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// Writes every key and the large value to the master, and waits until the replica has them.
-pub(crate) fn fill(master: SocketAddr) -> anyhow::Result<()> {
+/// Writes every key and the large value to the master, and waits until all `replicas` have them.
+pub(crate) fn fill(master: SocketAddr, mix: Mix, replicas: usize) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(master)?;
     stream.set_read_timeout(Some(FILL_DEADLINE))?;
     let blob = vec![b'x'; BLOB_LEN];
     let mut request = encode(&[b"SET", BLOB_KEY.as_bytes(), &blob]);
-    for number in 0..KEYS {
+    for number in 0..mix.keys {
         let key = key(number);
         request.extend(encode(&[b"SET", key.as_bytes(), value(&key).as_bytes()]));
     }
     let timeout = FILL_DEADLINE.as_millis().to_string();
-    request.extend(encode(&[b"WAIT", b"1", timeout.as_bytes()]));
+    let all = replicas.to_string();
+    request.extend(encode(&[b"WAIT", all.as_bytes(), timeout.as_bytes()]));
     stream.write_all(&request)?;
-    let mut expected = b"+OK\r\n".repeat(KEYS + 1);
-    expected.extend(b":1\r\n");
+    let mut expected = b"+OK\r\n".repeat(mix.keys + 1);
+    expected.extend(format!(":{replicas}\r\n").bytes());
     let mut replies = vec![0; expected.len()];
     stream
         .read_exact(&mut replies)
         .context("filling the master")?;
     ensure!(
         replies == expected,
-        "the master or its replica did not take the data"
+        "the master or a replica did not take the data"
     );
     Ok(())
 }

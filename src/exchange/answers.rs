@@ -209,12 +209,7 @@ impl Exchange {
             }
         }
         let Some(client) = self.clients.get_mut(ticket.client) else {
-            if group.gate.is_armed {
-                group.gate.mend(key);
-            }
-            if ticket.purpose == Purpose::Hedged {
-                self.hedged_reply(key, done, (frame, kind), now);
-            }
+            self.nobodys(key, done, (frame, kind), now);
             return true;
         };
         let target = target(role);

@@ -318,34 +318,6 @@ impl Exchange {
         self.send(link, job, request.raw(), Kind::shared(Class::Read))
     }
 
-    /// The lane to a replica, or to another one if it takes no further connection.
-    fn find_replica_lane(
-        &mut self,
-        job: Job,
-        picked: NodeId,
-        eligible: impl Fn(&Node) -> bool,
-    ) -> Result<LinkKey, NoLane> {
-        let Some(index) = self.clients.get(job.key).map(|client| client.group) else {
-            return Err(NoLane::NotNow);
-        };
-        let (mut next, mut at) = (Some(picked), 0);
-        while let Some(node) = next {
-            let lane = self.lane_of(job.key, node, Role::Replica);
-            let found = self.shared_link(index, lane.ok_or(NoLane::NotNow)?, job.now);
-            if found != Err(NoLane::NotNow) {
-                return found;
-            }
-            let Some(group) = self.groups.get(index) else {
-                return Err(NoLane::NotNow);
-            };
-            let fits = |id: &NodeId| group.nodes.get(id.0).is_some_and(&eligible);
-            let mut others = group.readable.iter().enumerate().skip(at);
-            let other = others.find(|(_, id)| fits(id));
-            (next, at) = (other.map(|(_, id)| *id), other.map_or(at, |(at, _)| at + 1));
-        }
-        Err(NoLane::NotNow)
-    }
-
     fn find_lane(&mut self, job: Job, node: NodeId, role: Role) -> Result<LinkKey, Placed> {
         let Some(client) = self.clients.get(job.key) else {
             return Err(Placed::Answered);

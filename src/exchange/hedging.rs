@@ -377,9 +377,28 @@ impl Exchange {
         able.min_by_key(load).copied()
     }
 
+    /// A reply whose client is gone, or that is one of two.
+    #[cold]
+    pub(super) fn nobodys(
+        &mut self,
+        key: LinkKey,
+        done: Completed<Ticket>,
+        reply: (&[u8], ReplyKind),
+        now: Time,
+    ) {
+        let index = self.links.get(key).map(|link| link.group);
+        let group = index.and_then(|index| self.groups.get_mut(index));
+        if let Some(group) = group.filter(|group| group.gate.is_armed) {
+            group.gate.mend(key);
+        }
+        if done.ticket.purpose == Purpose::Hedged {
+            self.hedged_reply(key, done, reply, now);
+        }
+    }
+
     /// One of two copies has its reply.
     #[cold]
-    pub(super) fn hedged_reply(
+    fn hedged_reply(
         &mut self,
         key: LinkKey,
         done: Completed<Ticket>,

@@ -59,7 +59,7 @@ impl MaybeNode {
 
     pub(super) fn get(self) -> Option<NodeId> {
         let index = self.0?.get() - 1;
-        usize::try_from(index).ok().map(NodeId)
+        Some(NodeId(usize::from(index)))
     }
 }
 

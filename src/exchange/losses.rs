@@ -16,18 +16,16 @@
 
 use std::time::Duration;
 
-use crate::exchange::client::{Client, Ending, Origin, Wait};
+use crate::exchange::client::{Ending, Origin, Wait};
 use crate::exchange::fencing::Waits;
 use crate::exchange::lease::Multi;
 use crate::exchange::link::{Link, State, Usage};
-use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::standing::{BREAKS_MAX, Begun, Close, Standing, is_begun_in_vain, standings};
 use crate::exchange::ticket::{Effect, Purpose, Ticket, Undo};
-use crate::exchange::{Action, ClientKey, Exchange, LinkKey, OpenFailure, Opened, Role};
+use crate::exchange::{Action, ClientKey, Exchange, LinkKey, Opened, Role};
 use crate::mux::{Lost, Sent};
-use crate::route::NoReplica;
 use crate::session::{IdentityId, Piece, Reject};
-use crate::telemetry::{self, ConnectStage, Reason, RequestClass};
+use crate::telemetry::{self, Reason, RequestClass};
 use crate::topology::ReportKind;
 use crate::types::Time;
 
@@ -51,7 +49,7 @@ pub enum Loss {
 
 /// How a link ended, for the requests on it.
 #[derive(Clone, Copy)]
-enum End<'a> {
+pub(super) enum End<'a> {
     /// It was open.
     Lost(Loss),
     /// Its replies are overdue, and its node is to end this link.
@@ -143,115 +141,6 @@ impl Exchange {
         self.settle(now);
     }
 
-    /// A link could not be opened.
-    pub fn link_refused(&mut self, key: LinkKey, failure: OpenFailure, now: Time) {
-        let Some(link) = self.discard(key) else {
-            return;
-        };
-        match failure {
-            OpenFailure::Refused(stage, words) if !is_passing(&words) => {
-                self.refused(key, &link, (stage, &words), now);
-            }
-            failure => {
-                self.unreachable(&link, &failure, now);
-                self.dispose(key, &link, End::Unopened, now);
-                self.give_up_turns(link.group, link.lane.node, now);
-            }
-        }
-        self.after_loss(key, &link, now);
-    }
-
-    /// The node does not want this login, protocol or database: those who asked hear its words.
-    fn refused(
-        &mut self,
-        key: LinkKey,
-        link: &Link,
-        (stage, words): (ConnectStage, &[u8]),
-        now: Time,
-    ) {
-        let anonymous = link.lane.identity == IdentityId::ANONYMOUS;
-        let Some(group) = self.groups.get_mut(link.group) else {
-            return;
-        };
-        let no_login = words.starts_with(b"-NOAUTH");
-        let may_ask_master = group.settings.no_replica == NoReplica::Master;
-        if link.lane.role == Role::Replica
-            && may_ask_master
-            && (no_login || stage == ConnectStage::Auth)
-        {
-            // Users and passwords are not replicated: this says nothing of the other nodes.
-            if let Some(node) = group.nodes.get(link.lane.node.0) {
-                group.counts.at(node.index).connect_failed(stage);
-            }
-            return self.dispose(key, link, End::Declined, now);
-        }
-        if anonymous && group.settings.anonymous.is_none() && no_login {
-            // For a while it is us who say so, after what Redis looks at first.
-            group.login_wanted = Some(now);
-            return self.dispose(key, link, End::Unopened, now);
-        }
-        if let Some(node) = group.nodes.get(link.lane.node.0) {
-            group.counts.at(node.index).connect_failed(stage);
-        }
-        for waiter in &link.waiters {
-            if let Some(client) = self.clients.get_mut(*waiter)
-                && client.wait == Wait::Proof(key)
-            {
-                client.verdict = Some(Box::from(words));
-            }
-        }
-        self.dispose(key, link, End::Refused(words), now);
-        // A login that was proven and is refused now was changed or taken away: Redis closes the
-        // connections of such users (acl.c, `ACLKillPubsubClientsIfNeeded` and DELUSER).
-        if !anonymous && link.lane.identity != UNPROVEN && stage == ConnectStage::Auth {
-            let of_user = |client: &Client| {
-                client.group == link.group && client.session.identity == link.lane.identity
-            };
-            let clients = self.clients.iter();
-            let keys: Vec<_> = clients
-                .filter_map(|(key, client)| of_user(client).then_some(key))
-                .collect();
-            for key in keys {
-                self.end(key, Ending::AfterReplies);
-            }
-        }
-    }
-
-    /// The node is left alone for a while that grows; the control plane hears of it. Links that are
-    /// open are used meanwhile: a server that takes no further connection serves those that it has.
-    fn unreachable(&mut self, link: &Link, failure: &OpenFailure, now: Time) {
-        let dice = self.dice.roll();
-        let Some(group) = self.groups.get_mut(link.group) else {
-            return;
-        };
-        let Some(node) = group.nodes.get_mut(link.lane.node.0) else {
-            return;
-        };
-        node.failures = node.failures.saturating_add(1);
-        let pause = Some(now + self.settings.backoff.delay(node.failures, dice));
-        let changed = matches!(failure, OpenFailure::WrongRole | OpenFailure::NotReady);
-        if node.open > 0 && !changed {
-            node.open_at = pause;
-        } else {
-            node.retry_at = pause;
-        }
-        let stage = match failure {
-            OpenFailure::Unreachable(stage) => *stage,
-            _ => ConnectStage::Handshake,
-        };
-        group.counts.at(node.index).connect_failed(stage);
-        let addr = node.addr.clone();
-        let wrong_master = *failure == OpenFailure::WrongRole && link.lane.role == Role::Master;
-        let report = if wrong_master {
-            ReportKind::Demoted { node: addr }
-        } else {
-            ReportKind::ConnectFailed { node: addr }
-        };
-        self.actions.push_back(Action::Report(link.group, report));
-        group.refresh(now);
-        self.reader_failed(link.group, link.lane.node, now);
-    }
-
     /// A link that was open is gone.
     pub fn link_lost(&mut self, key: LinkKey, loss: Loss, now: Time) {
         if let Some(link) = self.lose(key, loss, now) {
@@ -298,7 +187,7 @@ impl Exchange {
         Some(link)
     }
 
-    fn after_loss(&mut self, key: LinkKey, link: &Link, now: Time) {
+    pub(super) fn after_loss(&mut self, key: LinkKey, link: &Link, now: Time) {
         self.end_waits(key, &link.waiters);
         self.restore_subscriptions(link.group, now);
         self.settle(now);
@@ -314,7 +203,7 @@ impl Exchange {
     }
 
     /// Decides for each request of a link that is gone, and mends what its clients had on it.
-    fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>, now: Time) {
+    pub(super) fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>, now: Time) {
         let standings = match link.usage {
             Usage::Leased(Some(owner)) => self.lease_lost(owner, link, end, now),
             Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => {
@@ -540,17 +429,6 @@ const fn is_of_the_node(loss: Loss) -> bool {
 fn is_behind(link: &Link, now: Time) -> bool {
     let relieved = |at| now.since(at) < BEHIND_AFTER_RELIEF;
     !link.throttled_by.is_empty() || link.relieved_at.is_some_and(relieved)
-}
-
-/// Whether an error line to a new connection speaks of the node's present state, and not of what
-/// was asked of it. `-BUSY` is not among them: it is what clients are to hear.
-fn is_passing(words: &[u8]) -> bool {
-    const PASSING: [&[u8]; 3] = [
-        b"-ERR max number of clients reached",
-        b"-DENIED ",
-        b"-LOADING ",
-    ];
-    PASSING.iter().any(|text| words.starts_with(text))
 }
 
 fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {

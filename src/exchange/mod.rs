@@ -42,6 +42,7 @@ mod read_only;
 mod readers;
 mod reading;
 mod recall;
+mod refusals;
 mod scripts;
 mod session_commands;
 mod settings;

@@ -3,10 +3,11 @@
 use crate::command::Class;
 use crate::exchange::client::{Client, Origin};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::link::State;
+use crate::exchange::link::{NodeId, State};
+use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::Need;
-use crate::exchange::node::Group;
-use crate::exchange::{Exchange, LinkKey};
+use crate::exchange::node::{Group, Node};
+use crate::exchange::{Exchange, LinkKey, Role};
 use crate::resp::Request;
 use crate::route::{Facts, NoReplica, Reads};
 use crate::session::Reject;
@@ -23,6 +24,35 @@ impl Exchange {
         }
     }
 
+    /// The lane to a replica, or to another one if it takes no further connection.
+    pub(super) fn find_replica_lane(
+        &mut self,
+        job: Job,
+        picked: NodeId,
+        eligible: impl Fn(&Node) -> bool,
+    ) -> Result<LinkKey, NoLane> {
+        let Some(index) = self.clients.get(job.key).map(|client| client.group) else {
+            return Err(NoLane::NotNow);
+        };
+        let (mut next, mut at) = (Some(picked), 0);
+        while let Some(node) = next {
+            let lane = self.lane_of(job.key, node, Role::Replica);
+            let found = self.shared_link(index, lane.ok_or(NoLane::NotNow)?, job.now);
+            if found != Err(NoLane::NotNow) {
+                return found;
+            }
+            let Some(group) = self.groups.get(index) else {
+                return Err(NoLane::NotNow);
+            };
+            let fits = |id: &NodeId| group.nodes.get(id.0).is_some_and(&eligible);
+            let mut others = group.readable.iter().enumerate().skip(at);
+            let other = others.find(|(_, id)| fits(id));
+            (next, at) = (other.map(|(_, id)| *id), other.map_or(at, |(at, _)| at + 1));
+        }
+        Err(NoLane::NotNow)
+    }
+
+    /// Whether a link is there and takes bytes.
     pub(super) fn is_open(&self, key: LinkKey) -> bool {
         let link = self.links.get(key);
         link.is_some_and(|link| link.state == State::Ready)

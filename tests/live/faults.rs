@@ -35,6 +35,9 @@ pub(crate) const NODES: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 /// Time that the front's own connection to its target may take.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 
+/// Bytes of a peer among which its `PSYNC` is looked for: a replica says little before it.
+const GREETING: usize = 4096;
+
 /// Chunks of up to 16 KiB that are read ahead of a fault; more waits at the sender. Small writes
 /// are a chunk each, and a slow link has half a second of them on its way.
 const CHUNKS_MAX: usize = 8192;
@@ -46,6 +49,8 @@ pub(crate) struct Fault {
     pub(crate) delay_in: Duration,
     /// Time for which what the target sent stays on its way.
     pub(crate) delay_out: Duration,
+    /// The same, only on connections on which the peer has asked for the replication stream.
+    pub(crate) delay_stream: Duration,
     /// Nothing that the peer sends arrives; it arrives late where the fault ends.
     pub(crate) deaf: bool,
     /// Nothing that the target sends arrives, its end neither.
@@ -87,6 +92,14 @@ impl Fault {
         Self {
             delay_in: delay,
             delay_out: delay,
+            ..Self::default()
+        }
+    }
+
+    /// A link on which replication, and nothing else, takes `delay` more.
+    pub(crate) fn lag(delay: Duration) -> Self {
+        Self {
+            delay_stream: delay,
             ..Self::default()
         }
     }
@@ -197,6 +210,8 @@ struct Link {
     client: TcpStream,
     server: TcpStream,
     dead: AtomicBool,
+    /// The peer has sent `PSYNC`: the target's bytes are the replication stream.
+    stream: AtomicBool,
     /// Nothing passes any more, for ever.
     stranded: AtomicBool,
 }
@@ -233,6 +248,7 @@ impl Shared {
             client,
             server,
             dead: AtomicBool::new(false),
+            stream: AtomicBool::new(false),
             stranded: AtomicBool::new(false),
         });
         self.state().links.push(Arc::downgrade(&link));
@@ -282,6 +298,9 @@ impl Shared {
             let fault = state.faults.entry(link.peer).or_default();
             let (stopped, delay) = match way {
                 Way::In => (fault.deaf, fault.delay_in),
+                Way::Out if link.stream.load(Ordering::Relaxed) => {
+                    (fault.mute, fault.delay_out.max(fault.delay_stream))
+                }
                 Way::Out => (fault.mute, fault.delay_out),
             };
             if stopped || link.stranded.load(Ordering::Relaxed) {
@@ -325,12 +344,22 @@ fn read(link: &Link, way: Way, chunks: &SyncSender<Chunk>) {
         Way::Out => &link.server,
     };
     let mut buffer = vec![0; 16 * 1024];
+    let mut greeting = match way {
+        Way::In => GREETING,
+        Way::Out => 0,
+    };
     loop {
         let read = from.read(&mut buffer);
         if matches!(&read, Err(error) if error.kind() == ErrorKind::Interrupted) {
             continue;
         }
         let bytes = read.ok().map(|read| buffer[..read].to_vec());
+        if let Some(bytes) = bytes.as_deref().filter(|_| greeting > 0) {
+            greeting = greeting.saturating_sub(bytes.len());
+            if memchr::memmem::find(bytes, b"\r\nPSYNC\r\n").is_some() {
+                link.stream.store(true, Ordering::Relaxed);
+            }
+        }
         let ends = bytes.as_ref().is_none_or(Vec::is_empty);
         let read_at = Instant::now();
         if chunks.send(Chunk { read_at, bytes }).is_err() || ends {
@@ -366,7 +395,16 @@ pub(crate) struct Fronted {
 }
 
 impl Fronted {
-    pub(crate) fn start(mut plan: Plan) -> Self {
+    pub(crate) fn start(plan: Plan) -> Self {
+        Self::start_by(plan, Lab::start)
+    }
+
+    /// The same with the machine for itself: see [`Lab::alone`].
+    pub(crate) fn alone(plan: Plan) -> Self {
+        Self::start_by(plan, Lab::alone)
+    }
+
+    fn start_by(mut plan: Plan, start: impl Fn(&Plan) -> Lab) -> Self {
         plan.node_config.extend([
             format!("bind-source-addr {NODES}"),
             // Else others would look for it at its source address, where it does not listen.
@@ -379,7 +417,7 @@ impl Fronted {
             // For the same reason.
             "sentinel announce-ip 127.0.0.1".to_owned(),
         ]);
-        let lab = Lab::start(&plan);
+        let lab = start(&plan);
         let fronts: Vec<Front> = lab
             .nodes()
             .iter()
@@ -400,6 +438,17 @@ impl Fronted {
         &self.fronts[index]
     }
 
+    /// The master's place among the nodes, where all running Sentinels name the same front.
+    pub(crate) fn master_index(&self) -> Option<usize> {
+        let running = self.sentinels().iter().filter(|it| it.is_running());
+        let mut named = running.map(|it| self.master_according_to(it));
+        let first = named.next()??;
+        let agreed = named.all(|other| other == Some(first));
+        let index = self.fronts.iter().position(|it| it.addr() == first);
+        index.filter(|_| agreed)
+    }
+
+    /// Each node announces its front, and writes that down for when it is started again.
     fn announce(&self) {
         let master = self.fronts[0].addr().port().to_string();
         for (index, node) in self.nodes().iter().enumerate() {
@@ -408,11 +457,14 @@ impl Fronted {
             if index > 0 {
                 tell(node, &["REPLICAOF", "127.0.0.1", &master]);
             }
+            tell(node, &["CONFIG", "REWRITE"]);
         }
-        let (replicas, port) = (self.nodes().len() - 1, self.fronts[1].addr().port());
+        let replicas = self.nodes().len() - 1;
         let seen = wait_for(SOON, || {
             let info = self.node(0).command(&["INFO", "replication"]).ok()?;
-            let listed = info.info("slave0")?.contains(&format!("port={port},"));
+            let text = info.text()?;
+            let mut ports = self.fronts[1..].iter().map(|it| it.addr().port());
+            let listed = ports.all(|port| text.contains(&format!("port={port},")));
             let alone = info.info("connected_slaves")? == replicas.to_string();
             (listed && alone).then_some(())
         });

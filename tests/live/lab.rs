@@ -23,7 +23,15 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn start(plan: &Plan) -> Self {
-        let turn = Turn::take();
+        Self::start_in(Turn::take(), plan)
+    }
+
+    /// The same for a test that keeps the machine busy: no other deployment runs beside it.
+    pub(crate) fn alone(plan: &Plan) -> Self {
+        Self::start_in(Turn::take_all(), plan)
+    }
+
+    fn start_in(turn: Turn, plan: &Plan) -> Self {
         Self {
             deployment: Deployment::start(plan).unwrap(),
             _turn: turn,
@@ -136,28 +144,49 @@ pub(crate) fn error(line: &str) -> Reply {
 
 /// The right to run a deployment now.
 #[derive(Debug)]
-struct Turn;
+struct Turn {
+    /// How many others it keeps from running, and itself.
+    share: usize,
+}
+
+/// How much of [`Turn::MAX`] is taken, and how many wait for all of it.
+#[derive(Debug, Default)]
+struct Turns {
+    taken: usize,
+    all_wanted: usize,
+}
 
 impl Turn {
     /// Deployments at a time; a third one on two cores would starve somebody's Sentinel.
     const MAX: usize = 2;
 
     fn take() -> Self {
-        let mut taken = TURNS.lock().unwrap();
-        while *taken == Self::MAX {
-            taken = GIVEN_BACK.wait(taken).unwrap();
-        }
-        *taken += 1;
-        Self
+        let full = |turns: &mut Turns| turns.taken == Self::MAX || turns.all_wanted > 0;
+        let mut turns = CHANGED.wait_while(TURNS.lock().unwrap(), full).unwrap();
+        turns.taken += 1;
+        Self { share: 1 }
+    }
+
+    /// Whoever comes later waits, else this one would for ever.
+    fn take_all() -> Self {
+        let mut turns = TURNS.lock().unwrap();
+        turns.all_wanted += 1;
+        let mut turns = CHANGED.wait_while(turns, |it| it.taken > 0).unwrap();
+        turns.all_wanted -= 1;
+        turns.taken = Self::MAX;
+        Self { share: Self::MAX }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *TURNS.lock().unwrap() -= 1;
-        GIVEN_BACK.notify_one();
+        TURNS.lock().unwrap().taken -= self.share;
+        CHANGED.notify_all();
     }
 }
 
-static TURNS: Mutex<usize> = Mutex::new(0);
-static GIVEN_BACK: Condvar = Condvar::new();
+static TURNS: Mutex<Turns> = Mutex::new(Turns {
+    taken: 0,
+    all_wanted: 0,
+});
+static CHANGED: Condvar = Condvar::new();

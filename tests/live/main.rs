@@ -36,6 +36,7 @@ mod reboot;
 mod replicas;
 mod routing;
 mod session;
+mod stale;
 mod swallowed;
 mod switchover;
 mod topology;

@@ -7,7 +7,7 @@ use std::time::Duration;
 const BUSY: Duration = Duration::from_secs(2);
 
 /// Prints figures of this run, in a form that the script finds among everything else.
-pub(super) fn report(figures: &[(&str, &dyn Display)]) {
+pub(crate) fn report(figures: &[(&str, &dyn Display)]) {
     let words: Vec<String> = figures
         .iter()
         .map(|(name, value)| format!("{name}={value}"))

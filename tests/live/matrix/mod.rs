@@ -7,7 +7,7 @@
 //! it. That is asserted in each run. How long things took is printed, and judged by
 //! `.ci/failover-matrix` over many runs: see `figures`.
 
-mod figures;
+pub(crate) mod figures;
 mod link;
 mod master;
 mod named;

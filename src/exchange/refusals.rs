@@ -1,0 +1,135 @@
+//! Floor 4. Links that could not be opened: a node that refuses what was asked of it, or cannot be
+//! reached. Knows no requests; what becomes of those on the link is decided with all other losses.
+
+use crate::exchange::client::{Client, Ending, Wait};
+use crate::exchange::link::Link;
+use crate::exchange::lookup::UNPROVEN;
+use crate::exchange::losses::End;
+use crate::exchange::{Action, Exchange, LinkKey, OpenFailure, Role};
+use crate::route::NoReplica;
+use crate::session::IdentityId;
+use crate::telemetry::ConnectStage;
+use crate::topology::ReportKind;
+use crate::types::Time;
+
+impl Exchange {
+    /// A link could not be opened.
+    pub fn link_refused(&mut self, key: LinkKey, failure: OpenFailure, now: Time) {
+        let Some(link) = self.discard(key) else {
+            return;
+        };
+        match failure {
+            OpenFailure::Refused(stage, words) if !is_passing(&words) => {
+                self.refused(key, &link, (stage, &words), now);
+            }
+            failure => {
+                self.unreachable(&link, &failure, now);
+                self.dispose(key, &link, End::Unopened, now);
+                self.give_up_turns(link.group, link.lane.node, now);
+            }
+        }
+        self.after_loss(key, &link, now);
+    }
+
+    /// The node does not want this login, protocol or database: those who asked hear its words.
+    fn refused(
+        &mut self,
+        key: LinkKey,
+        link: &Link,
+        (stage, words): (ConnectStage, &[u8]),
+        now: Time,
+    ) {
+        let anonymous = link.lane.identity == IdentityId::ANONYMOUS;
+        let Some(group) = self.groups.get_mut(link.group) else {
+            return;
+        };
+        let no_login = words.starts_with(b"-NOAUTH");
+        let may_ask_master = group.settings.no_replica == NoReplica::Master;
+        if link.lane.role == Role::Replica
+            && may_ask_master
+            && (no_login || stage == ConnectStage::Auth)
+        {
+            // Users and passwords are not replicated: this says nothing of the other nodes.
+            if let Some(node) = group.nodes.get(link.lane.node.0) {
+                group.counts.at(node.index).connect_failed(stage);
+            }
+            return self.dispose(key, link, End::Declined, now);
+        }
+        if anonymous && group.settings.anonymous.is_none() && no_login {
+            // For a while it is us who say so, after what Redis looks at first.
+            group.login_wanted = Some(now);
+            return self.dispose(key, link, End::Unopened, now);
+        }
+        if let Some(node) = group.nodes.get(link.lane.node.0) {
+            group.counts.at(node.index).connect_failed(stage);
+        }
+        for waiter in &link.waiters {
+            if let Some(client) = self.clients.get_mut(*waiter)
+                && client.wait == Wait::Proof(key)
+            {
+                client.verdict = Some(Box::from(words));
+            }
+        }
+        self.dispose(key, link, End::Refused(words), now);
+        // A login that was proven and is refused now was changed or taken away: Redis closes the
+        // connections of such users (acl.c, `ACLKillPubsubClientsIfNeeded` and DELUSER).
+        if !anonymous && link.lane.identity != UNPROVEN && stage == ConnectStage::Auth {
+            let of_user = |client: &Client| {
+                client.group == link.group && client.session.identity == link.lane.identity
+            };
+            let clients = self.clients.iter();
+            let keys: Vec<_> = clients
+                .filter_map(|(key, client)| of_user(client).then_some(key))
+                .collect();
+            for key in keys {
+                self.end(key, Ending::AfterReplies);
+            }
+        }
+    }
+
+    /// The node is left alone for a while that grows; the control plane hears of it. Links that are
+    /// open are used meanwhile: a server that takes no further connection serves those that it has.
+    fn unreachable(&mut self, link: &Link, failure: &OpenFailure, now: Time) {
+        let dice = self.dice.roll();
+        let Some(group) = self.groups.get_mut(link.group) else {
+            return;
+        };
+        let Some(node) = group.nodes.get_mut(link.lane.node.0) else {
+            return;
+        };
+        node.failures = node.failures.saturating_add(1);
+        let pause = Some(now + self.settings.backoff.delay(node.failures, dice));
+        let changed = matches!(failure, OpenFailure::WrongRole | OpenFailure::NotReady);
+        if node.open > 0 && !changed {
+            node.open_at = pause;
+        } else {
+            node.retry_at = pause;
+        }
+        let stage = match failure {
+            OpenFailure::Unreachable(stage) => *stage,
+            _ => ConnectStage::Handshake,
+        };
+        group.counts.at(node.index).connect_failed(stage);
+        let addr = node.addr.clone();
+        let wrong_master = *failure == OpenFailure::WrongRole && link.lane.role == Role::Master;
+        let report = if wrong_master {
+            ReportKind::Demoted { node: addr }
+        } else {
+            ReportKind::ConnectFailed { node: addr }
+        };
+        self.actions.push_back(Action::Report(link.group, report));
+        group.refresh(now);
+        self.reader_failed(link.group, link.lane.node, now);
+    }
+}
+
+/// Whether an error line to a new connection speaks of the node's present state, and not of what
+/// was asked of it. `-BUSY` is not among them: it is what clients are to hear.
+fn is_passing(words: &[u8]) -> bool {
+    const PASSING: [&[u8]; 3] = [
+        b"-ERR max number of clients reached",
+        b"-DENIED ",
+        b"-LOADING ",
+    ];
+    PASSING.iter().any(|text| words.starts_with(text))
+}
