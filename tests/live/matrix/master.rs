@@ -75,7 +75,9 @@ fn a_master_that_is_shut_down_loses_nothing() {
 #[test]
 fn a_master_that_restarts_within_down_after_goes_on_as_master() {
     let plan = Plan {
-        node_config: vec!["appendonly yes".to_owned()],
+        node_config: ["appendonly yes", "appendfsync no"]
+            .map(str::to_owned)
+            .to_vec(),
         ..unhurried()
     };
     let lab = Lab::start(&plan);
