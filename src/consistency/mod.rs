@@ -41,7 +41,8 @@
 //! whose backlog was freed too. Without a backlog, writes are not counted: the first replica to
 //! attach makes a new id, so that no sample from before fits. A replica in a full synchronization
 //! tells an offset of 1, and that its link is down: it is not believed. A partial one goes on where
-//! it was.
+//! it was. One that follows a replica may get less than it had, of the same history: an offset that
+//! went back begins a new incarnation.
 //!
 //! *The same process*: a replica that was restarted may have loaded old data. The links to the old
 //! process are lost with it, and a worker begins a new incarnation, with nothing settled, when it

@@ -104,6 +104,8 @@ struct Replica<A: Atomics> {
     connected: Option<u32>,
     /// The history that it followed when it last answered.
     id: Option<String>,
+    /// How much of that it had.
+    offset: u64,
     /// Whether it has a question to answer.
     asked: bool,
     /// When it may be asked again.
@@ -197,8 +199,9 @@ impl<A: Atomics> Sampler<A> {
         if is_master {
             return replica.renew();
         }
-        if replica.id.as_ref().is_some_and(|known| *known != id) {
-            replica.id = Some(id);
+        let known = replica.id.replace(id.clone());
+        let went_back = offset < std::mem::replace(&mut replica.offset, offset);
+        if known.is_some_and(|known| known != id || went_back) {
             return replica.renew();
         }
         let has = |sample: &&Sample| sample.id == id && sample.offset <= offset;
@@ -207,7 +210,6 @@ impl<A: Atomics> Sampler<A> {
         {
             replica.settled.publish(incarnation, sample.generation);
         }
-        replica.id = Some(id);
     }
 
     /// The next question.
@@ -245,6 +247,7 @@ impl<A: Atomics> Sampler<A> {
                     settled: self.stamps.node(node),
                     connected: None,
                     id: None,
+                    offset: 0,
                     asked: false,
                     due: Time::ZERO,
                 };

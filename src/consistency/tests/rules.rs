@@ -288,3 +288,21 @@ fn the_whole_of_a_database_has_a_stamp_and_so_has_everything() {
     stamps.mark(stamps.everything(), 6);
     assert_eq!(stamps.whole(0), 7, "a stamp is never lowered");
 }
+
+#[test]
+fn a_replica_that_went_back_in_its_history_has_settled_nothing() {
+    let mut scene = Scene::new();
+    scene.write("k");
+    let asks = scene.sample(0, "a", 70);
+    scene.answer(&asks, replica("a", 75));
+    assert!(scene.replica.settled() > 0);
+    scene.write("k");
+    let asks = scene.sample(100, "a", 80);
+    // It has synchronized with another replica, which is behind it.
+    scene.answer(&asks, replica("a", 65));
+    assert_eq!(scene.replica.settled(), 0);
+    let asks = scene.tick(200);
+    assert!(matches!(asks[..], [Ask::Replica { fresh: true, .. }]));
+    scene.answer(&asks, replica("a", 72));
+    assert_eq!(scene.replica.settled(), 1, "the first write");
+}
