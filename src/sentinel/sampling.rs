@@ -135,7 +135,8 @@ impl Sampling {
         if let Err(mpsc::error::TrySendError::Full(ask) | mpsc::error::TrySendError::Closed(ask)) =
             questions.try_send(ask)
         {
-            let result = Err(Failure::Silent);
+            // What it was to be asked over was not made: the next question needs a new one too.
+            let result = Err(Failure::Lost);
             self.take(Answer { ask, result });
         }
     }
