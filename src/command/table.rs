@@ -89,6 +89,7 @@ impl Table {
             (Some(spec), Ok(arity)) => spec.arity = arity,
             (None, Ok(arity)) => {
                 let flags = Flags::from_words(described.flags.iter().map(String::as_str));
+                let keys = described.keys(name, flags);
                 let name = Cow::Owned(name.to_owned());
                 let class = class_by_flags(flags);
                 let anything = if class == Class::Admin {
@@ -101,7 +102,7 @@ impl Table {
                     arity,
                     class,
                     flags: flags | anything,
-                    keys: described.keys(flags),
+                    keys,
                 });
             }
             (_, Err(_)) => {}
@@ -276,19 +277,40 @@ impl Table {
 }
 
 impl Described {
-    /// Where the keys of this command are, as far as its description tells. One that touches data
-    /// and names no key may touch any.
-    fn keys(&self, flags: Flags) -> KeySpec {
+    /// Where the keys of this command, called `name`, are, as far as its description tells. One
+    /// that touches data and names no key may touch any.
+    ///
+    /// Modules describe where a cluster has to look, which may be less than what a command reads:
+    /// `JSON.MGET` tells the first of its keys only. So every word of a read from its first key on
+    /// is taken for one.
+    fn keys(&self, name: &str, flags: Flags) -> KeySpec {
         if self.first_key == 0 && !flags.intersects(Flags::WRITE | Flags::READONLY) {
             return KeySpec::None;
         }
+        let reads = class_by_flags(flags) == Class::Read;
         let first = u8::try_from(self.first_key).unwrap_or(0);
-        match (first, i8::try_from(self.last_key), u8::try_from(self.step)) {
-            _ if flags.contains(Flags::MOVABLEKEYS) => KeySpec::Any,
-            (1.., Ok(last), Ok(step @ 1..)) => KeySpec::Range { first, last, step },
+        // Not before the first; a negative one counts from the end.
+        let last = i8::try_from(self.last_key).ok();
+        let last = last.filter(|_| self.last_key < 0 || self.last_key >= self.first_key);
+        match (first, last, u8::try_from(self.step)) {
+            _ if flags.contains(Flags::MOVABLEKEYS) || names_no_keys(name, reads) => KeySpec::Any,
+            (1.., Some(_), Ok(1..)) if reads => KeySpec::Range {
+                first,
+                last: -1,
+                step: 1,
+            },
+            (1.., Some(last), Ok(step @ 1..)) => KeySpec::Range { first, last, step },
             _ => KeySpec::Any,
         }
     }
+}
+
+/// Whether what a module's command calls its key stands for others: the name of an index of many
+/// keys (`FT.SEARCH`, `FT.DROPINDEX`, not `FT.SUGGET`), or a series that follows from another one
+/// by a rule (`TS.RANGE`).
+fn names_no_keys(name: &str, reads: bool) -> bool {
+    let index = name.starts_with("ft.") && !name.starts_with("ft.sug");
+    index || (reads && name.starts_with("ts."))
 }
 
 /// What the row says of a request of `argc` words.

@@ -41,8 +41,13 @@ fn a_modules_commands_come_with_the_masters_description() {
         last: 1,
         step: 1,
     };
-    check("json.get k", READ, one, None);
-    check("JSON.GET", READ, one, Some(Problem::WrongArity));
+    let rest = KeySpec::Range {
+        first: 1,
+        last: -1,
+        step: 1,
+    };
+    check("json.get k", READ, rest, None);
+    check("JSON.GET", READ, rest, Some(Problem::WrongArity));
     check("JSON.SET k . 1", WRITE, one, None);
     check(
         "BF.WAIT k 0",
@@ -211,4 +216,39 @@ fn names_that_mean_nothing_are_told() {
     assert_eq!(classify(&refusing, "GET foo").class, READ);
     assert_eq!(classify(&refusing, "GET bar").problem, None);
     assert_eq!(classify(&refusing, "CLIENT FROB").class, REFUSED);
+}
+
+#[test]
+fn a_modules_command_may_reach_further_than_its_description_tells() {
+    // As RediSearch up to 2.8, RedisJSON and RedisTimeSeries register them.
+    let described = [
+        described("FT.SEARCH", -3, &["readonly"], (1, 1, 1)),
+        described("ft.dropindex", -2, &["write"], (1, 1, 1)),
+        described("ft.sugget", -3, &["readonly"], (1, 1, 1)),
+        described("ft.sugadd", -4, &["write"], (1, 1, 1)),
+        described("json.mget", -3, &["readonly"], (1, 1, 1)),
+        described("json.mset", -4, &["write"], (1, 0, 3)),
+        described("ts.range", -4, &["readonly"], (1, 1, 1)),
+        described("ts.add", -4, &["write"], (1, 1, 1)),
+        described("ts.madd", -4, &["write"], (1, -1, 3)),
+    ];
+    let table = Table::builtin().overlay(&described);
+    let range = |last, step| KeySpec::Range {
+        first: 1,
+        last,
+        step,
+    };
+    for (name, keys) in [
+        ("ft.search", KeySpec::Any),
+        ("ft.dropindex", KeySpec::Any),
+        ("ft.sugget", range(-1, 1)),
+        ("ft.sugadd", range(1, 1)),
+        ("json.mget", range(-1, 1)),
+        ("json.mset", KeySpec::Any),
+        ("ts.range", KeySpec::Any),
+        ("ts.add", range(1, 1)),
+        ("ts.madd", range(-1, 3)),
+    ] {
+        assert_eq!(table.get(name).unwrap().keys, keys, "{name}");
+    }
 }
