@@ -110,6 +110,8 @@ impl Exchange {
                 continue;
             };
             client.answered(Role::Master, ticket.effect);
+            // Who hears that looks what came of it.
+            self.mark_ended(*ticket);
             self.tell(*ticket, reject);
             self.touch(ticket.client);
         }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | a write's keys | when it is put on its link, when its reply was read, when its link is lost |
 //! | those of a transaction | also when EXEC is sent, has its reply, or is lost |
+//! | what may be executed after that | also when its connection has ended at the node |
 //! | a script's | the same, but everything, unless its declared keys are trusted |
 
 use crate::command::{Class, KeySpec, Keys, Reach};
@@ -12,7 +13,7 @@ use crate::consistency::{Scripts, Slot, Stamps};
 use crate::exchange::client::Client;
 use crate::exchange::link::{Link, NodeId, Usage};
 use crate::exchange::node::{Group, Node};
-use crate::exchange::ticket::Purpose;
+use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::mux::Sent;
 use crate::resp::Request;
@@ -188,9 +189,7 @@ impl Group {
                 keys.visit(&request, |key| visit(stamps.slot(database, key)))
             }
             Reach::OtherDatabase(keys) => {
-                if let Some((other, key)) = elsewhere(&request) {
-                    visit(stamps.slot(other, key));
-                }
+                elsewhere(&request, |other, key| visit(stamps.slot(other, key)));
                 keys.visit(&request, |key| visit(stamps.slot(database, key)))
             }
             Reach::Database | Reach::Everything => Keys::Untold,
@@ -309,6 +308,22 @@ impl Exchange {
         }
     }
 
+    /// A request of a lost link will not be executed any more, or nobody waits to know: it may have
+    /// been until now. Its bytes are gone.
+    pub(super) fn mark_ended(&self, ticket: Ticket) {
+        let client = self.clients.get(ticket.client);
+        let group = client.and_then(|client| self.groups.get(client.group));
+        let Some(stamps) = group.and_then(|group| group.settings.stamps.as_ref()) else {
+            return;
+        };
+        let slot = match (ticket.purpose, ticket.marks) {
+            (Purpose::Exec, _) | (_, Marks::Several) => stamps.everything(),
+            (_, Marks::One(slot)) => slot,
+            (_, Marks::None) => return,
+        };
+        stamps.mark(slot, stamps.generation());
+    }
+
     /// The database of what is on a link. A transaction may have left a client's own in another
     /// than that of its lane.
     fn database_of(&self, link: &Link) -> u32 {
@@ -333,17 +348,23 @@ fn newest_of(stamps: &Stamps, keys: KeySpec, database: u32, request: &Request<'_
     }
 }
 
-/// The key that a request changes in another database than its client's: `MOVE key database`,
-/// `COPY source destination DB database`.
-fn elsewhere<'a>(request: &Request<'a>) -> Option<(u32, &'a [u8])> {
+/// Calls `visit` with each key that a request may change in another database than its client's:
+/// `MOVE key database`, `COPY source destination DB database`. Of several options `DB` the server
+/// heeds the last.
+fn elsewhere<'a>(request: &Request<'a>, mut visit: impl FnMut(u32, &'a [u8])) {
     let words = request.args();
-    let (key, number) = if request.name().eq_ignore_ascii_case(b"move") {
-        (1, words.clone().nth(2))
-    } else {
-        let mut options = words.clone().skip(3);
-        options.find(|word| word.eq_ignore_ascii_case(b"db"))?;
-        (2, options.next())
+    let mut note = |key: usize, number: &[u8]| {
+        let number = std::str::from_utf8(number).ok();
+        let number = number.and_then(|number| number.parse().ok());
+        if let (Some(number), Some(key)) = (number, words.clone().nth(key)) {
+            visit(number, key);
+        }
     };
-    let number = std::str::from_utf8(number?).ok()?.parse().ok()?;
-    Some((number, words.clone().nth(key)?))
+    if request.name().eq_ignore_ascii_case(b"move") {
+        words.clone().nth(2).into_iter().for_each(|it| note(1, it));
+        return;
+    }
+    let options = words.clone().skip(3).zip(words.clone().skip(4));
+    let databases = options.filter(|(option, _)| option.eq_ignore_ascii_case(b"db"));
+    databases.for_each(|(_, number)| note(2, number));
 }

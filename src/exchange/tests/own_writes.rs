@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::{Setup, World, addr, ms};
 use crate::consistency::{Scripts, Stamps};
-use crate::exchange::GroupSettings;
+use crate::exchange::{GroupSettings, Settings};
+use crate::telemetry::FenceResult;
 
 /// A world that keeps account, and a control plane that settles what the test says.
 struct Scene {
@@ -18,7 +19,20 @@ impl Scene {
         Self::with(&["r1"], Scripts::Everything)
     }
 
+    /// One in which replies are overdue after a second.
+    fn impatient() -> Self {
+        let settings = Settings {
+            reply_timeout: ms(1_000),
+            ..Settings::default()
+        };
+        Self::set(&["r1"], Scripts::Everything, settings)
+    }
+
     fn with(replicas: &[&str], script_keys: Scripts) -> Self {
+        Self::set(replicas, script_keys, Settings::default())
+    }
+
+    fn set(replicas: &[&str], script_keys: Scripts, settings: Settings) -> Self {
         let stamps = Arc::new(Stamps::new(1 << 16, 11));
         let world = World::with(Setup {
             group: GroupSettings {
@@ -27,6 +41,7 @@ impl Scene {
                 ..Setup::default().group
             },
             replicas: replicas.iter().map(|host| addr(host)).collect(),
+            settings,
             ..Setup::default()
         });
         Self { world, stamps }
@@ -311,4 +326,62 @@ fn a_read_that_is_sent_again_is_checked_again() {
     assert!(!scene.has("r2", "GET a"), "it may not have it");
     scene.world.answer("m", "GET a", "$1|1");
     assert_eq!(scene.world.heard(client), "$1|1|");
+}
+
+#[test]
+fn of_several_databases_that_a_copy_names_the_last_counts() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["SELECT 2"]);
+    scene.world.send(client, &["COPY a b DB 1 replace db 2"]);
+    scene.world.answer("m", "COPY a b DB 1 replace db 2", ":1");
+    scene.world.heard(client);
+    scene.world.send(client, &["GET b"]);
+    assert!(scene.has("m", "GET b"));
+
+    let mut scene = Scene::new();
+    scene.write("COPY a b DB 1 DB 2");
+    let client = scene.world.client();
+    scene.world.send(client, &["SELECT 2", "GET b"]);
+    assert!(scene.has("m", "GET b"));
+}
+
+#[test]
+fn what_was_executed_after_its_link_was_given_up_is_not_missed_either() {
+    for line in ["SET a 1", "MSET a 1 b 2"] {
+        let mut scene = Scene::impatient();
+        let client = scene.world.client();
+        scene.world.send(client, &[line]);
+        let link = scene.world.link("m");
+        scene.world.pass(ms(1_000));
+        // The master was asked how far it is, and only then reads what the lost link had brought.
+        scene.settle("r1");
+        assert_eq!(scene.world.heard(client), "");
+        scene
+            .world
+            .exchange
+            .fenced(link, FenceResult::Killed, scene.world.now);
+        scene.world.run();
+        assert!(scene.world.heard(client).starts_with("-UNCERTAIN"));
+        assert_eq!(scene.reader("GET a"), "m", "{line}");
+    }
+}
+
+#[test]
+fn a_transaction_executed_after_its_link_was_given_up_is_not_missed_either() {
+    let mut scene = Scene::impatient();
+    let client = scene.world.client();
+    scene.world.send(client, &["MULTI", "SET a 1", "EXEC"]);
+    let link = scene.world.asked_on("m", "MULTI");
+    scene.world.answer("m", "MULTI", "+OK");
+    scene.world.answer("m", "SET a 1", "+QUEUED");
+    scene.world.pass(ms(1_000));
+    scene.settle("r1");
+    scene
+        .world
+        .exchange
+        .fenced(link, FenceResult::Gone, scene.world.now);
+    scene.world.run();
+    assert!(scene.world.heard(client).contains("-UNCERTAIN"));
+    assert_eq!(scene.reader("GET a"), "m");
 }
