@@ -385,3 +385,24 @@ fn a_transaction_executed_after_its_link_was_given_up_is_not_missed_either() {
     assert!(scene.world.heard(client).contains("-UNCERTAIN"));
     assert_eq!(scene.reader("GET a"), "m");
 }
+
+#[test]
+fn a_transaction_that_was_begun_anew_marks_what_was_queued_on_the_lost_link() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["MULTI", "SET a 1"]);
+    scene.world.answer("m", "MULTI", "+OK");
+    scene.world.answer("m", "SET a 1", "+QUEUED");
+    scene.world.lose_node("m");
+    scene.world.pass(ms(2_000));
+    scene.world.send(client, &["SET b 1", "EXEC"]);
+    scene.world.answer("m", "MULTI", "+OK");
+    scene.world.answer("m", "SET a 1", "+QUEUED");
+    scene.world.answer("m", "SET b 1", "+QUEUED");
+    scene.settle("r1");
+    scene.world.answer("m", "EXEC", "*2|+OK|+OK");
+    assert!(scene.world.heard(client).ends_with("*2|+OK|+OK|"));
+    assert_eq!(scene.reader("GET a"), "m");
+    assert_eq!(scene.reader("GET b"), "m");
+    assert_eq!(scene.reader("GET c"), "r1");
+}
