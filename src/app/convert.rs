@@ -17,7 +17,11 @@ use crate::upstream;
 pub(super) fn stamps(group: &GroupSettings) -> Option<Arc<Stamps>> {
     let needs = |listener: &ListenerSettings| access(listener).reads() == route::Reads::OwnWrites;
     let wanted = group.listen.iter().any(needs);
-    wanted.then(|| Arc::new(Stamps::new(SLOTS, fastrand::u64(..))))
+    wanted.then(|| {
+        let stamps = Stamps::new(SLOTS, fastrand::u64(..));
+        stamps.succeed();
+        Arc::new(stamps)
+    })
 }
 
 /// For the control plane of one group.

@@ -104,6 +104,11 @@ impl<A: Atomics> Stamps<A> {
         }
     }
 
+    /// Somebody before us may have acknowledged any write: a process that this one replaces.
+    pub fn succeed(&self) {
+        self.mark(self.everything(), self.generation());
+    }
+
     /// When there was the last write.
     #[inline]
     pub fn stamp(&self, slot: Slot) -> u32 {

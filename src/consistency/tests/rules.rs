@@ -306,3 +306,17 @@ fn a_replica_that_went_back_in_its_history_has_settled_nothing() {
     scene.answer(&asks, replica("a", 72));
     assert_eq!(scene.replica.settled(), 1, "the first write");
 }
+
+#[test]
+fn what_a_process_before_has_acknowledged_is_settled_first() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.stamps.whole(0), 0);
+    scene.stamps.succeed();
+    assert!(scene.replica.settled() < scene.stamps.whole(0));
+    let asks = scene.sample(0, "a", 70);
+    scene.answer(&asks, replica("a", 69));
+    assert!(scene.replica.settled() < scene.stamps.whole(0));
+    let asks = scene.tick(100);
+    scene.answer(&asks, replica("a", 70));
+    assert!(scene.replica.settled() >= scene.stamps.whole(0));
+}
