@@ -141,11 +141,13 @@ impl Machine {
             .ejection
             .or((!node.serving).then_some(Ejection::NotProven));
         let ejected = if node.serving { None } else { ejected };
+        // What it said before it fell silent tells nothing of now.
+        let speaks = node.failure.is_none();
         ReplicaStatus {
             node: node_status(addr, node),
             ejected,
-            lag: self.lag(node),
-            lag_time: node.lag_time,
+            lag: self.lag(node).filter(|_| speaks),
+            lag_time: node.lag_time.filter(|_| speaks),
             zone: self.zone_of(addr, node).map(str::to_owned),
             outlier: node
                 .outlier

@@ -183,6 +183,14 @@ impl Machine {
                 Err(why) => first = first.or(Some(why)),
             }
         }
+        let all_new = |node: &Node| {
+            let mut listings = node.listings.values();
+            listings.all(|listing| listing.verdict == Err(Ejection::NotProven))
+        };
+        if node.serving && all_new(node) {
+            // After a `SENTINEL RESET` of all of them, none knows anything yet.
+            return Ok(());
+        }
         first.map_or(Ok(()), Err)
     }
 
@@ -273,6 +281,11 @@ impl Machine {
 fn reported(entry: &ReplicaEntry, tilt: bool) -> Result<(), Ejection> {
     // A tilted Sentinel's clock has jumped: what it takes for down means nothing.
     let down = !tilt && (entry.flags.s_down || entry.flags.o_down);
+    // Listed, and neither connected to nor asked for `INFO` yet.
+    let new = entry.run_id.is_none() && (entry.flags.disconnected || !entry.link_ok);
+    if !down && new {
+        return Err(Ejection::NotProven);
+    }
     if down || entry.flags.disconnected {
         return Err(Ejection::SentinelSaysDown);
     }

@@ -39,6 +39,43 @@ fn a_reset_empties_the_list_and_nobody_stops_reading() {
 }
 
 #[test]
+fn a_replica_that_all_sentinels_have_only_just_listed_goes_on_to_serve() {
+    let mut world = World::healthy();
+    let mut told = view(A, 1, &[B, C]);
+    for replica in &mut told.replicas {
+        // As `SENTINEL REPLICAS` has it before Sentinel's first `INFO`.
+        replica.flags.disconnected = true;
+        replica.link_ok = false;
+        replica.master = None;
+    }
+    world.all_see(&told);
+    world.run(12_000);
+    assert_eq!(world.replicas(), [B, C]);
+    for replica in &mut told.replicas {
+        replica.run_id = Some(format!("{:040}", 7));
+    }
+    world.all_see(&told);
+    world.run(12_000);
+    assert!(world.replicas().is_empty(), "they were known before");
+}
+
+#[test]
+fn the_lag_of_a_replica_that_does_not_answer_is_unknown() {
+    let mut world = World::healthy();
+    let lag = |world: &World| {
+        let status = world.machine.status();
+        (status.replicas[0].lag, status.replicas[0].lag_time)
+    };
+    world.set(A, at_offset(A, 1_000, None));
+    world.set(B, at_offset(B, 1_000, None));
+    world.run(5_000);
+    assert_eq!(lag(&world), (Some(0), Some(Duration::ZERO)));
+    world.set(B, Peer::Refuses);
+    world.run(5_000);
+    assert_eq!(lag(&world), (None, None));
+}
+
+#[test]
 fn a_replica_that_nobody_lists_any_more_is_forgotten_in_the_end() {
     let mut world = World::healthy();
     world.all_see(&view(A, 1, &[C]));
