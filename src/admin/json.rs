@@ -8,7 +8,8 @@
 //! `generation`, `config_epoch`,
 //! `hold_seconds`, `master` (address or null), `nodes[]` (`addr`, `role`, `in_use`, `reads`
 //! (answered since the start), `reads_percent` (of all reads of the group), `lag_bytes` and
-//! `lag_seconds` (of a replica, or null), `zone` (or null), `detail`),
+//! `lag_seconds` (of a replica, or null), `zone` (or null), `ejections` (by reason, of a replica,
+//! or null), `detail`), `master_reads` (by reason: reads that a replica might have served),
 //! `sentinels[]` (`addr`, `up`, `detail`), `clients`, `held_clients`,
 //! `fences` (`pending`, `forbidden`: in whose words, or empty), `last_failover` (or null).
 //!
@@ -83,6 +84,7 @@ fn group(group: &GroupView) -> Value {
         "hold_seconds": seconds(group.hold),
         "master": master.map(|node| &node.addr),
         "nodes": group.nodes.iter().map(|one| node(group, one)).collect::<Vec<_>>(),
+        "master_reads": counts(&group.master_reads),
         "sentinels": group.sentinels.iter().map(sentinel).collect::<Vec<_>>(),
         "majority": group.majority.as_ref().map(majority),
         "clients": group.clients,
@@ -103,8 +105,17 @@ fn node(group: &GroupView, node: &NodeView) -> Value {
         "lag_bytes": replica.and_then(|replica| replica.lag_bytes),
         "lag_seconds": replica.and_then(|replica| replica.lag).map(seconds),
         "zone": replica.and_then(|replica| replica.zone.as_deref()),
+        "ejections": replica.map(|replica| counts(&replica.ejections)),
         "detail": node.detail,
     })
+}
+
+/// What happened, and how often.
+fn counts(counts: &[(&'static str, u64)]) -> Value {
+    let named = counts
+        .iter()
+        .map(|(name, n)| ((*name).to_owned(), json!(n)));
+    Value::Object(named.collect())
 }
 
 fn sentinel(sentinel: &SentinelView) -> Value {
@@ -189,14 +200,16 @@ mod tests {
                         {
                             "addr": "redis-1:6379", "role": "master", "in_use": true,
                             "reads": 20, "reads_percent": 25, "lag_bytes": null,
-                            "lag_seconds": null, "zone": null, "detail": "",
+                            "lag_seconds": null, "zone": null, "ejections": null, "detail": "",
                         },
                         {
                             "addr": "redis-2:6379", "role": "replica", "in_use": true,
                             "reads": 60, "reads_percent": 75, "lag_bytes": 14,
-                            "lag_seconds": 0.0, "zone": "a", "detail": "",
+                            "lag_seconds": 0.0, "zone": "a",
+                            "ejections": { "unreachable": 2, "lag": 1 }, "detail": "",
                         },
                     ],
+                    "master_reads": { "unsettled": 7 },
                     "sentinels": [
                         {
                             "addr": "redis-1:26379", "up": false, "heard": false,

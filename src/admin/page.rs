@@ -4,7 +4,9 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use crate::admin::{GroupView, Incident, NodeView, Outcome, PhaseView, SentinelView, View};
+use crate::admin::{
+    GroupView, Incident, NodeView, Outcome, PhaseView, ReplicaView, SentinelView, View,
+};
 
 const STYLE: &str = include_str!("page.css");
 /// Seconds until the browser asks again.
@@ -104,11 +106,14 @@ impl Page {
         if !group.waiting.is_empty() {
             self.fact("waits", &group.waiting);
         }
+        if !group.master_reads.is_empty() {
+            self.fact("reads of the master", counts(&group.master_reads));
+        }
         if !group.fences.forbidden.is_empty() {
             self.fact("late writes", not_ended(&group.fences.forbidden));
         }
         self.raw(
-            "</dl><h3>Nodes</h3><table><tr><th>address<th>role<th>in use<th>reads<th>lag<th></tr>",
+            "</dl><h3>Nodes</h3><table><tr><th>address<th>role<th>in use<th>reads<th>lag<th>left<th></tr>",
         );
         for node in &group.nodes {
             self.node(group, node);
@@ -144,8 +149,13 @@ impl Page {
         });
         self.text("<td class=\"number\">", group.share_of_reads(node), " %");
         let replica = node.replica.as_ref();
-        let lag = replica.and_then(|replica| replica.lag).map(span);
-        self.text("<td class=\"number\">", lag.unwrap_or_default(), "");
+        self.text(
+            "<td class=\"number\">",
+            replica.map_or_else(String::new, lag),
+            "",
+        );
+        let left = replica.map(|replica| counts(&replica.ejections));
+        self.text("<td>", left.unwrap_or_default(), "");
         self.text("<td class=\"dim\">", &node.detail, "");
         if let Some(zone) = replica.and_then(|replica| replica.zone.as_deref()) {
             self.text(" zone ", zone, "");
@@ -220,6 +230,19 @@ impl Page {
     }
 }
 
+/// How far behind a replica is, as far as that is known.
+fn lag(replica: &ReplicaView) -> String {
+    let bytes = replica.lag_bytes.map(|bytes| format!("{bytes} B"));
+    let parts = [bytes, replica.lag.map(span)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// What happened, and how often.
+fn counts(counts: &[(&'static str, u64)]) -> String {
+    let all = counts.iter().map(|(name, count)| format!("{name} {count}"));
+    all.collect::<Vec<_>>().join(", ")
+}
+
 /// What it means that a node forbids to end connections.
 fn not_ended(forbidden: &str) -> String {
     format!("not kept from being applied after a timeout: {forbidden}")
@@ -275,6 +298,9 @@ mod tests {
             "1 d 1 h",
             "75 %",
             " zone a",
+            "14 B, 0 ms",
+            "unreachable 2, lag 1",
+            "unsettled 7",
         ] {
             assert!(page.contains(part), "{part}\n{page}");
         }

@@ -41,6 +41,9 @@ pub struct GroupView {
     pub hold: Duration,
     /// The master and every replica known, healthy or not; the master first.
     pub nodes: Vec<NodeView>,
+    /// Reads that the master served and a replica might have, by the words of the metric's reasons;
+    /// only those that happened.
+    pub master_reads: Vec<(&'static str, u64)>,
     /// Every Sentinel known; empty in a static group.
     pub sentinels: Vec<SentinelView>,
     /// How many of them answer; `None` in a static group.
@@ -128,6 +131,9 @@ pub struct ReplicaView {
     pub lag: Option<Duration>,
     /// Its zone.
     pub zone: Option<String>,
+    /// How often it served reads and was left, by the words of the metric's reasons; only those
+    /// that happened.
+    pub ejections: Vec<(&'static str, u64)>,
 }
 
 /// What a node is to us.
@@ -311,6 +317,7 @@ pub(super) mod tests {
             lag_bytes: Some(14),
             lag: Some(Duration::ZERO),
             zone: Some("a".to_owned()),
+            ejections: vec![("unreachable", 2), ("lag", 1)],
         }
     }
 
@@ -375,6 +382,7 @@ pub(super) mod tests {
                     node("redis-1:6379", NodeRole::Master),
                     node("redis-2:6379", NodeRole::Replica),
                 ],
+                master_reads: vec![("unsettled", 7)],
                 sentinels: vec![SentinelView {
                     addr: "redis-1:26379".to_owned(),
                     up: false,

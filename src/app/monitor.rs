@@ -16,7 +16,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::{
     EjectionReason, FenceResult, GroupMetrics, Metrics, TopologyPhase, TopologyState,
 };
-use crate::topology::{self, Ejection, Incident, Outcome, Phase, Status};
+use crate::topology::{self, Ejection, Ejections, Incident, Outcome, Phase, Status};
 use crate::types::Time;
 use crate::worker::{GroupGauges, Hold, Totals};
 
@@ -87,7 +87,6 @@ pub(super) fn start(
             tallies,
             looks: VecDeque::new(),
             sentinels: HashSet::new(),
-            ejections: [0; Ejection::ALL.len()],
             completed: 0,
             abandoned: 0,
             closed: 0,
@@ -116,8 +115,6 @@ struct Follower {
     /// The group's totals at the last looks, oldest first: back to [`BEFORE`], at least.
     looks: VecDeque<(Instant, Totals)>,
     sentinels: HashSet<crate::types::NodeAddr>,
-    /// How many were counted, by reason.
-    ejections: [u64; Ejection::ALL.len()],
     completed: u64,
     abandoned: u64,
     /// The last incident whose end was counted.
@@ -206,12 +203,14 @@ impl Follower {
         let replicas = status.replicas.iter();
         self.metrics
             .lags(replicas.map(|it| (&it.node.node, it.lag, it.lag_time)));
-        let totals = Ejection::ALL.iter().zip(&status.ejections);
-        for ((why, total), counted) in totals.zip(&mut self.ejections) {
-            let more = total - std::mem::replace(counted, *total);
-            if more > 0 {
-                self.metrics.ejected(reason(*why), more);
+        for replica in &status.replicas {
+            let node = &replica.node.node;
+            if !status.ejections.contains_key(node) {
+                self.metrics.ejections(node, &[0; EjectionReason::COUNT]);
             }
+        }
+        for (node, ejections) in &status.ejections {
+            self.metrics.ejections(node, &by_reason(ejections));
         }
     }
 
@@ -260,6 +259,17 @@ impl Follower {
             tell(incident, outcome, &tally.cost);
         }
     }
+}
+
+/// How often a replica was ejected, in the order of [`EjectionReason::ALL`].
+pub(super) fn by_reason(ejections: &Ejections) -> [u64; EjectionReason::COUNT] {
+    let mut totals = [0; EjectionReason::COUNT];
+    for (why, count) in Ejection::ALL.iter().zip(ejections.judged) {
+        totals[reason(*why).index()] += count;
+    }
+    totals[EjectionReason::Errors.index()] += ejections.errors;
+    totals[EjectionReason::Latency.index()] += ejections.latency;
+    totals
 }
 
 /// An ejection as the metric tells it.

@@ -7,16 +7,17 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 
-use super::monitor::{Tallies, Tally};
+use super::monitor::{Tallies, Tally, by_reason};
 use super::{Group, VERSION};
 use crate::admin::{
     Event, FencesView, GroupView, Incident, ListenerView, MajorityView, NodeRole, NodeView,
     Outcome, PhaseView, ReplicaView, SentinelView, View,
 };
-use crate::config::{ListenerSettings, Settings};
+use crate::config::{GroupSettings, ListenerSettings, Settings};
 use crate::downstream::Door;
 use crate::fence;
 use crate::net::ListenAddr;
+use crate::telemetry::EjectionReason;
 use crate::topology::{self, Majority, Phase, ReplicaStatus, SentinelStatus, Status, Subscription};
 use crate::types::{ConfigEpoch, NodeAddr, Time};
 use crate::worker::GroupGauges;
@@ -37,6 +38,8 @@ pub(super) struct GroupSource {
     gauges: Arc<GroupGauges>,
     fenced: watch::Receiver<fence::Status>,
     tallies: Tallies,
+    /// Replicas whose weight is 0: no read goes to them.
+    weightless: Vec<NodeAddr>,
 }
 
 /// The sources of all groups, in their order.
@@ -54,7 +57,17 @@ pub(super) fn sources(
             gauges: Arc::clone(&group.gauges),
             fenced: group.handle.fenced.clone(),
             tallies,
+            weightless: weightless(settings),
         })
+        .collect()
+}
+
+/// Replicas that are to serve no reads.
+fn weightless(group: &GroupSettings) -> Vec<NodeAddr> {
+    let weights = group.replicas.weights.iter();
+    weights
+        .filter(|(_, weight)| *weight == 0)
+        .map(|(node, _)| node.clone())
         .collect()
 }
 
@@ -114,7 +127,13 @@ impl Source {
             generation: snapshot.generation.get(),
             config_epoch: snapshot.epoch.get(),
             hold: snapshot.hold,
-            nodes: nodes(&status, &source.gauges.reads()),
+            nodes: nodes(&status, &source.gauges.reads(), &source.weightless),
+            master_reads: source
+                .gauges
+                .master_reads()
+                .filter(|(_, count)| *count > 0)
+                .map(|(why, count)| (why.label(), count))
+                .collect(),
             sentinels: status.sentinels.iter().map(sentinel).collect(),
             majority: status.majority.map(majority),
             clients: source.gauges.clients(),
@@ -171,7 +190,11 @@ fn incident_view(incident: &topology::Incident, tally: Option<Tally>, now: Time)
 }
 
 /// The master first, then the replicas, the serving ones before the others.
-fn nodes(status: &Status, reads: &HashMap<NodeAddr, u64>) -> Vec<NodeView> {
+fn nodes(
+    status: &Status,
+    reads: &HashMap<NodeAddr, u64>,
+    weightless: &[NodeAddr],
+) -> Vec<NodeView> {
     let snapshot = &status.snapshot;
     let busy = status.master.as_ref().is_some_and(|master| master.busy);
     let waiting = match &status.waiting {
@@ -192,28 +215,48 @@ fn nodes(status: &Status, reads: &HashMap<NodeAddr, u64>) -> Vec<NodeView> {
     replicas.append(&mut others);
     master
         .into_iter()
-        .chain(replicas.into_iter().map(|one| replica(one, reads)))
+        .chain(replicas.into_iter().map(|one| {
+            let standing = standing(one, weightless);
+            replica(status, one, standing, reads)
+        }))
         .collect()
 }
 
-fn replica(replica: &ReplicaStatus, reads: &HashMap<NodeAddr, u64>) -> NodeView {
-    let lag = replica.lag.map(|lag| format!("{lag} bytes behind"));
-    let detail = match (&replica.ejected, &replica.outlier) {
-        (Some(why), _) => why.to_string(),
-        (None, Some(why)) => why.to_string(),
-        (None, None) => lag.unwrap_or_default(),
-    };
+fn replica(
+    status: &Status,
+    replica: &ReplicaStatus,
+    (in_use, detail): (bool, String),
+    reads: &HashMap<NodeAddr, u64>,
+) -> NodeView {
+    let counted = status.ejections.get(&replica.node.node).map(by_reason);
+    let reasons = EjectionReason::ALL.iter().zip(counted.unwrap_or_default());
     NodeView {
         addr: replica.node.node.to_string(),
         role: NodeRole::Replica,
-        in_use: replica.ejected.is_none(),
+        in_use,
         reads: reads.get(&replica.node.node).copied().unwrap_or(0),
         replica: Some(ReplicaView {
             lag_bytes: replica.lag,
             lag: replica.lag_time,
             zone: replica.zone.clone(),
+            ejections: reasons
+                .filter(|(_, count)| *count > 0)
+                .map(|(why, count)| (why.label(), count))
+                .collect(),
         }),
         detail,
+    }
+}
+
+/// Whether reads go to a replica, and why not.
+fn standing(replica: &ReplicaStatus, weightless: &[NodeAddr]) -> (bool, String) {
+    match (&replica.ejected, &replica.outlier) {
+        (Some(why), _) => (false, why.to_string()),
+        (None, _) if weightless.contains(&replica.node.node) => {
+            (false, "its weight is 0".to_owned())
+        }
+        (None, Some(why)) => (true, why.to_string()),
+        (None, None) => (true, String::new()),
     }
 }
 
@@ -256,5 +299,37 @@ fn sentinel(sentinel: &SentinelStatus) -> SentinelView {
         up: sentinel.up,
         heard: sentinel.is_heard(),
         detail: format!("{said}{unheard}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{Ejection, NodeStatus};
+
+    #[test]
+    fn a_replica_without_weight_is_not_shown_as_in_use() {
+        let node = NodeAddr::new("redis-2", 6379).unwrap();
+        let mut one = ReplicaStatus {
+            node: NodeStatus {
+                node: node.clone(),
+                offset: None,
+                run_id: None,
+                answered: None,
+                error: None,
+                busy: false,
+            },
+            ejected: None,
+            lag: None,
+            lag_time: None,
+            zone: None,
+            outlier: None,
+        };
+        assert_eq!(standing(&one, &[]), (true, String::new()));
+        let none = (false, "its weight is 0".to_owned());
+        assert_eq!(standing(&one, std::slice::from_ref(&node)), none);
+        one.ejected = Some(Ejection::LinkDown);
+        let why = (false, Ejection::LinkDown.to_string());
+        assert_eq!(standing(&one, &[node]), why, "worse than that");
     }
 }

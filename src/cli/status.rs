@@ -153,6 +153,10 @@ fn group_lines(group: &Value) -> Vec<(String, String)> {
         let line = format!("{}{}", peer(node, state), readings(node));
         lines.push((word(&node["role"]), line));
     }
+    let by_master = counts(&group["master_reads"]);
+    if !by_master.is_empty() {
+        lines.push(("master reads".to_owned(), by_master));
+    }
     if !group["majority"].is_null() {
         let majority = word(&group["majority"]["detail"]);
         lines.push(("sentinels".to_owned(), majority));
@@ -187,8 +191,28 @@ fn readings(node: &Value) -> String {
         value => format!("{before}{}{after}", word(value)),
     };
     let reads = told("reads_percent", ", ", " % of the reads");
-    let lag = told("lag_seconds", ", ", " s behind");
-    format!("{reads}{lag}{}", told("zone", ", zone ", ""))
+    let lag = match (&node["lag_bytes"], &node["lag_seconds"]) {
+        (Value::Null, Value::Null) => String::new(),
+        (bytes, Value::Null) => format!(", {} bytes behind", word(bytes)),
+        (Value::Null, time) => format!(", {} s behind", word(time)),
+        (bytes, time) => format!(", {} bytes and {} s behind", word(bytes), word(time)),
+    };
+    let left = counts(&node["ejections"]);
+    let left = if left.is_empty() {
+        left
+    } else {
+        format!(", left: {left}")
+    };
+    format!("{reads}{lag}{}{left}", told("zone", ", zone ", ""))
+}
+
+/// What happened, and how often; empty if nothing did.
+fn counts(counts: &Value) -> String {
+    let all = counts.as_object().into_iter().flatten();
+    let all: Vec<String> = all
+        .map(|(name, count)| format!("{name} {}", word(count)).replace(char::is_control, "?"))
+        .collect();
+    all.join(", ")
 }
 
 fn failover(failover: &Value) -> String {
@@ -255,11 +279,12 @@ mod tests {
                     {
                         "addr": "r:2", "role": "replica", "in_use": true, "reads": 9,
                         "reads_percent": 90, "lag_bytes": 14, "lag_seconds": 1.5, "zone": "a",
-                        "detail": "14 bytes behind",
+                        "ejections": { "lag": 1, "busy": 2 }, "detail": "",
                     },
                     { "addr": "r:1", "role": "replica", "in_use": false, "detail": "\u{1b}[2J" },
                 ],
                 "sentinels": [{ "addr": "s:26379", "up": false, "detail": "refused" }],
+                "master_reads": { "unsettled": 7 },
                 "majority": { "detail": "2 of 3 answer, a majority" },
                 "clients": 5, "held_clients": 2,
                 "fences": { "pending": 1, "forbidden": "a:1: NOPERM" },
@@ -282,9 +307,10 @@ mod tests {
                 "  clients       5, 2 held",
                 "  late writes   not kept from being applied after a timeout: a:1: NOPERM",
                 "  master        redis-1:6379             in use",
-                "  replica       r:2                      in use: 14 bytes behind, \
-                 90 % of the reads, 1.5 s behind, zone a",
+                "  replica       r:2                      in use, 90 % of the reads, \
+                 14 bytes and 1.5 s behind, zone a, left: busy 2, lag 1",
                 "  replica       r:1                      not in use: ?[2J",
+                "  master reads  unsettled 7",
                 "  sentinels     2 of 3 answer, a majority",
                 "  sentinel      s:26379                  down: refused",
                 "  last failover 2023-11-14T22:13:20.250Z completed (+odown): a:1 -> b:1 in 1.1 s, \

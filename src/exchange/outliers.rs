@@ -9,7 +9,6 @@ use crate::exchange::link::NodeId;
 use crate::exchange::node::Group;
 use crate::exchange::readers::Reader;
 use crate::exchange::{Action, Exchange, GroupIndex};
-use crate::telemetry::EjectionReason;
 use crate::topology::{Outlier, ReportKind};
 use crate::types::Time;
 
@@ -208,10 +207,6 @@ impl Exchange {
         };
         let time = node.reader.eject(now);
         let node = node.addr.clone();
-        group.counts.eject(match why {
-            Outlier::Errors => EjectionReason::Errors,
-            Outlier::Latency => EjectionReason::Latency,
-        });
         group.refresh(now);
         let report = ReportKind::Outlier { node, why, time };
         self.actions.push_back(Action::Report(index, report));

@@ -247,7 +247,6 @@ pub struct Counts {
     pub(super) upstream_duration: [Latency; Target::COUNT],
     pub(super) rejected: [u64; Reason::COUNT],
     pub(super) master_reads: [u64; MasterRead::COUNT],
-    pub(super) ejected: [u64; EjectionReason::COUNT],
     pub(super) hedged: [u64; HedgeOutcome::COUNT],
     /// Invariant: at most [`NODES_MAX`] with an address, and behind those at most one without.
     pub(super) nodes: Vec<(Option<NodeAddr>, NodeCounts)>,
@@ -333,9 +332,10 @@ impl Counts {
         self.master_reads[why.index()] += 1;
     }
 
-    /// Counts one replica that is left alone for `reason`.
-    pub fn eject(&mut self, reason: EjectionReason) {
-        self.ejected[reason.index()] += 1;
+    /// Reads that the master served since the last publication and a replica might have, in the
+    /// order of [`MasterRead::ALL`].
+    pub const fn master_reads(&self) -> &[u64; MasterRead::COUNT] {
+        &self.master_reads
     }
 
     /// Counts one late read of a replica.

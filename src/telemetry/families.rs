@@ -90,7 +90,7 @@ families! {
         "Bytes of replication that a replica is behind the master, as both told last; NaN: unknown."
     REPLICA_LAG_SECONDS Gauge "switchman_replica_lag_seconds" ["master_name", "node"]
         "How long ago a replica had all that the master had; NaN if unknown."
-    REPLICA_EJECTIONS Counter "switchman_replica_ejections_total" ["master_name", "reason"]
+    REPLICA_EJECTIONS Counter "switchman_replica_ejections_total" ["master_name", "node", "reason"]
         "Replicas that served reads and do not any more, by reason."
     UPSTREAM_RECEIVED_BYTES Counter "switchman_upstream_received_bytes_total" ["master_name"]
         "Bytes read from nodes."

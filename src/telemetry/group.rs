@@ -28,6 +28,7 @@ pub struct GroupMetrics {
     masters: HashMap<NodeAddr, Gauge>,
     replicas: HashMap<NodeAddr, Gauge>,
     lags: HashMap<NodeAddr, [Gauge; 2]>,
+    ejections: HashMap<NodeAddr, [Counter; EjectionReason::COUNT]>,
     completed: Counter,
     abandoned: Counter,
     forked_bytes: Counter,
@@ -82,6 +83,7 @@ impl GroupMetrics {
             masters: HashMap::new(),
             replicas: HashMap::new(),
             lags: HashMap::new(),
+            ejections: HashMap::new(),
             completed: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "completed"]),
             abandoned: recorder.counter(&TOPOLOGY_SWITCHES, &[group, "abandoned"]),
             forked_bytes: recorder.counter(&TOPOLOGY_FORKED_BYTES, &[group]),
@@ -140,12 +142,19 @@ impl GroupMetrics {
         }
     }
 
-    /// Counts `more` replicas that the control plane has ejected.
-    pub fn ejected(&self, reason: EjectionReason, more: u64) {
-        let labels = [self.name.as_str(), reason.label()];
-        self.recorder
-            .counter(&REPLICA_EJECTIONS, &labels)
-            .increment(more);
+    /// Tells how often `node` was ejected since the start, by reason in the order of
+    /// [`EjectionReason::ALL`]. Each is there at 0 from the first time that the node is named.
+    pub fn ejections(&mut self, node: &NodeAddr, totals: &[u64; EjectionReason::COUNT]) {
+        let counters = self.ejections.entry(node.clone()).or_insert_with(|| {
+            let addr = node.to_string();
+            std::array::from_fn(|at| {
+                let labels = [self.name.as_str(), &addr, EjectionReason::ALL[at].label()];
+                self.recorder.counter(&REPLICA_EJECTIONS, &labels)
+            })
+        });
+        for (counter, total) in counters.iter().zip(totals) {
+            counter.absolute(*total);
+        }
     }
 
     /// Tells that `sentinel` is connected and answers.

@@ -163,6 +163,8 @@ mod tests {
         });
         let lag = Duration::from_millis(1500);
         group.lags([(&node(2), Some(14), Some(lag))].into_iter());
+        let node = NodeAddr::new("node", 2).unwrap();
+        group.ejections(&node, &[0; EjectionReason::COUNT]);
         metrics.worker_busy().set_total(Duration::from_millis(1500));
         (metrics, vec![worker], group)
     }
@@ -234,9 +236,23 @@ mod tests {
         group.lags(std::iter::empty());
         has(&metrics, &format!("{} NaN", of("bytes")));
         has(&metrics, &format!("{} NaN", of("seconds")));
-        group.ejected(EjectionReason::Lag, 2);
-        let line = "switchman_replica_ejections_total{master_name=\"mymaster\",reason=\"lag\"} 2";
-        has(&metrics, line);
+    }
+
+    #[test]
+    fn ejections_are_told_for_each_replica_and_by_reason_from_0_on() {
+        let (metrics, _workers, mut group) = busy_metrics();
+        let node = NodeAddr::new("node", 2).unwrap();
+        let mut totals = [0; EjectionReason::COUNT];
+        totals[EjectionReason::Lag.index()] = 2;
+        group.ejections(&node, &totals);
+        let line = |reason: &str, total: u64| {
+            format!(
+                "switchman_replica_ejections_total{{master_name=\"mymaster\",node=\"node:2\",\
+                 reason=\"{reason}\"}} {total}"
+            )
+        };
+        has(&metrics, &line("lag", 2));
+        has(&metrics, &line("busy", 0));
     }
 
     #[test]

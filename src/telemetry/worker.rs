@@ -5,8 +5,8 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 
 use crate::telemetry::counts::{
-    ConnectStage, Counts, EjectionReason, HedgeOutcome, MasterRead, NodeCounts, Reason,
-    RequestClass as Class, Target,
+    ConnectStage, Counts, HedgeOutcome, MasterRead, NodeCounts, Reason, RequestClass as Class,
+    Target,
 };
 use crate::telemetry::families as f;
 use crate::telemetry::families::Family;
@@ -52,7 +52,6 @@ pub struct WorkerMetrics {
     uncertain: Counter,
     rejected: [Counter; Reason::COUNT],
     master_reads: [Counter; MasterRead::COUNT],
-    ejected: [Counter; EjectionReason::COUNT],
     hedged: [Counter; HedgeOutcome::COUNT],
     requests: [[Option<Requests>; Target::COUNT]; Class::COUNT],
     upstream_duration: [Option<Arc<Fixed>>; Target::COUNT],
@@ -115,9 +114,6 @@ impl WorkerMetrics {
             master_reads: std::array::from_fn(|at| {
                 labelled(&f::MASTER_READS, MasterRead::ALL[at].label())
             }),
-            ejected: std::array::from_fn(|at| {
-                labelled(&f::REPLICA_EJECTIONS, EjectionReason::ALL[at].label())
-            }),
             hedged: std::array::from_fn(|at| labelled(&f::HEDGED, HedgeOutcome::ALL[at].label())),
             requests,
             upstream_duration: [upstream(Target::Master), upstream(Target::Replica), None],
@@ -167,9 +163,6 @@ impl WorkerMetrics {
             add(counter, count);
         }
         for (counter, count) in self.master_reads.iter().zip(&mut counts.master_reads) {
-            add(counter, count);
-        }
-        for (counter, count) in self.ejected.iter().zip(&mut counts.ejected) {
             add(counter, count);
         }
         for (counter, count) in self.hedged.iter().zip(&mut counts.hedged) {

@@ -22,8 +22,8 @@ pub use report::{Outlier, Report, ReportKind};
 pub use settings::{Hold, ReplicaChoice, Settings, Source, Timings};
 pub use snapshot::{Acks, Phase, Snapshot};
 pub use status::{
-    Candidate, Ejection, Majority, NodeStatus, ReplicaStatus, SentinelStatus, Status, Subscription,
-    Waiting,
+    Candidate, Ejection, Ejections, Majority, NodeStatus, ReplicaStatus, SentinelStatus, Status,
+    Subscription, Waiting,
 };
 pub use view::{
     FailoverStep, Fields, Flags, MasterEntry, NodeAnswer, NodeFailure, NodeRole, ReplicaEntry,

@@ -1,6 +1,7 @@
 //! Floor 1. What an operator may want to know of a group: plain data for the status page, the
 //! status command and the metrics. Knows no format.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,9 +38,8 @@ pub struct Status {
     pub sentinels: Vec<SentinelStatus>,
     /// The last incidents, oldest first.
     pub incidents: Vec<Arc<Incident>>,
-    /// How often replicas that served reads were ejected since the start, by reason in the order of
-    /// [`Ejection::ALL`].
-    pub ejections: [u64; Ejection::ALL.len()],
+    /// How often each replica that served reads was left since the start; only those that were.
+    pub ejections: BTreeMap<NodeAddr, Ejections>,
     /// Switches to another master since the start.
     pub switches_completed: u64,
     /// Holds that ended with the old master since the start.
@@ -104,6 +104,17 @@ pub struct ReplicaStatus {
     pub zone: Option<String>,
     /// Whether a worker leaves it alone, and why.
     pub outlier: Option<Outlier>,
+}
+
+/// How often a replica that served reads was left, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ejections {
+    /// For all reads of the group, in the order of [`Ejection::ALL`].
+    pub judged: [u64; Ejection::ALL.len()],
+    /// By a worker for a while, as its replies failed again and again; each worker counts.
+    pub errors: u64,
+    /// By a worker for a while, as it was slow; each worker counts.
+    pub latency: u64,
 }
 
 /// Why a replica serves no reads.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::exchange::Exchange;
-use crate::telemetry::{WorkerBusy, WorkerMetrics};
+use crate::telemetry::{MasterRead, WorkerBusy, WorkerMetrics};
 use crate::types::{NodeAddr, Time};
 
 /// What all workers together show of a group.
@@ -25,6 +25,8 @@ pub struct GroupGauges {
     uncertain: AtomicU64,
     kept_released: AtomicU64,
     kept_uncertain: AtomicU64,
+    /// Reads that the master served and a replica might have, in the order of [`MasterRead::ALL`].
+    master_reads: [AtomicU64; MasterRead::COUNT],
     /// Reads that each node has answered.
     reads: Mutex<HashMap<NodeAddr, u64>>,
     /// What each worker says of the present or last hold.
@@ -97,6 +99,12 @@ impl GroupGauges {
             kept_released: self.kept_released.load(Ordering::Relaxed),
             kept_uncertain: self.kept_uncertain.load(Ordering::Relaxed),
         }
+    }
+
+    /// Reads that the master served since the start and a replica might have, by the reason.
+    pub fn master_reads(&self) -> impl Iterator<Item = (MasterRead, u64)> {
+        let counts = MasterRead::ALL.iter().zip(&self.master_reads);
+        counts.map(|(why, count)| (*why, count.load(Ordering::Relaxed)))
     }
 
     /// Reads that each node has answered since the start; none without any.
@@ -190,6 +198,9 @@ impl Publisher {
                 (&gauges.kept_uncertain, counts.kept_uncertain),
             ] {
                 total.fetch_add(more, Ordering::Relaxed);
+            }
+            for (total, more) in gauges.master_reads.iter().zip(counts.master_reads()) {
+                total.fetch_add(*more, Ordering::Relaxed);
             }
             gauges.add_reads(counts.node_reads());
             let lately = Hold {

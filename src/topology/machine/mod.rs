@@ -58,7 +58,7 @@ use crate::topology::names::Names;
 use crate::topology::report::{Report, ReportKind};
 use crate::topology::settings::{Settings, Source};
 use crate::topology::snapshot::{Acks, Phase, Snapshot};
-use crate::topology::status::{Ejection, Subscription};
+use crate::topology::status::{Ejections, Subscription};
 use crate::topology::view::{NodeAnswer, NodeFailure, NodeRole, SentinelFailure, View};
 use crate::types::{ConfigEpoch, Generation, NodeAddr, Time};
 
@@ -161,7 +161,7 @@ struct NotedGroup {
 struct Counts {
     completed: u64,
     abandoned: u64,
-    ejections: [u64; Ejection::ALL.len()],
+    ejections: BTreeMap<NodeAddr, Ejections>,
     last_took: Option<Duration>,
 }
 

@@ -37,7 +37,7 @@ impl Machine {
                 .collect(),
             sentinels: self.sentinels.iter().map(sentinel_status).collect(),
             incidents: self.recorder.incidents().cloned().collect(),
-            ejections: self.counts.ejections,
+            ejections: self.counts.ejections.clone(),
             switches_completed: self.counts.completed,
             switches_abandoned: self.counts.abandoned,
             last_switch_took: self.counts.last_took,

@@ -99,7 +99,8 @@ impl Machine {
             }
             if node.judged(judgement) {
                 if let Err(why) = judgement {
-                    let reasons = Ejection::ALL.iter().zip(&mut self.counts.ejections);
+                    let counted = self.counts.ejections.entry(addr.clone()).or_default();
+                    let reasons = Ejection::ALL.iter().zip(&mut counted.judged);
                     let counts = reasons.filter(|(reason, _)| **reason == why);
                     counts.for_each(|(_, count)| *count += 1);
                 }
@@ -251,6 +252,11 @@ impl Machine {
         if let Some(node) = self.nodes.get_mut(addr) {
             node.outlier = Some((why, until));
             node.ask.want();
+            let counted = self.counts.ejections.entry(addr.clone()).or_default();
+            match why {
+                Outlier::Errors => counted.errors += 1,
+                Outlier::Latency => counted.latency += 1,
+            }
             self.note(Note::ReplicaAvoided {
                 worker,
                 node: addr.clone(),

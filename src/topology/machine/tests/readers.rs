@@ -264,7 +264,9 @@ fn a_replica_that_has_been_behind_for_too_long_is_ejected_and_counted() {
     assert_eq!(ejection(&world, B), Some(Ejection::Lagging));
     assert!(world.snapshot().lagging, "nothing else is wrong with it");
     let lagging = Ejection::ALL.iter().position(|it| *it == Ejection::Lagging);
-    assert_eq!(world.machine.status().ejections[lagging.unwrap()], 1);
+    let ejections = &world.machine.status().ejections;
+    assert_eq!(ejections.len(), 1, "the master is none");
+    assert_eq!(ejections[&addr(B)].judged[lagging.unwrap()], 1);
     world.set(B, at_offset(B, 2_000, None));
     world.run(5_000);
     assert_eq!(world.replicas(), [B]);
@@ -345,6 +347,8 @@ fn what_a_worker_leaves_alone_is_told_and_served_nevertheless() {
     assert_eq!(outlier(&world), Some(Outlier::Latency));
     let avoided = |note: &Note| matches!(note, Note::ReplicaAvoided { worker: 1, .. });
     assert!(world.notes.iter().any(avoided));
+    let ejections = &world.machine.status().ejections;
+    assert_eq!((ejections[&addr(B)].latency, ejections.len()), (1, 1));
     world.run(11_000);
     assert_eq!(outlier(&world), None);
 }
