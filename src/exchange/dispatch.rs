@@ -222,7 +222,7 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(client.group) else {
             return Placed::Answered;
         };
-        let policy = client.access.reads();
+        let (index, access) = (client.group, client.access);
         let (facts, need) = weigh(client, group, (job, class), request);
         let mut target = route::decide(class, facts);
         if target == Target::Master && group.refuses_fallback(class, facts, job.now) {
@@ -243,7 +243,9 @@ impl Exchange {
             (None, Target::NoReplica) => self.reject(job, RequestClass::Read, Reject::NoReplica),
         };
         if class == Class::Read && target == Target::Master {
-            self.count_master_read(job, placed, why_master(facts, policy, need));
+            let group = self.groups.get(index);
+            let lagging = group.is_some_and(|group| group.snapshot.lagging);
+            self.count_master_read(job, placed, why_master(facts, (access, lagging), need));
         }
         placed
     }

@@ -9,7 +9,7 @@ use crate::exchange::marks::Need;
 use crate::exchange::node::{Group, Node};
 use crate::exchange::{Exchange, LinkKey, Role};
 use crate::resp::Request;
-use crate::route::{Facts, NoReplica, Reads};
+use crate::route::{Access, Facts, NoReplica, Reads};
 use crate::session::Reject;
 use crate::telemetry::{MasterRead, RequestClass};
 
@@ -118,12 +118,19 @@ pub(super) fn weigh(
     (facts, need)
 }
 
-/// Why the master serves a read.
-pub(super) const fn why_master(facts: Facts, policy: Reads, need: Need) -> MasterRead {
-    match (policy, facts.reads) {
+/// Why the master serves a read of a client with this access; `lagging` says whether replicas only
+/// serve none because they are too far behind.
+pub(super) const fn why_master(
+    facts: Facts,
+    (access, lagging): (Access, bool),
+    need: Need,
+) -> MasterRead {
+    match (access.reads(), facts.reads) {
+        (Reads::Master, _) if access.spares_replicas() => MasterRead::Policy,
         (Reads::Master, _) => MasterRead::Mode,
         (_, Reads::Master) => MasterRead::NoneEligible,
         _ if facts.writes_in_flight > 0 => MasterRead::Unsettled,
+        _ if !facts.has_replica && lagging => MasterRead::Lag,
         _ if !facts.has_replica => MasterRead::NoneEligible,
         _ => need.reason(),
     }

@@ -45,6 +45,13 @@ impl Access {
         matches!(self.role, ListenerRole::Replica)
     }
 
+    /// Whether it is by the client's own word, or by the role of its listener, that the master
+    /// serves its reads.
+    pub const fn spares_replicas(self) -> bool {
+        let by_word = matches!(self.reads, Reads::Master) && !matches!(self.given, Reads::Master);
+        by_word || matches!(self.role, ListenerRole::Master)
+    }
+
     /// READWRITE: the master serves the client's reads, save where it is not to have any.
     pub const fn read_write(&mut self) {
         if !self.is_read_only() {
@@ -73,11 +80,13 @@ mod tests {
             assert_eq!(access.reads(), given, "{role:?}");
             access.read_write();
             assert_eq!(access.reads(), off, "{role:?}");
+            assert_eq!(access.spares_replicas(), off == Reads::Master, "{role:?}");
             access.read_only();
             assert_eq!(access.reads(), given, "{role:?}");
         }
         let mut master = Access::new(ListenerRole::Split, Reads::Master);
         master.read_only();
         assert_eq!(master.reads(), Reads::Master);
+        assert!(!master.spares_replicas(), "the mode is for all");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::route::Reads;
+use crate::telemetry::MasterRead;
 use crate::types::ListenerRole;
 
 const REFUSED: &str = "-READONLY You can't write against a read only replica.|";
@@ -44,6 +45,34 @@ fn a_master_listener_asks_the_master_alone_while_others_of_the_group_use_replica
     assert_eq!(world.asked("r1"), ["GET b"]);
     world.answer_all("m");
     world.answer_all("r1");
+    world.assert_calm();
+}
+
+/// How often the master served a read that replicas might have, for this reason.
+fn by_master(world: &mut World, why: MasterRead) -> u64 {
+    world.exchange.counts(0).unwrap().master_reads()[why.index()]
+}
+
+#[test]
+fn a_read_by_the_master_is_counted_for_what_sent_it_there() {
+    let mut world = of_family("valkey", "8.0.1");
+    let by_role = world.client_by(Access::new(ListenerRole::Master, Reads::Replicas));
+    let by_mode = world.client_by(Access::new(ListenerRole::Split, Reads::Master));
+    let by_word = world.client();
+    world.send(by_role, &["GET a"]);
+    assert_eq!(by_master(&mut world, MasterRead::Policy), 1);
+    world.send(by_mode, &["GET a"]);
+    assert_eq!(by_master(&mut world, MasterRead::Mode), 1);
+    world.send(by_word, &["READWRITE", "GET a"]);
+    assert_eq!(by_master(&mut world, MasterRead::Policy), 2);
+    world.answer_all("m");
+    world.picture.replicas.clear();
+    world.picture.lagging = true;
+    world.publish(Phase::Stable, Some("m"));
+    world.send(by_word, &["READONLY", "GET a"]);
+    assert_eq!(by_master(&mut world, MasterRead::Lag), 1);
+    assert_eq!(by_master(&mut world, MasterRead::NoneEligible), 0);
+    world.answer_all("m");
     world.assert_calm();
 }
 
