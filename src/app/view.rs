@@ -326,8 +326,8 @@ mod tests {
             outlier: None,
         };
         assert_eq!(standing(&one, &[]), (true, String::new()));
-        let none = (false, "its weight is 0".to_owned());
-        assert_eq!(standing(&one, std::slice::from_ref(&node)), none);
+        let weightless = (false, "its weight is 0".to_owned());
+        assert_eq!(standing(&one, std::slice::from_ref(&node)), weightless);
         one.ejected = Some(Ejection::LinkDown);
         let why = (false, Ejection::LinkDown.to_string());
         assert_eq!(standing(&one, &[node]), why, "worse than that");
