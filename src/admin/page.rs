@@ -112,9 +112,8 @@ impl Page {
         if !group.fences.forbidden.is_empty() {
             self.fact("late writes", not_ended(&group.fences.forbidden));
         }
-        self.raw(
-            "</dl><h3>Nodes</h3><table><tr><th>address<th>role<th>in use<th>reads<th>lag<th>left<th></tr>",
-        );
+        self.raw("</dl><h3>Nodes</h3><table><tr><th>address<th>role<th>in use<th>reads<th>lag");
+        self.raw("<th>left<th></tr>");
         for node in &group.nodes {
             self.node(group, node);
         }
