@@ -214,6 +214,7 @@ impl World {
         let node = &mut self.nodes[at];
         node.left = Some((node.story, node.log.len() + 1));
         node.story = story;
+        self.unfollow(at);
     }
 
     /// It asks its master for everything that it does not have, or for all of it.
@@ -236,6 +237,11 @@ impl World {
         }
         let story = self.nodes[master].story;
         let list = self.nodes[master].list.clone();
+        // Redis replication.c: a replica that takes up another history sends its own replicas away
+        // (`disconnectReplicas`), or they would go on as if theirs were the same.
+        if self.nodes[at].story != story || self.nodes[at].log.len() > log.len() {
+            self.unfollow(at);
+        }
         let node = &mut self.nodes[at];
         node.log = log;
         node.list = list;
