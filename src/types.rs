@@ -196,6 +196,11 @@ impl NodeAddr {
         self.ip
     }
 
+    /// The same as a list of none or one.
+    pub const fn ips(&self) -> &[IpAddr] {
+        self.ip.as_slice()
+    }
+
     /// TCP port, never 0.
     pub const fn port(&self) -> u16 {
         self.port

@@ -1,7 +1,6 @@
 //! Floor 1. When two addresses are one node: equal, resolved to a common IP, or one process.
 //! Knows what the shell has resolved so far; resolves nothing itself.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -75,8 +74,10 @@ impl Names {
     ///
     /// A name that stands for several Sentinels (a headless Kubernetes service) is none of them.
     pub fn same_place(&self, one: &NodeAddr, other: &NodeAddr) -> bool {
-        let ips = self.ips_of(one);
-        let same_ip = || ips.len() == 1 && ips == self.ips_of(other);
+        let same_ip = || {
+            let ips = self.ips_of(one);
+            ips.len() == 1 && ips == self.ips_of(other)
+        };
         one == other || (one.port() == other.port() && same_ip())
     }
 
@@ -90,10 +91,10 @@ impl Names {
         known.then(|| ips.iter().all(IpAddr::is_loopback))
     }
 
-    fn ips_of<'a>(&'a self, addr: &NodeAddr) -> Cow<'a, [IpAddr]> {
-        match addr.ip() {
-            Some(ip) => Cow::Owned(vec![ip]),
-            None => Cow::Borrowed(self.ips.get(addr.host()).map_or(&[], Vec::as_slice)),
+    fn ips_of<'a>(&'a self, addr: &'a NodeAddr) -> &'a [IpAddr] {
+        match addr.ips() {
+            [] => self.ips.get(addr.host()).map_or(&[], Vec::as_slice),
+            ips => ips,
         }
     }
 }

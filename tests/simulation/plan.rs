@@ -362,7 +362,7 @@ impl Fault {
             _ => lasts,
         };
         Self {
-            at: dice.u64(..ms(2_500)),
+            at: dice.u64(..ms(1_500)),
             lasts,
             kind,
         }

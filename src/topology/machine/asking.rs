@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Machine;
 use super::State;
-use super::peers::{Node, Sentinel};
+use super::peers::Node;
 use crate::topology::action::{Action, Note};
 use crate::topology::view::{NodeFailure, NodeRole, SentinelFailure};
 use crate::types::{NodeAddr, Time};
@@ -20,23 +20,15 @@ impl Machine {
     /// Begins every question that is due.
     pub(super) fn ask_due(&mut self) {
         let now = self.now;
-        for addr in self
-            .due_sentinels()
-            .filter(|it| it.1 <= now)
-            .map(|it| it.0)
-            .collect::<Vec<_>>()
-        {
+        let due = self.due_sentinels().filter(|it| it.1 <= now);
+        for addr in due.map(|it| it.0.clone()).collect::<Vec<_>>() {
             if let Some(sentinel) = self.sentinels.get_mut(&addr) {
                 sentinel.ask.begin(now);
                 self.actions.push_back(Action::AskSentinel(addr));
             }
         }
-        for addr in self
-            .due_nodes()
-            .filter(|it| it.1 <= now)
-            .map(|it| it.0)
-            .collect::<Vec<_>>()
-        {
+        let due = self.due_nodes().filter(|it| it.1 <= now);
+        for addr in due.map(|it| it.0.clone()).collect::<Vec<_>>() {
             if let Some(node) = self.nodes.get_mut(&addr) {
                 node.ask.begin(now);
                 self.actions.push_back(Action::AskNode(addr));
@@ -101,22 +93,17 @@ impl Machine {
         self.forget();
     }
 
-    fn due_sentinels(&self) -> impl Iterator<Item = (NodeAddr, Time)> {
+    fn due_sentinels(&self) -> impl Iterator<Item = (&NodeAddr, Time)> {
         let pace = Some(self.sentinel_pace());
-        let due = move |(addr, sentinel): (&NodeAddr, &Sentinel)| {
-            Some((addr.clone(), sentinel.ask.due(pace)?))
-        };
-        self.sentinels.iter().filter_map(due)
+        let sentinels = self.sentinels.iter();
+        sentinels.filter_map(move |(addr, sentinel)| Some((addr, sentinel.ask.due(pace)?)))
     }
 
-    fn due_nodes(&self) -> impl Iterator<Item = (NodeAddr, Time)> {
+    fn due_nodes(&self) -> impl Iterator<Item = (&NodeAddr, Time)> {
         let targets = self.urgent();
         self.nodes.iter().filter_map(move |(addr, node)| {
-            let urgent = targets.contains(addr);
-            Some((
-                addr.clone(),
-                node.ask.due(self.node_pace(addr, node, urgent))?,
-            ))
+            let pace = self.node_pace(addr, node, targets.contains(addr));
+            Some((addr, node.ask.due(pace)?))
         })
     }
 
