@@ -74,6 +74,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("serde::", &["config"]),
     ("toml::", &["config"]),
     ("bytesize", &["config"]),
+    ("prefetch_index", &["consistency"]),
     ("serde_json", &["admin", "cli", "demo"]),
     ("axum", &["admin"]),
     ("hyper", &["admin", "cli"]),

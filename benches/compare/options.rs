@@ -25,7 +25,7 @@ pub(crate) struct Options {
     #[arg(default_value = "proxies")]
     subject: Subject,
 
-    /// Rounds; each drives every target once at every pipeline length. 5, or 9 for consistency.
+    /// Rounds; each drives every target once at every pipeline length. 5, or 15 for consistency.
     #[arg(long, env = "SWITCHMAN_BENCH_ROUNDS")]
     rounds: Option<usize>,
 
@@ -84,7 +84,7 @@ impl Options {
     pub(crate) fn rounds(&self) -> usize {
         self.rounds.unwrap_or(match self.subject {
             Subject::Proxies => 5,
-            Subject::Consistency => 9,
+            Subject::Consistency => 15,
         })
     }
 

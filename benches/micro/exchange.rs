@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use switchman::consistency::Scripts;
+use switchman::consistency::{SLOTS, Scripts, Stamps};
 use switchman::exchange::{
     Action, ClientKey, Exchange, GroupSettings, LinkKey, Opened, ReaderSettings, Role, Settings,
 };
@@ -26,20 +26,26 @@ struct Turn {
     now: Time,
     /// Replies, as many as a turn can need, to be cut off where they end.
     replies: Vec<u8>,
+    /// Which requests are the next client's.
+    next: usize,
 }
+
+/// Different keys that clients ask for, in sets of what one sends in a turn.
+const REQUEST_SETS: usize = 1024;
 
 const REPLY: &[u8] = b"$16\r\n0123456789abcdef\r\n";
 const OK: &[u8] = b"+OK\r\n";
 
 impl Turn {
     fn new(reads: Reads) -> Self {
+        let stamps = (reads == Reads::OwnWrites).then(|| Arc::new(Stamps::new(SLOTS, 0x5eed)));
         let group = GroupSettings {
             name: MasterName::new("orders"),
             no_replica: NoReplica::Master,
             readers: ReaderSettings::default(),
             hedge_reads: false,
             anonymous: None,
-            stamps: None,
+            stamps: stamps.clone(),
             script_keys: Scripts::default(),
         };
         let mut exchange = Exchange::new(Settings::default(), vec![group], 1);
@@ -60,6 +66,11 @@ impl Turn {
                 }
             }
         }
+        if let Some(stamps) = stamps {
+            // All that is written is settled at once.
+            let replica = stamps.node(&addr("r"));
+            replica.publish(replica.incarnation(), stamps.generation());
+        }
         let clients = (0..CLIENTS)
             .map(|id| exchange.client_joined(0, Access::new(ListenerRole::Split, reads), id, now))
             .collect();
@@ -70,15 +81,18 @@ impl Turn {
             replica: replica.expect("the replica's first lane"),
             now,
             replies: Vec::new(),
+            next: 0,
         }
     }
 
     /// One turn in which every client sends `requests`.
-    fn run(&mut self, requests: &[u8], to_master: &[u8], to_replica: &[u8]) -> usize {
+    fn run(&mut self, requests: &[Vec<u8>], to_master: &[u8], to_replica: &[u8]) -> usize {
         self.now = self.now + Duration::from_micros(100);
         for client in &self.clients {
-            self.exchange
-                .client_bytes(*client, black_box(requests), self.now);
+            let requests = requests.get(self.next % requests.len());
+            self.next += 1;
+            let requests = black_box(requests.expect("one of them"));
+            self.exchange.client_bytes(*client, requests, self.now);
         }
         while let Some(link) = self.exchange.poll_dirty_link() {
             self.exchange.link_turn(link);
@@ -105,18 +119,34 @@ impl Turn {
     }
 }
 
-/// What each client sends, and what its nodes answer: GET and SET, ten to one.
-fn mix(depth: usize, reads: Reads) -> [Vec<u8>; 3] {
-    let (mut requests, mut to_master, mut to_replica) = (Vec::new(), Vec::new(), Vec::new());
+/// What each client sends in one turn: GET and SET, ten to one, of keys from `first` on.
+fn requests(depth: usize, first: usize) -> Vec<u8> {
+    let mut requests = Vec::new();
+    for at in 0..depth {
+        let key = format!("$16\r\nkey:{:012}\r\n", first + at);
+        let (head, tail) = if is_write(depth, at) {
+            ("*3\r\n$3\r\nSET\r\n", "$16\r\n0123456789abcdef\r\n")
+        } else {
+            ("*2\r\n$3\r\nGET\r\n", "")
+        };
+        requests.extend([head, &key, tail].concat().bytes());
+    }
+    requests
+}
+
+const fn is_write(depth: usize, at: usize) -> bool {
+    depth > 1 && at % 11 == 10
+}
+
+/// What the nodes answer to one client's requests.
+fn answers(depth: usize, reads: Reads) -> [Vec<u8>; 2] {
+    let (mut to_master, mut to_replica) = (Vec::new(), Vec::new());
     let mut writes = 0;
     for at in 0..depth {
-        if depth > 1 && at % 11 == 10 {
-            let set = b"*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000001\r\n$16\r\n0123456789abcdef\r\n";
-            requests.extend_from_slice(set);
+        if is_write(depth, at) {
             to_master.extend_from_slice(OK);
             writes += 1;
         } else {
-            requests.extend_from_slice(b"*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000001\r\n");
             let by_master = reads == Reads::Master || writes > 0;
             let replies = if by_master {
                 &mut to_master
@@ -126,15 +156,22 @@ fn mix(depth: usize, reads: Reads) -> [Vec<u8>; 3] {
             replies.extend_from_slice(REPLY);
         }
     }
-    [requests, to_master, to_replica]
+    [to_master, to_replica]
 }
 
 /// Measures turns at pipeline depths 1 and 16.
 pub(crate) fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("exchange");
-    for (name, reads) in [("replica", Reads::Replicas), ("master", Reads::Master)] {
+    let modes = [
+        ("replica", Reads::Replicas),
+        ("own-writes", Reads::OwnWrites),
+        ("master", Reads::Master),
+    ];
+    for (name, reads) in modes {
         for depth in [1_usize, 16] {
-            let [requests, to_master, to_replica] = mix(depth, reads);
+            let [to_master, to_replica] = answers(depth, reads);
+            let sets = (0..REQUEST_SETS).map(|set| requests(depth, set * depth));
+            let requests: Vec<_> = sets.collect();
             let mut turn = Turn::new(reads);
             let depth_u64 = u64::try_from(depth).expect("small");
             group.throughput(Throughput::Elements(CLIENTS * depth_u64));

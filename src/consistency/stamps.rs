@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prefetch_index::prefetch_index;
+
 use crate::consistency::atomics::{Atomic, Atomics, Std};
 use crate::consistency::settled::Settled;
 use crate::types::NodeAddr;
@@ -113,6 +115,13 @@ impl<A: Atomics> Stamps<A> {
     #[inline]
     pub fn stamp(&self, slot: Slot) -> u32 {
         self.slots.get(index(slot)).map_or(u32::MAX, Atomic::load)
+    }
+
+    /// A stamp will be looked at soon. The table is larger than a processor's own cache: what is
+    /// not there yet comes from memory meanwhile.
+    #[inline]
+    pub fn prefetch(&self, slot: Slot) {
+        prefetch_index(&self.slots, index(slot));
     }
 
     /// When the whole of a database was written last, alone or with everything.

@@ -186,13 +186,12 @@ impl Exchange {
         let Some(link) = self.links.get_mut(key) else {
             return true;
         };
-        let oldest = link.pipeline.oldest_ticket();
-        if oldest.is_some_and(|ticket| ticket.marks != Marks::None) {
-            self.mark_answered(key);
+        if let Some(ticket) = link.pipeline.oldest_ticket()
+            && ticket.marks != Marks::None
+            && let Some(group) = self.groups.get(link.group)
+        {
+            group.mark_answered(link, &self.clients, self.generation);
         }
-        let Some(link) = self.links.get_mut(key) else {
-            return true;
-        };
         let Some(done) = link.pipeline.complete() else {
             return false;
         };
@@ -331,15 +330,12 @@ impl Exchange {
         };
         let ticket = link.pipeline.oldest_written().ok_or(Violation::Unasked)?;
         let lane = link.lane;
-        if ticket.marks != Marks::None {
-            self.mark_answered(key);
-        }
-        let Some(link) = self.links.get(key) else {
-            return Ok(());
-        };
         let Some(group) = self.groups.get_mut(link.group) else {
             return Ok(());
         };
+        if ticket.marks != Marks::None {
+            group.mark_answered(link, &self.clients, self.generation);
+        }
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return Ok(());
         };

@@ -219,19 +219,36 @@ impl Exchange {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
-        let Some(group) = self.groups.get_mut(client.group) else {
+        let Some(group) = self.groups.get(client.group) else {
             return Placed::Answered;
         };
         let (index, access) = (client.group, client.access);
-        let (facts, need) = weigh(client, group, (job, class), request);
+        let (mut facts, need) = weigh(client, group, (job, class), request);
         let mut target = route::decide(class, facts);
+        if target == Target::Replica {
+            // Where the last one went mostly will do, and the others need not be looked at.
+            let beaten = client.replica_lane;
+            let placed =
+                beaten.and_then(|key| self.send_beaten((key, need), job, request.raw(), class));
+            if let Some(placed) = placed {
+                return placed;
+            }
+            if !need.is_nothing() {
+                let group = self.groups.get(index);
+                facts.has_settled = group.is_some_and(|group| group.has_settled(need));
+                target = route::decide(class, facts);
+            }
+        }
+        let (Some(client), Some(group)) = (self.clients.get(job.key), self.groups.get_mut(index))
+        else {
+            return Placed::Answered;
+        };
         if target == Target::Master && group.refuses_fallback(class, facts, job.now) {
             target = Target::NoReplica;
         }
         let beaten = match target {
             Target::Master => client.beaten_to_master(group),
-            Target::Replica => client.replica_lane,
-            Target::Hold | Target::NoReplica => None,
+            Target::Replica | Target::Hold | Target::NoReplica => None,
         };
         let beaten =
             beaten.and_then(|key| self.send_beaten((key, need), job, request.raw(), class));

@@ -13,10 +13,12 @@ use crate::consistency::{Scripts, Slot, Stamps};
 use crate::exchange::client::Client;
 use crate::exchange::link::{Link, NodeId, Usage};
 use crate::exchange::node::{Group, Node};
+use crate::exchange::slab::Slab;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::mux::Sent;
 use crate::resp::Request;
+use crate::route::Reads;
 use crate::telemetry::MasterRead;
 
 /// Stamps kept of one transaction; with more it marks everything.
@@ -85,6 +87,13 @@ impl Gathered {
 }
 
 impl Group {
+    /// The stamps that a client's requests will be weighed against, if they are.
+    #[inline]
+    pub(super) fn stamps_for(&self, client: &Client) -> Option<&Stamps> {
+        let stamps = self.settings.stamps.as_deref();
+        stamps.filter(|_| client.access.reads() == Reads::OwnWrites)
+    }
+
     /// What a request changes.
     #[inline]
     pub(super) fn marks(
@@ -178,6 +187,18 @@ impl Group {
         }
     }
 
+    /// The oldest request of a link has its reply, and `generation` was loaded after that.
+    pub(super) fn mark_answered(
+        &self,
+        link: &Link,
+        clients: &Slab<ClientKey, Client>,
+        generation: u32,
+    ) {
+        if let Some((ticket, raw)) = link.pipeline.oldest() {
+            self.mark(ticket.marks, generation, database_of(link, clients), raw);
+        }
+    }
+
     /// Calls `visit` with each stamp of a request of which only the bytes are left.
     fn each(&self, stamps: &Stamps, database: u32, raw: &[u8], mut visit: impl FnMut(Slot)) {
         let Some(request) = Request::from_raw(raw) else {
@@ -243,18 +264,6 @@ impl Exchange {
         }
     }
 
-    /// The oldest request of a link has its reply.
-    pub(super) fn mark_answered(&self, key: LinkKey) {
-        let Some(link) = self.links.get(key) else {
-            return;
-        };
-        if let Some((ticket, raw)) = link.pipeline.oldest()
-            && let Some(group) = self.groups.get(link.group)
-        {
-            group.mark(ticket.marks, self.generation, self.database_of(link), raw);
-        }
-    }
-
     /// Follows the replies to a client's transaction: what it has queued is marked with EXEC.
     pub(super) fn gather_queued(&mut self, key: LinkKey, owner: ClientKey, reply: &[u8]) {
         let (Some(link), Some(client)) = (self.links.get(key), self.clients.get_mut(owner)) else {
@@ -295,7 +304,7 @@ impl Exchange {
         let Some(stamps) = &group.settings.stamps else {
             return;
         };
-        let (generation, database) = (stamps.generation(), self.database_of(link));
+        let (generation, database) = (stamps.generation(), database_of(link, &self.clients));
         for lost in link.pipeline.lost().filter(|lost| lost.sent == Sent::Yes) {
             group.mark(lost.ticket.marks, generation, database, lost.bytes);
             if lost.ticket.purpose == Purpose::Exec {
@@ -323,16 +332,16 @@ impl Exchange {
         };
         stamps.mark(slot, stamps.generation());
     }
+}
 
-    /// The database of what is on a link. A transaction may have left a client's own in another
-    /// than that of its lane.
-    fn database_of(&self, link: &Link) -> u32 {
-        let owner = match link.usage {
-            Usage::Leased(Some(owner)) => self.clients.get(owner),
-            Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => None,
-        };
-        owner.map_or(link.lane.database, |owner| owner.session.database)
-    }
+/// The database of what is on a link. A transaction may have left a client's own in another than
+/// that of its lane.
+fn database_of(link: &Link, clients: &Slab<ClientKey, Client>) -> u32 {
+    let owner = match link.usage {
+        Usage::Leased(Some(owner)) => clients.get(owner),
+        Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => None,
+    };
+    owner.map_or(link.lane.database, |owner| owner.session.database)
 }
 
 /// The newest stamp of a read's keys, and whether it is that of everything.

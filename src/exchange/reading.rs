@@ -86,7 +86,8 @@ impl Exchange {
     }
 }
 
-/// What decides where a request goes, and what it needs of a replica.
+/// What decides where a request goes, and what it needs of a replica. It is taken for granted that
+/// one has that.
 #[inline]
 pub(super) fn weigh(
     client: &Client,
@@ -113,7 +114,7 @@ pub(super) fn weigh(
         writes_in_flight: if was_first { 0 } else { client.writes_out },
         has_master: group.writable.is_some(),
         has_replica: !group.readable.is_empty(),
-        has_settled: need.is_nothing() || group.has_settled(need),
+        has_settled: true,
     };
     (facts, need)
 }

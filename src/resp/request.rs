@@ -130,6 +130,23 @@ impl RequestDecoder {
         self.decode_rest(buf, limits, inline)
     }
 
+    /// The request at the front of `buf`, and its length, if that is easily told: what comes behind
+    /// one that was just decoded, seen early. Nothing is consumed. It is to be decoded all the
+    /// same, or, under the same limits, to be taken for decoded.
+    #[inline]
+    pub fn look_ahead<'a>(
+        &self,
+        buf: &'a [u8],
+        limits: &RequestLimits,
+    ) -> Option<(Request<'a>, usize)> {
+        // Between two requests there is nothing to remember.
+        if self.resume == 0 && self.searched == 0 {
+            whole(buf, limits)
+        } else {
+            None
+        }
+    }
+
     /// Decodes what is not simply a whole array.
     fn decode_rest<'a>(
         &mut self,
@@ -490,6 +507,38 @@ mod tests {
 
     const OPEN: RequestLimits = RequestLimits::AUTHENTICATED;
     const CLOSED: RequestLimits = RequestLimits::UNAUTHENTICATED;
+
+    #[test]
+    fn what_comes_next_is_seen_as_it_will_be_decoded() {
+        let mut decoder = RequestDecoder::default();
+        let mut inline = Vec::new();
+        let bytes = b"PING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$5\r\nva";
+        let (_, consumed) = request(decoder.decode(bytes, &OPEN, &mut inline));
+        let behind = &bytes[consumed..];
+        let (seen, len) = decoder.look_ahead(behind, &OPEN).unwrap();
+        assert_eq!((seen.name(), seen.arg1()), (&b"GET"[..], Some(&b"k"[..])));
+        let (came, consumed) = request(decoder.decode(behind, &OPEN, &mut inline));
+        assert_eq!((came.raw(), consumed), (seen.raw(), len));
+
+        let piece = &behind[len..];
+        assert!(decoder.look_ahead(piece, &OPEN).is_none(), "not whole");
+        let long = b"*2\r\n$3\r\nGET\r\n$20000\r\n";
+        let long = [&long[..], &[b'k'; 20_000], b"\r\n"].concat();
+        assert!(decoder.look_ahead(&long, &OPEN).is_some());
+        assert!(decoder.look_ahead(&long, &CLOSED).is_none(), "not allowed");
+
+        // In the middle of a request nothing else can come next.
+        let begun = decoder.decode(piece, &OPEN, &mut inline);
+        assert!(matches!(begun, Ok(Decoded::Incomplete { .. })));
+        assert!(decoder.look_ahead(behind, &OPEN).is_none());
+    }
+
+    fn request(decoded: Result<Decoded<'_>, RequestError>) -> (Request<'_>, usize) {
+        match decoded {
+            Ok(Decoded::Request { request, consumed }) => (request, consumed),
+            other => panic!("no request: {other:?}"),
+        }
+    }
 
     fn error(buf: &[u8], limits: &RequestLimits) -> Option<RequestError> {
         RequestDecoder::default()
