@@ -157,6 +157,11 @@ impl World {
             return;
         };
         let news = news.to_vec();
+        let begins = self.nodes[master].log.starts_with(&self.nodes[at].log);
+        assert!(
+            begins,
+            "node {at} follows another history than node {master}'s"
+        );
         for id in &news {
             self.book.commands[*id].held_by |= 1 << at;
         }

@@ -165,6 +165,12 @@ impl Plan {
             faults.push(fault);
         }
         faults.sort_by_key(|fault| fault.at);
+        // There is little to see before the first one, and much between them.
+        let early = faults.first().map_or(0, |fault| fault.at);
+        let late = early - early.min(dice.u64(..ms(1_500)));
+        for fault in &mut faults {
+            fault.at -= late;
+        }
         Self {
             seed,
             nodes,
@@ -362,7 +368,7 @@ impl Fault {
             _ => lasts,
         };
         Self {
-            at: dice.u64(..ms(1_500)),
+            at: dice.u64(..ms(2_500)),
             lasts,
             kind,
         }

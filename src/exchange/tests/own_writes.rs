@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Setup, World, addr, ms};
+use super::{Setup, World, addr, ms, no_auth};
 use crate::consistency::{Scripts, Stamps};
 use crate::exchange::{GroupSettings, Settings};
 use crate::telemetry::FenceResult;
@@ -405,4 +405,53 @@ fn a_transaction_that_was_begun_anew_marks_what_was_queued_on_the_lost_link() {
     assert_eq!(scene.reader("GET a"), "m");
     assert_eq!(scene.reader("GET b"), "m");
     assert_eq!(scene.reader("GET c"), "r1");
+}
+
+#[test]
+fn what_is_seen_early_is_read_by_the_rules_that_hold_when_it_is_its_turn() {
+    let mut scene = Scene::set(&["r1"], Scripts::Everything, Settings::default());
+    let world = &mut scene.world;
+    for link in world.links("m") {
+        world.lose(link);
+    }
+    // From now on the nodes want a login.
+    world.opens = false;
+    let client = world.client();
+    world.send(client, &["SELECT 1"]);
+    while let Some(link) = world.opening() {
+        world.refuse(link, no_auth());
+    }
+    world.heard(client);
+    world.send(client, &["AUTH app secret"]);
+    world.open_all();
+    assert_eq!(world.heard(client), "+OK|");
+    let long = format!("SET k {}", "v".repeat(20_000));
+    world.send(client, &["PING", &long]);
+    world.open_all();
+    assert_eq!(world.heard(client), "+PONG|");
+    world.answer("m", &long, "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    // RESET takes the login away, and with it the leave to announce so much.
+    world.send(client, &["RESET", &long]);
+    assert_eq!(
+        world.heard(client),
+        "+RESET|-ERR Protocol error: unauthenticated bulk length|"
+    );
+    assert!(world.is_closed(client));
+}
+
+#[test]
+fn what_is_seen_early_may_be_too_large_all_the_same() {
+    let settings = Settings {
+        request_max: 10_000,
+        ..Settings::default()
+    };
+    let mut scene = Scene::set(&["r1"], Scripts::Everything, settings);
+    let world = &mut scene.world;
+    let client = world.client();
+    let long = format!("SET k {}", "v".repeat(11_000));
+    world.send(client, &["PING", &long, "PING"]);
+    assert_eq!(world.heard(client), "+PONG|");
+    assert!(world.is_closed(client));
+    assert!(world.asked("m").is_empty());
 }
