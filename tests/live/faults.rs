@@ -21,7 +21,7 @@ use switchman::demo::client::Reply;
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::lab::{Lab, SOON};
+use crate::lab::{Lab, SEEN, SOON};
 
 /// Source address of whoever binds none: Switchman, and the tests.
 pub(crate) const SWITCHMAN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -491,8 +491,7 @@ pub(crate) fn monitor(lab: &Lab, (host, port): (&str, u16), plan: &Plan) {
         tell(sentinel, &set("failover-timeout", &timeout));
     }
     greet_every(lab, Duration::from_millis(100));
-    lab.wait_until_seen(lab.nodes().len() - 1, 2 * SOON)
-        .unwrap();
+    lab.wait_until_seen(lab.nodes().len() - 1, SEEN).unwrap();
     greet_every(lab, Duration::from_secs(2));
 }
 

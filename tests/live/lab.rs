@@ -13,6 +13,10 @@ use crate::proxy::{Launch, Proxy};
 /// Time for anything that should happen at once, on a machine that is busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 
+/// Time for Sentinels to find everything in good health. One that could not run for two seconds is
+/// in tilt mode for thirty (Redis sentinel.c, `SENTINEL_TILT_PERIOD`), and says that nothing is.
+pub(crate) const SEEN: Duration = Duration::from_secs(45);
+
 /// A deployment with its turn: at most [`Turn::MAX`] exist at a time, for the sake of their timing.
 #[derive(Debug)]
 pub(crate) struct Lab {

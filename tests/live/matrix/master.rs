@@ -7,7 +7,7 @@ use switchman::demo::process::Process;
 
 use crate::failover::listen;
 use crate::faults::tell;
-use crate::lab::{Lab, SOON};
+use crate::lab::{Lab, SEEN, SOON};
 use crate::matrix::figures::{timed, took};
 use crate::matrix::scene::{PATIENT, Scene, let_last};
 use crate::matrix::story::Loss;
@@ -107,7 +107,7 @@ fn the_new_master_may_die_before_the_old_one_returns() {
         let other = others.find(|node| node.addr() != second.addr()).unwrap();
         lab.wait_for_replica(other, second, SOON).unwrap();
         scene.wait_for_progress();
-        lab.wait_until_seen(1, 2 * SOON).unwrap();
+        lab.wait_until_seen(1, SEEN).unwrap();
         let second_death = kill(second);
         let third = lab.wait_for_switch(second, PATIENT).unwrap();
         assert_eq!(third.addr(), other.addr());

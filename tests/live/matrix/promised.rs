@@ -10,7 +10,7 @@ use switchman::demo::process::{Process, wait_for};
 
 use crate::failover::{SWITCH_MAX, listen};
 use crate::faults::{Fault, Fronted, NODES};
-use crate::lab::{Lab, SOON};
+use crate::lab::{Lab, SEEN};
 use crate::matrix::figures::{timed, took};
 use crate::matrix::master::{RETURN_MAX, hasty, kill, patient, tokens};
 use crate::matrix::scene::{PATIENCE, PATIENT, Scene};
@@ -203,7 +203,7 @@ fn left(
 /// The old master returns, by `act`, when every Sentinel has found the new one in good health, and
 /// believes to be a master. Nobody may use it.
 fn returns(scene: &Scene<'_>, lab: &Lab, act: impl FnOnce()) {
-    lab.wait_until_seen(0, 2 * SOON).unwrap();
+    lab.wait_until_seen(0, SEEN).unwrap();
     act();
     scene.leaves_alone(lab.node(0));
 }

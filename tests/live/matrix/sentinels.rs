@@ -12,7 +12,7 @@ use switchman::demo::process::{Process, wait_for};
 
 use crate::failover::listen;
 use crate::faults::{Fault, Front, Fronted, SWITCHMAN, greet_every, reconfigure, tell};
-use crate::lab::{Lab, SOON};
+use crate::lab::{Lab, SEEN, SOON};
 use crate::matrix::figures::{timed, took};
 use crate::matrix::master::{hasty, kill, patient, tokens, unhurried};
 use crate::matrix::scene::{PATIENCE, PATIENT, Scene, let_last};
@@ -183,7 +183,7 @@ fn the_private_opinion_of_one_sentinel_stops_nothing() {
     let own: IpAddr = [127, 0, 0, 4].into();
     let lab = Fronted::start(Plan::default());
     reconfigure(lab.sentinel(2), &[&format!("bind-source-addr {own}")]);
-    lab.wait_until_seen(1, PATIENCE).unwrap();
+    lab.wait_until_seen(1, SEEN).unwrap();
     let proxy = lab.proxy();
     unnoticed_beside(lab.front(0).addr(), "private +sdown", &lab, &proxy, || {
         lab.front(0).set(own, Fault::black_hole());
