@@ -18,13 +18,17 @@ STALE_SECONDS ?= 600
 SIM_SECONDS ?= 600
 SIM_FIRST ?= $(shell date +%s)000000
 
+# Commands that are compared with a bare Redis; the first sequence, 0 in each `make test`.
+DIFF_COMMANDS ?= 1000000
+DIFF_FIRST ?= $(shell date +%s)000000
+
 # The simulation with a fast library and its assertions.
 SIMULATION = cargo test --locked --test simulation \
     --config 'profile.dev.package.switchman.opt-level=3' \
     --config 'profile.dev.package.switchman.codegen-units=1' \
     --config 'profile.dev.lto="thin"' --config 'profile.dev.incremental=false'
 
-.PHONY: help demo test test-live failover-matrix stale-reads simulation clients lint bench fuzz tools
+.PHONY: help demo test test-live failover-matrix stale-reads simulation differential clients lint bench fuzz tools
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +53,10 @@ stale-reads: tools ## Clients that look for reads behind their own writes, for S
 
 simulation: ## Invented worlds from SIM_FIRST on for SIM_SECONDS: no promise may be broken in any
 	SWITCHMAN_SIM_SECONDS=$(SIM_SECONDS) SWITCHMAN_SIM_FIRST=$(SIM_FIRST) $(SIMULATION) -- --nocapture
+
+differential: tools ## DIFF_COMMANDS commands through Switchman and to a bare Redis: no reply may differ
+	SWITCHMAN_DIFF_COMMANDS=$(DIFF_COMMANDS) SWITCHMAN_DIFF_FIRST=$(DIFF_FIRST) SWITCHMAN_DIFF_ALL=1 \
+	    cargo test --locked --test live differential:: -- --nocapture --test-threads 1
 
 clients: tools ## The tests with real client libraries only
 	cargo test --locked --test clients

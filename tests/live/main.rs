@@ -16,6 +16,7 @@ mod carried;
 mod chatter;
 mod command_table;
 mod deployment;
+mod differential;
 mod election;
 mod failover;
 mod faults;

@@ -1,0 +1,482 @@
+//! What several clients say, in an order that follows from a number.
+
+use std::collections::VecDeque;
+
+use crate::differential::dice::{Dice, Words, far_away};
+use crate::differential::grammar::{
+    FAMILIES, Family, INSIDE, OF_THE_CONNECTION, PINNED, SUBSCRIBING, TRACKING, WITHOUT_RIGHTS,
+};
+use crate::differential::rules::Call;
+use crate::differential::tables::{Known, left_out};
+
+/// Clients of a sequence: plain ones, then one that subscribes, one that tracks, one that blocks,
+/// and one that ends its wait: both are in database 0, whatever the others do.
+pub(super) const CLIENTS: usize = 6;
+const SUBSCRIBER: usize = 2;
+const TRACKER: usize = 3;
+const BLOCKER: usize = 4;
+const SERVER: usize = 5;
+
+/// Turns of a sequence; in each, one client sends a pipeline.
+const TURNS: usize = 60;
+
+/// Turns after which there is a pause, and half as many turns that mostly read follow it.
+const PAUSE_EVERY: usize = 12;
+
+/// Family of what users may do without a right to it.
+const RIGHTS: &str = "rights to the connection";
+
+/// Family of messages that a client publishes for itself.
+const PLACES: &str = "places of own messages";
+
+/// Family of an `EXEC` that is wrong.
+const EXEC_WITH_ARGUMENTS: &str = "EXEC with arguments";
+
+/// One command, and the family that it counts for.
+#[derive(Clone, Debug)]
+pub(super) struct Command {
+    pub(super) words: Words,
+    pub(super) family: &'static str,
+}
+
+/// Commands that are sent together or not at all.
+pub(super) type Unit = Vec<Command>;
+
+/// What happens next.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// A client sends a pipeline and reads the replies.
+    Say { client: usize, units: Vec<Unit> },
+    /// A client sends what blocks it; its replies are read at its next step.
+    Block { client: usize, units: Vec<Unit> },
+    /// A client runs a cursor to its end.
+    Scan { client: usize, words: Words },
+    /// Replicas get everything.
+    Settle,
+}
+
+impl Step {
+    pub(super) fn units(&mut self) -> Option<&mut Vec<Unit>> {
+        match self {
+            Self::Say { units, .. } | Self::Block { units, .. } => Some(units),
+            Self::Scan { .. } | Self::Settle => None,
+        }
+    }
+}
+
+/// A sequence.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) number: u64,
+    pub(super) steps: Vec<Step>,
+}
+
+/// A command that the server has.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    /// Lower case; a subcommand as `container|sub`.
+    pub(super) name: String,
+    pub(super) arity: i64,
+    /// Whether it only reads, which replicas may do.
+    pub(super) reads: bool,
+    /// Whether it may keep its client waiting.
+    pub(super) blocks: bool,
+}
+
+/// What a sequence is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    /// The server's commands.
+    pub(super) known: Vec<Spec>,
+    /// What is not played.
+    pub(super) without: Vec<&'static Known>,
+}
+
+impl Scope {
+    fn has(&self, family: &str) -> bool {
+        !self.without.iter().any(|it| it.name == family)
+    }
+
+    fn is_read(&self, command: &Command) -> bool {
+        let name = Call::new(&command.words).name;
+        let at = self.known.binary_search_by(|it| it.name.cmp(&name));
+        at.is_ok_and(|at| self.known[at].reads)
+    }
+
+    /// Pipelines in which nothing that may write stands behind a read.
+    fn reads_last(&self, step: Step) -> Vec<Step> {
+        let Step::Say { client, units } = step else {
+            return vec![step];
+        };
+        let mut pipelines: Vec<Vec<Unit>> = vec![Vec::new()];
+        let mut has_read = false;
+        for unit in units {
+            if has_read && !unit.iter().all(|it| self.is_read(it)) {
+                pipelines.push(Vec::new());
+                has_read = false;
+            }
+            has_read |= unit.iter().any(|it| self.is_read(it));
+            pipelines.last_mut().expect("there is one").push(unit);
+        }
+        let say = |units| Step::Say { client, units };
+        pipelines.into_iter().map(say).collect()
+    }
+
+    pub(super) fn plan(&self, number: u64) -> Plan {
+        let mut maker = Maker {
+            scope: self,
+            dice: Dice::new(number),
+            agendas: vec![VecDeque::new(); CLIENTS],
+            reading: false,
+            opened: [false; CLIENTS],
+        };
+        let mut steps = maker.steps();
+        for unit in steps.iter_mut().filter_map(Step::units).flatten() {
+            unit.retain(|it| {
+                let call = Call::new(&it.words);
+                !self.without.iter().any(|known| (known.is)(&call))
+            });
+        }
+        if !self.has("overtaken reads") {
+            steps = steps
+                .into_iter()
+                .flat_map(|it| self.reads_last(it))
+                .collect();
+        }
+        Plan { number, steps }
+    }
+}
+
+struct Maker<'a> {
+    scope: &'a Scope,
+    dice: Dice,
+    /// What each client will say next.
+    agendas: Vec<VecDeque<Unit>>,
+    /// Whether clients mostly read now.
+    reading: bool,
+    /// Whether a client has chosen its protocol.
+    opened: [bool; CLIENTS],
+}
+
+impl Maker<'_> {
+    fn steps(&mut self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for turn in 0..TURNS {
+            let phase = turn % (PAUSE_EVERY + PAUSE_EVERY / 2);
+            if phase == PAUSE_EVERY {
+                steps.push(Step::Settle);
+            }
+            self.reading = phase >= PAUSE_EVERY;
+            self.turn(&mut steps);
+        }
+        for client in 0..CLIENTS {
+            let units: Vec<Unit> = self.agendas[client].drain(..).collect();
+            if !units.is_empty() {
+                steps.push(Step::Say { client, units });
+            }
+        }
+        steps
+    }
+
+    fn turn(&mut self, steps: &mut Vec<Step>) {
+        let roll = self.dice.below(40);
+        let client = match roll {
+            0..=31 => roll % 2,
+            32..=34 => SUBSCRIBER,
+            35..=37 => TRACKER,
+            _ => BLOCKER,
+        };
+        if client == BLOCKER && self.scope.has("blocked") {
+            return self.block(steps);
+        }
+        if client < SUBSCRIBER && self.agendas[client].is_empty() && self.dice.once_in(24) {
+            let template = self.dice.one(&[
+                "!SCAN",
+                "!SCAN",
+                "!SSCAN <e>",
+                "!HSCAN <h>",
+                "!ZSCAN <z>",
+                "!SSCAN <k>",
+            ]);
+            let words = self.dice.command(template);
+            return steps.push(Step::Scan { client, words });
+        }
+        let length = 1 + self.dice.below(8);
+        let mut units = Vec::new();
+        while units.len() < length {
+            if self.agendas[client].is_empty() {
+                self.refill(client);
+            }
+            units.extend(self.agendas[client].pop_front());
+        }
+        steps.push(Step::Say { client, units });
+    }
+
+    /// A client waits, and another one has something for it.
+    fn block(&mut self, steps: &mut Vec<Step>) {
+        let (blocked, served) = self.dice.one(&[
+            ("!BLPOP <l> <l> 8", "!RPUSH <l> a b c"),
+            ("!BRPOP <l> 8", "!LPUSH <l> a"),
+            ("!BLMOVE <l> <l> LEFT LEFT 8", "!RPUSH <l> a"),
+            ("!BRPOPLPUSH <l> <l> 8", "!RPUSH <l> a"),
+            ("!BLMPOP 8 <n:l> LEFT COUNT 2", "!RPUSH <l> a b c"),
+            ("!BZPOPMIN <z> 8", "!ZADD <z> 1 a 2 b"),
+            ("!BZMPOP 8 <n:z> MAX COUNT 5", "!ZADD <z> 1 a 2 b"),
+            ("!XREAD BLOCK 8000 STREAMS <x> $", "!XADD <x> 999-* f v"),
+        ]);
+        let (blocked, served) = (self.dice.command(blocked), self.dice.command(served));
+        // The key that is waited for, so that somebody serves it; and nothing in it at first.
+        let prefix = self.dice.prefix().to_owned();
+        let is_key = |word: &&Vec<u8>| word.starts_with(prefix.as_bytes());
+        let keys: Words = blocked.iter().filter(is_key).cloned().collect();
+        let mut serving = served;
+        if let (Some(key), Some(place)) = (keys.first(), serving.get_mut(1)) {
+            place.clone_from(key);
+        }
+        let family = "blocked";
+        let del = [vec![b"DEL".to_vec()], keys].concat();
+        let one = |words| vec![Command { words, family }];
+        let behind = self.dice.command("!GET <s>");
+        steps.push(Step::Say {
+            client: BLOCKER,
+            units: vec![one(del)],
+        });
+        steps.push(Step::Block {
+            client: BLOCKER,
+            units: vec![one(blocked), one(behind)],
+        });
+        steps.push(Step::Say {
+            client: SERVER,
+            units: vec![one(serving)],
+        });
+        steps.push(Step::Say {
+            client: BLOCKER,
+            units: Vec::new(),
+        });
+    }
+
+    fn refill(&mut self, client: usize) {
+        match client {
+            SUBSCRIBER if self.scope.has("subscribing") => self.subscribe(client),
+            TRACKER if self.scope.has("tracking") => self.track(client),
+            _ => self.talk(client),
+        }
+    }
+
+    /// A connection of RESP3 in every other sequence.
+    fn first_words(&mut self, client: usize, family: &'static str) {
+        if !self.opened[client] {
+            self.opened[client] = true;
+            if self.dice.once_in(2) {
+                self.say(client, "!HELLO 3", family);
+            }
+        }
+    }
+
+    fn subscribe(&mut self, client: usize) {
+        if !self.opened[client] {
+            self.first_words(client, "subscribing");
+            self.say(client, "!SUBSCRIBE <own>", "subscribing");
+        }
+        if self.dice.once_in(16) && self.scope.has("pinned") {
+            let template = self.dice.one(PINNED);
+            self.say(client, template, "pinned");
+        }
+        if self.dice.once_in(8) && self.scope.has(PLACES) {
+            self.say(client, "!PUBLISH <own> own", PLACES);
+            self.say(client, "!PING", PLACES);
+        }
+        if self.dice.once_in(12) && self.scope.has("RESET of a subscriber") {
+            self.say(client, "!RESET", "RESET of a subscriber");
+        }
+        let template = self.dice.one(SUBSCRIBING);
+        self.say(client, template, "subscribing");
+    }
+
+    fn track(&mut self, client: usize) {
+        self.first_words(client, "tracking");
+        if self.dice.once_in(16) && self.scope.has("pinned") {
+            let template = self.dice.one(PINNED);
+            self.say(client, template, "pinned");
+        }
+        if self.dice.once_in(16) && self.scope.has("tracking again") {
+            self.say(client, "!CLIENT TRACKING OFF", "tracking again");
+        }
+        let template = self.dice.one(TRACKING);
+        self.say(client, template, "tracking");
+    }
+
+    fn talk(&mut self, client: usize) {
+        if self.reading {
+            let read = self.plain(Kind::Read);
+            return self.agendas[client].push_back(vec![read]);
+        }
+        match self.dice.below(40) {
+            0..=2 => self.transaction(client),
+            3 if self.dice.once_in(3) && self.scope.has(RIGHTS) => {
+                for template in WITHOUT_RIGHTS {
+                    self.say(client, template, RIGHTS);
+                }
+            }
+            3 => self.random_member(client),
+            4 if self.scope.has("silence") => self.silence(client),
+            5..=8 if self.scope.has("odd") => {
+                let odd = self.odd();
+                self.agendas[client].extend(odd.map(|it| vec![it]));
+            }
+            _ => {
+                let command = self.plain(Kind::Any);
+                self.agendas[client].push_back(vec![command]);
+            }
+        }
+    }
+
+    fn say(&mut self, client: usize, template: &str, family: &'static str) {
+        let words = self.dice.command(template);
+        self.agendas[client].push_back(vec![Command { words, family }]);
+    }
+
+    /// Some commands between `MULTI` and `EXEC`, over some pipelines perhaps.
+    fn transaction(&mut self, client: usize) {
+        let family = "transactions";
+        let spoiled = if self.scope.has(EXEC_WITH_ARGUMENTS) {
+            "EXEC"
+        } else {
+            "!EXEC"
+        };
+        if self.dice.once_in(3) {
+            self.say(client, "!WATCH <k> <k>", family);
+            if self.dice.once_in(6) && self.scope.has("pinned") {
+                let template = self.dice.one(PINNED);
+                self.say(client, template, "pinned");
+            }
+            let read = self.plain(Kind::Read);
+            self.agendas[client].push_back(vec![read]);
+        }
+        self.say(client, "!MULTI", family);
+        for _ in 0..self.dice.below(6) {
+            if self.dice.once_in(8) && self.scope.has("connection in transactions") {
+                let template = self.dice.one(INSIDE);
+                self.say(client, template, "connection in transactions");
+                continue;
+            }
+            let mut command = self.plain(Kind::Any);
+            let name = String::from_utf8_lossy(&command.words[0]).to_lowercase();
+            if OF_THE_CONNECTION.contains(&name.as_str()) {
+                command = self.plain(Kind::Read);
+            }
+            self.agendas[client].push_back(vec![command]);
+        }
+        let end = self
+            .dice
+            .one(&["!EXEC", "!EXEC", "!EXEC", "!DISCARD", spoiled]);
+        self.say(client, end, family);
+        if self.dice.once_in(6) {
+            let more = self.dice.one(&["UNWATCH", spoiled, "DISCARD", "!WATCH"]);
+            self.say(client, more, family);
+        }
+    }
+
+    /// A member that chance takes, and then the rest, so that two servers have the same again.
+    fn random_member(&mut self, client: usize) {
+        let family = "sets";
+        let mut spop = self.dice.command("!SPOP <e> [ <n> ]");
+        let del = vec![b"DEL".to_vec(), spop[1].clone()];
+        if self.dice.once_in(4) {
+            spop.push(b"1".to_vec());
+        }
+        let unit = [spop, del].map(|words| Command { words, family });
+        self.agendas[client].push_back(unit.to_vec());
+    }
+
+    /// Commands whose replies a client does not want.
+    fn silence(&mut self, client: usize) {
+        let family = "silence";
+        let (open, close) = self.dice.one(&[
+            ("!CLIENT REPLY OFF", "!CLIENT REPLY ON"),
+            ("!CLIENT REPLY SKIP", "!PING"),
+        ]);
+        let middle = ["!SET <s> <v>", "!GET <s>", "!INCR <l>"].map(|it| self.dice.command(it));
+        let count = if close == "!PING" {
+            1
+        } else {
+            self.dice.below(4)
+        };
+        let mut words = vec![self.dice.command(open)];
+        words.extend(middle.into_iter().take(count));
+        words.push(self.dice.command(close));
+        let unit = words.into_iter().map(|words| Command { words, family });
+        self.agendas[client].push_back(unit.collect());
+    }
+
+    /// A command of some family.
+    fn plain(&mut self, kind: Kind) -> Command {
+        let wanted = |family: &&Family| {
+            let fits = kind == Kind::Any || !family.reads.is_empty();
+            fits && self.scope.has(family.name)
+        };
+        let families: Vec<&Family> = FAMILIES.iter().filter(wanted).collect();
+        let total: usize = families.iter().map(|it| it.weight).sum();
+        let mut roll = self.dice.below(total);
+        let mut chosen = families[0];
+        for family in families {
+            chosen = family;
+            if roll < family.weight {
+                break;
+            }
+            roll -= family.weight;
+        }
+        let reads = kind == Kind::Read || self.dice.once_in(3) || chosen.others.is_empty();
+        let templates = if reads && !chosen.reads.is_empty() {
+            chosen.reads
+        } else {
+            chosen.others
+        };
+        let template = self.dice.one(templates);
+        Command {
+            words: self.dice.command(template),
+            family: chosen.name,
+        }
+    }
+
+    /// Any command of the server with arguments that hardly fit; `None` for what is left out.
+    fn odd(&mut self) -> Option<Command> {
+        let at = self.dice.below(self.scope.known.len());
+        let known = &self.scope.known[at];
+        let mut parts = known.name.splitn(2, '|');
+        let mut words: Words = parts.by_ref().map(|it| self.dice.cased(it)).collect();
+        let least = usize::try_from(known.arity.unsigned_abs()).expect("an arity is small");
+        let wrong = self.dice.once_in(3);
+        let count = match (wrong, known.arity < 0) {
+            (true, false) if self.dice.once_in(2) => least + 1 + self.dice.below(3),
+            (true, _) => self.dice.below(least),
+            (false, true) => least + self.dice.below(4),
+            (false, false) => least,
+        };
+        let count = count.max(words.len());
+        let right = if known.arity < 0 {
+            count >= least
+        } else {
+            count == least
+        };
+        if known.name == "exec" && !right && !self.scope.has(EXEC_WITH_ARGUMENTS) {
+            return None;
+        }
+        if right && (known.blocks || left_out(&known.name).is_some()) {
+            return None;
+        }
+        let missing = count.saturating_sub(words.len());
+        self.dice.odd_arguments(missing, &mut words);
+        far_away(&mut words);
+        Some(Command {
+            words,
+            family: "odd",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Any,
+}

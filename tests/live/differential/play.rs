@@ -1,0 +1,632 @@
+//! Plays a sequence with both servers and compares reply by reply.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use switchman::demo::client::encode_command;
+
+use crate::differential::dice::Words;
+use crate::differential::frame::{Conn, Frame, Gone, is_confirmation, quoted};
+use crate::differential::plan::{CLIENTS, Command, Plan, Step, Unit};
+use crate::differential::rules::{
+    Call, RULES, equal, is_chatter, order_of_ends, order_of_patterns, single_invalidations,
+};
+use crate::differential::scene::Scene;
+use crate::differential::tables::{EXCEPTIONS, exception};
+
+/// Time for a reply; a wait that is part of a sequence is shorter.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Time for news, once a bare server has told it.
+const NEWS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a subscriber publishes for itself alone.
+const OWN: &[u8] = b"own";
+
+/// Family of the question by which the end of a pipeline is known.
+const BARRIER: &str = "barrier";
+
+/// Pages that a cursor may take.
+const PAGES_MAX: usize = 1_000;
+
+/// What was compared.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) by_family: BTreeMap<&'static str, u64>,
+    pub(super) by_rule: BTreeMap<&'static str, u64>,
+    pub(super) by_exception: BTreeMap<&'static str, u64>,
+    pub(super) news: u64,
+    pub(super) errors: u64,
+}
+
+impl Counts {
+    pub(super) fn commands(&self) -> u64 {
+        self.by_family.values().sum()
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for (sum, own) in [
+            (&mut self.by_family, &other.by_family),
+            (&mut self.by_rule, &other.by_rule),
+            (&mut self.by_exception, &other.by_exception),
+        ] {
+            for (name, count) in own {
+                *sum.entry(name).or_default() += count;
+            }
+        }
+        self.news += other.news;
+        self.errors += other.errors;
+    }
+}
+
+/// Where the two servers parted.
+#[derive(Clone, Debug)]
+pub(super) struct Difference {
+    /// The step at which it was seen.
+    pub(super) step: usize,
+    pub(super) client: usize,
+    pub(super) family: &'static str,
+    pub(super) command: String,
+    /// Name of the command and what both replies are like: differences alike have the same.
+    pub(super) likeness: String,
+    pub(super) theirs: String,
+    pub(super) ours: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "client {} said {}", self.client, self.command)?;
+        writeln!(f, "  redis:     {}", self.theirs)?;
+        write!(f, "  switchman: {}", self.ours)
+    }
+}
+
+/// Plays `plan`; `tell` gets a line for each command and its reply.
+pub(super) fn play(
+    scene: &mut Scene,
+    plan: &Plan,
+    tell: Option<&mut Vec<String>>,
+) -> (Counts, Option<Difference>) {
+    scene.clean();
+    let mut player = Player {
+        scene,
+        people: (0..CLIENTS).map(|_| Person::default()).collect(),
+        counts: Counts::default(),
+        token: 0,
+        step: 0,
+        story: tell,
+    };
+    let difference = player.all(plan).err();
+    (player.counts, difference.map(|it| *it))
+}
+
+/// A client, on both sides.
+#[derive(Debug, Default)]
+struct Person {
+    conns: Option<[Conn; 2]>,
+    /// What was sent and is not read yet.
+    sent: Vec<Command>,
+    /// What is queued since `MULTI`.
+    queue: Vec<Words>,
+    news: [Vec<Frame>; 2],
+}
+
+/// Ordered frames, and how they ended.
+#[derive(Debug)]
+struct Heard {
+    frames: Vec<Frame>,
+    end: Option<Gone>,
+}
+
+struct Player<'a> {
+    scene: &'a mut Scene,
+    people: Vec<Person>,
+    counts: Counts,
+    token: u64,
+    step: usize,
+    story: Option<&'a mut Vec<String>>,
+}
+
+type Played = Result<(), Box<Difference>>;
+
+impl Player<'_> {
+    fn all(&mut self, plan: &Plan) -> Played {
+        for (at, step) in plan.steps.iter().enumerate() {
+            self.step = at;
+            match step {
+                Step::Say { client, units } => {
+                    self.send(*client, units);
+                    self.read(*client)?;
+                }
+                Step::Block { client, units } => {
+                    self.send(*client, units);
+                    self.scene.wait_blocked();
+                }
+                Step::Scan { client, words } => self.scan(*client, words)?,
+                Step::Settle => self.scene.settle(),
+            }
+        }
+        for client in 0..CLIENTS {
+            if self.people[client].conns.is_some() {
+                self.send(client, &[]);
+                self.read(client)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a pipeline, and a question behind it by which its end is known.
+    fn send(&mut self, client: usize, units: &[Unit]) {
+        self.token += 1;
+        let addrs = self.scene.addrs();
+        let person = &mut self.people[client];
+        let token = format!("~{}~", self.token).into_bytes();
+        let mut commands: Vec<Command> = units.iter().flatten().cloned().collect();
+        commands.push(Command {
+            words: vec![b"PING".to_vec(), token],
+            family: BARRIER,
+        });
+        let mut bytes = Vec::new();
+        for command in &commands {
+            encode_command(&command.words, &mut bytes);
+        }
+        let conns = person
+            .conns
+            .get_or_insert_with(|| addrs.map(|addr| Conn::open(addr, PATIENCE)));
+        for conn in conns {
+            conn.send(&bytes);
+        }
+        person.sent.extend(commands);
+    }
+
+    /// Reads the replies of both sides to what a client has sent, and compares.
+    fn read(&mut self, client: usize) -> Played {
+        let person = &mut self.people[client];
+        let Some(mut conns) = person.conns.take() else {
+            return Ok(());
+        };
+        let sent = std::mem::take(&mut person.sent);
+        let token = sent.last().expect("a pipeline has its end").words[1].clone();
+        let mut silent = Silence::Off;
+        let spoken = sent
+            .iter()
+            .filter(|it| !silent.takes(&Call::new(&it.words)));
+        let expected = spoken.count();
+        let deadline = Instant::now() + PATIENCE;
+        let [theirs, ours] = &mut conns;
+        let theirs = hear(theirs, deadline, &mut person.news[0], |frames| {
+            ends(frames, &token, expected)
+        });
+        let count = theirs.frames.len();
+        let closes = theirs.end == Some(Gone::Closed);
+        let ours = hear(
+            ours,
+            Instant::now() + PATIENCE,
+            &mut person.news[1],
+            |frames| frames.len() >= count && !closes,
+        );
+        let gone = theirs.end.is_some() || ours.end.is_some();
+        let [_, our_conn] = &mut conns;
+        if !gone {
+            await_news(our_conn, &mut person.news);
+            person.conns = Some(conns);
+        }
+        self.compare(client, &sent, theirs, ours)?;
+        self.compare_news(client)?;
+        if gone {
+            self.people[client] = Person::default();
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &mut self,
+        client: usize,
+        sent: &[Command],
+        mut theirs: Heard,
+        mut ours: Heard,
+    ) -> Played {
+        order_of_ends(&mut theirs.frames);
+        order_of_ends(&mut ours.frames);
+        let ends = [theirs.end.clone(), ours.end.clone()];
+        let mut pairs = Pairs {
+            theirs: theirs.frames.into_iter().peekable(),
+            ours: ours.frames.into_iter().peekable(),
+        };
+        let mut silent = Silence::Off;
+        for command in sent {
+            let call = Call::new(&command.words);
+            let skipped = silent.takes(&call);
+            if skipped {
+                continue;
+            }
+            let Some(first) = pairs.next() else {
+                return self.compare_ends(client, command, ends);
+            };
+            let confirms = |frame: &Frame| {
+                is_confirmation(frame) && frame.verb().eq_ignore_ascii_case(&command.words[0])
+            };
+            let more = confirms(first.0.as_ref().unwrap_or(&NOTHING));
+            if first.0.is_none() != first.1.is_none() && ends[0] != ends[1] {
+                return self.compare_ends(client, command, ends);
+            }
+            self.compare_one(client, command, &call, first)?;
+            let mut rest = command.words.len().saturating_sub(2);
+            while more && pairs.theirs.peek().is_some_and(confirms) {
+                if command.words.len() > 1 && rest == 0 {
+                    break;
+                }
+                rest = rest.saturating_sub(1);
+                if let Some(pair) = pairs.next() {
+                    self.compare_one(client, command, &call, pair)?;
+                }
+            }
+        }
+        let last = sent.last().expect("a pipeline has its end");
+        while let Some(pair) = pairs.next() {
+            self.compare_one(client, last, &Call::new(&last.words), pair)?;
+        }
+        self.compare_ends(client, last, ends)
+    }
+
+    fn compare_ends(&self, client: usize, command: &Command, ends: [Option<Gone>; 2]) -> Played {
+        let [theirs, ours] = ends;
+        if theirs == ours && theirs != Some(Gone::Late) {
+            return Ok(());
+        }
+        let word = |end: &Option<Gone>| match end {
+            None => "the next reply".to_owned(),
+            Some(gone) => format!("{gone:?}"),
+        };
+        let likeness = format!("end: {} and {}", word(&theirs), word(&ours));
+        Err(Box::new(Difference {
+            step: self.step,
+            client,
+            family: command.family,
+            command: told(&command.words),
+            likeness,
+            theirs: word(&theirs),
+            ours: word(&ours),
+        }))
+    }
+
+    fn compare_one(
+        &mut self,
+        client: usize,
+        command: &Command,
+        call: &Call<'_>,
+        pair: (Option<Frame>, Option<Frame>),
+    ) -> Played {
+        let (theirs, ours) = pair;
+        if let Some(story) = &mut self.story {
+            story.push(format!(
+                "{client}> {}\n     {:?}{}",
+                told(&command.words),
+                theirs.as_ref().unwrap_or(&NOTHING),
+                if theirs == ours {
+                    String::new()
+                } else {
+                    format!("\n     {ours:?}")
+                },
+            ));
+        }
+        let (Some(theirs), Some(ours)) = (&theirs, &ours) else {
+            return Err(Box::new(self.difference(
+                client,
+                command,
+                theirs.as_ref(),
+                ours.as_ref(),
+            )));
+        };
+        if command.family != BARRIER {
+            *self.counts.by_family.entry(command.family).or_default() += 1;
+        }
+        self.counts.errors += u64::from(theirs.is_error());
+        let queue = &mut self.people[client].queue;
+        if theirs.is_line(b"+QUEUED") {
+            queue.push(command.words.clone());
+        }
+        let executed = match call.name.as_str() {
+            "multi" | "discard" | "reset" => {
+                queue.clear();
+                Vec::new()
+            }
+            "exec" => std::mem::take(queue),
+            _ => Vec::new(),
+        };
+        let items = [theirs.items(), ours.items()].map(<[Frame]>::len);
+        if executed.is_empty() || items != [executed.len(); 2] {
+            if self.alike(call, theirs, ours) {
+                return Ok(());
+            }
+            return Err(Box::new(self.difference(
+                client,
+                command,
+                Some(theirs),
+                Some(ours),
+            )));
+        }
+        for (words, (theirs, ours)) in executed.iter().zip(theirs.items().iter().zip(ours.items()))
+        {
+            let call = Call::new(words);
+            if !self.alike(&call, theirs, ours) {
+                let inner = Command {
+                    words: words.clone(),
+                    family: command.family,
+                };
+                let mut difference = self.difference(client, &inner, Some(theirs), Some(ours));
+                difference.command = format!("EXEC of {}", difference.command);
+                difference.likeness = format!("exec of {}", difference.likeness);
+                return Err(Box::new(difference));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether two replies are as good as equal.
+    fn alike(&mut self, call: &Call<'_>, theirs: &Frame, ours: &Frame) -> bool {
+        match equal(call, theirs, ours) {
+            Ok(used) => {
+                for rule in used {
+                    *self.counts.by_rule.entry(RULES[rule].name).or_default() += 1;
+                }
+                true
+            }
+            Err(()) => match exception(call, theirs, ours) {
+                Some(at) => {
+                    let what = EXCEPTIONS[at].commands[0];
+                    *self.counts.by_exception.entry(what).or_default() += 1;
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+
+    fn difference(
+        &self,
+        client: usize,
+        command: &Command,
+        theirs: Option<&Frame>,
+        ours: Option<&Frame>,
+    ) -> Difference {
+        let call = Call::new(&command.words);
+        let word =
+            |frame: Option<&Frame>| frame.map_or("nothing".to_owned(), |it| format!("{it:?}"));
+        Difference {
+            step: self.step,
+            client,
+            family: command.family,
+            command: told(&command.words),
+            likeness: format!(
+                "{}: {} and {}",
+                call.name
+                    .chars()
+                    .filter(char::is_ascii_graphic)
+                    .collect::<String>(),
+                likeness(theirs),
+                likeness(ours)
+            ),
+            theirs: word(theirs),
+            ours: word(ours),
+        }
+    }
+
+    fn compare_news(&mut self, client: usize) -> Played {
+        let news = self.people[client].news.each_mut().map(std::mem::take);
+        let mut news = news.map(single_invalidations);
+        for each in &mut news {
+            order_of_patterns(each);
+        }
+        let [theirs, ours] = news;
+        self.counts.news += u64::try_from(theirs.len()).unwrap_or_default();
+        if theirs == ours {
+            return Ok(());
+        }
+        let at = (0..theirs.len().max(ours.len()))
+            .find(|at| theirs.get(*at) != ours.get(*at))
+            .unwrap_or_default();
+        let news = Command {
+            words: vec![b"(news)".to_vec()],
+            family: "news",
+        };
+        let mut difference = self.difference(client, &news, theirs.get(at), ours.get(at));
+        let all = |news: &[Frame]| format!("{news:?}");
+        difference.theirs = all(&theirs);
+        difference.ours = all(&ours);
+        Err(Box::new(difference))
+    }
+
+    /// Runs a cursor to its end on both sides, and compares everything that was found.
+    fn scan(&mut self, client: usize, words: &Words) -> Played {
+        let family = "scans";
+        let addrs = self.scene.addrs();
+        let person = &mut self.people[client];
+        let open = |addr| Conn::open(addr, PATIENCE);
+        let mut conns = person.conns.take().unwrap_or_else(|| addrs.map(open));
+        let [theirs, ours] = &mut conns;
+        let pair = [
+            scanned(theirs, words, &mut person.news[0]),
+            scanned(ours, words, &mut person.news[1]),
+        ];
+        person.conns = Some(conns);
+        if pair[0].is_line(b"+QUEUED") {
+            person.queue.push(page(words, b"0"));
+        }
+        *self.counts.by_family.entry(family).or_default() += 1;
+        let [theirs, ours] = &pair;
+        if theirs == ours {
+            return Ok(());
+        }
+        let words = words.clone();
+        let command = Command { words, family };
+        Err(Box::new(self.difference(
+            client,
+            &command,
+            Some(theirs),
+            Some(ours),
+        )))
+    }
+}
+
+/// The command for the page that `cursor` names.
+fn page(words: &Words, cursor: &[u8]) -> Words {
+    let rest = [cursor.to_vec(), b"COUNT".to_vec(), b"5".to_vec()];
+    [words.clone(), rest.to_vec()].concat()
+}
+
+/// All that a cursor comes by, without an order; or what there is instead of pages.
+fn scanned(conn: &mut Conn, words: &Words, news: &mut Vec<Frame>) -> Frame {
+    let (mut cursor, mut found) = (b"0".to_vec(), Vec::new());
+    for _ in 0..PAGES_MAX {
+        let mut bytes = Vec::new();
+        encode_command(&page(words, &cursor), &mut bytes);
+        conn.send(&bytes);
+        let deadline = Instant::now() + PATIENCE;
+        let heard = hear(conn, deadline, news, |it| !it.is_empty());
+        let Some(frame) = heard.frames.into_iter().next() else {
+            return NOTHING;
+        };
+        let [next, items] = frame.items() else {
+            return frame;
+        };
+        cursor = next.text().to_vec();
+        found.extend(items.items().to_vec());
+        if cursor == b"0" {
+            break;
+        }
+    }
+    let pairs = [&b"HSCAN"[..], b"ZSCAN"].contains(&&words[0].to_ascii_uppercase()[..]);
+    let size = if pairs { 2 } else { 1 };
+    let mut chunks: Vec<Vec<Frame>> = found.chunks(size).map(<[Frame]>::to_vec).collect();
+    chunks.sort();
+    chunks.dedup();
+    Frame::Many(b'*', chunks.concat())
+}
+
+const NOTHING: Frame = Frame::Line(b'?', Vec::new());
+
+/// Replies of both sides, side by side.
+struct Pairs {
+    theirs: std::iter::Peekable<std::vec::IntoIter<Frame>>,
+    ours: std::iter::Peekable<std::vec::IntoIter<Frame>>,
+}
+
+impl Pairs {
+    fn next(&mut self) -> Option<(Option<Frame>, Option<Frame>)> {
+        let pair = (self.theirs.next(), self.ours.next());
+        (pair.0.is_some() || pair.1.is_some()).then_some(pair)
+    }
+}
+
+/// What `CLIENT REPLY` has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    Off,
+    Next,
+    On,
+}
+
+impl Silence {
+    /// Whether `call` gets no reply; and what follows from it.
+    fn takes(&mut self, call: &Call<'_>) -> bool {
+        let mode = call.is("client|reply").then(|| call.words.get(2)).flatten();
+        let says = |word: &[u8]| {
+            mode.is_some_and(|it| it.eq_ignore_ascii_case(word)) && call.words.len() == 3
+        };
+        if says(b"ON") {
+            *self = Self::Off;
+            return false;
+        }
+        if says(b"OFF") {
+            *self = Self::On;
+        } else if says(b"SKIP") && *self == Self::Off {
+            *self = Self::Next;
+            return true;
+        } else if *self == Self::Next {
+            *self = Self::Off;
+            return true;
+        }
+        *self == Self::On
+    }
+}
+
+/// Reads ordered frames until `enough`, or until nothing comes; news go to `news`.
+fn hear(
+    conn: &mut Conn,
+    deadline: Instant,
+    news: &mut Vec<Frame>,
+    enough: impl Fn(&[Frame]) -> bool,
+) -> Heard {
+    let mut frames = Vec::new();
+    while !enough(&frames) {
+        match conn.next(deadline) {
+            Ok(frame) if is_chatter(&frame) => {}
+            Ok(frame) if frame.is_news() && !is_own(&frame) => news.push(frame),
+            Ok(frame) => frames.push(frame),
+            Err(gone) => {
+                return Heard {
+                    frames,
+                    end: Some(gone),
+                };
+            }
+        }
+    }
+    Heard { frames, end: None }
+}
+
+/// Whether a client hears what it has published itself, as [`OWN`]: that has its place among the
+/// replies.
+fn is_own(frame: &Frame) -> bool {
+    frame.verb() == b"message" && frame.items().last().is_some_and(|it| it.text() == OWN)
+}
+
+/// What the bare server has told comes here too.
+fn await_news(ours: &mut Conn, news: &mut [Vec<Frame>; 2]) {
+    let deadline = Instant::now() + NEWS_WITHIN;
+    let [theirs, mine] = news;
+    let count = |news: &[Frame]| single_invalidations(news.to_vec()).len();
+    while count(mine) < count(theirs) {
+        match ours.next(deadline) {
+            Ok(frame) if is_chatter(&frame) => {}
+            Ok(frame) => mine.push(frame),
+            Err(_gone) => return,
+        }
+    }
+}
+
+/// Whether the last frame answers the question behind a pipeline with so many replies.
+fn ends(frames: &[Frame], token: &[u8], replies: usize) -> bool {
+    let Some(last) = frames.last() else {
+        return false;
+    };
+    let pong = last.verb() == b"pong" && last.items().get(1).is_some_and(|it| it.text() == token);
+    let queued = last.is_line(b"+QUEUED") && frames.len() >= replies;
+    let forbidden = last.is_error() && last.text().ends_with(b"'ping' command");
+    let forbidden = forbidden && last.text().starts_with(b"NOPERM") && frames.len() >= replies;
+    pong || queued || forbidden || last.kind() == b'$' && last.text() == token
+}
+
+/// A command as `redis-cli` takes it.
+pub(super) fn told(words: &Words) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    words.join(" ")
+}
+
+/// What kind of reply it is; an error by its words without names and numbers.
+fn likeness(frame: Option<&Frame>) -> String {
+    let Some(frame) = frame else {
+        return "nothing".to_owned();
+    };
+    if !frame.is_error() && frame.kind() != b'+' {
+        return char::from(frame.kind()).to_string();
+    }
+    let text = String::from_utf8_lossy(frame.text()).into_owned();
+    let words = text.split(' ').filter(|word| {
+        let plain = |letter: char| letter.is_ascii_alphabetic() || "-,.:;()/|".contains(letter);
+        word.chars().all(plain)
+    });
+    let words: Vec<&str> = words.take(9).collect();
+    format!("{}{}", char::from(frame.kind()), words.join(" "))
+}

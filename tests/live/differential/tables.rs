@@ -1,0 +1,283 @@
+//! What is not compared, and why: commands that are never sent, families that are not played by
+//! `make test`, and the exceptions.
+
+use crate::differential::frame::Frame;
+use crate::differential::rules::Call;
+
+/// A command that is sent with too few or too many arguments at most.
+#[derive(Debug)]
+pub(super) struct LeftOut {
+    pub(super) name: &'static str,
+    pub(super) why: &'static str,
+}
+
+pub(super) const LEFT_OUT: &[LeftOut] = &[
+    LeftOut {
+        name: "shutdown",
+        why: "ends the server",
+    },
+    LeftOut {
+        name: "failover",
+        why: "makes a replica of the server",
+    },
+    LeftOut {
+        name: "replicaof",
+        why: "makes a replica of the server",
+    },
+    LeftOut {
+        name: "slaveof",
+        why: "makes a replica of the server",
+    },
+    LeftOut {
+        name: "sync",
+        why: "makes a replica of the client",
+    },
+    LeftOut {
+        name: "psync",
+        why: "makes a replica of the client",
+    },
+    LeftOut {
+        name: "replconf",
+        why: "makes a replica of the client",
+    },
+    LeftOut {
+        name: "monitor",
+        why: "shows what others send, Switchman's own commands too",
+    },
+    LeftOut {
+        name: "migrate",
+        why: "opens connections to where odd arguments say",
+    },
+    LeftOut {
+        name: "save",
+        why: "blocks the server, and writes files",
+    },
+    LeftOut {
+        name: "bgsave",
+        why: "its reply depends on whether the last one has ended",
+    },
+    LeftOut {
+        name: "bgrewriteaof",
+        why: "its reply depends on whether the last one has ended",
+    },
+    LeftOut {
+        name: "config|rewrite",
+        why: "writes files",
+    },
+    LeftOut {
+        name: "pfselftest",
+        why: "blocks the server for long",
+    },
+    LeftOut {
+        name: "client|pause",
+        why: "odd arguments block the server; the grammar has it",
+    },
+    LeftOut {
+        name: "client|reply",
+        why: "odd arguments are fine, silence is a family",
+    },
+    LeftOut {
+        name: "client|kill",
+        why: "odd arguments end other clients; the grammar has it",
+    },
+    LeftOut {
+        name: "subscribe",
+        why: "turns the client into a subscriber; a family has it",
+    },
+    LeftOut {
+        name: "psubscribe",
+        why: "turns the client into a subscriber; a family has it",
+    },
+    LeftOut {
+        name: "ssubscribe",
+        why: "turns the client into a subscriber; a family has it",
+    },
+    LeftOut {
+        name: "script|debug",
+        why: "turns the client into a debugger",
+    },
+    LeftOut {
+        name: "multi",
+        why: "the transactions have it",
+    },
+    LeftOut {
+        name: "watch",
+        why: "binds the client to a connection; the transactions have it",
+    },
+    LeftOut {
+        name: "spop",
+        why: "takes by chance; the sets have it",
+    },
+];
+
+/// Why `name` is left out, if it is.
+pub(super) fn left_out(name: &str) -> Option<&'static LeftOut> {
+    LEFT_OUT.iter().find(|it| it.name == name)
+}
+
+/// A command of which Switchman's reply may be another one than that of a bare server.
+#[derive(Debug)]
+pub(super) struct Exception {
+    /// Names; `*` at the end is any ending.
+    pub(super) commands: &'static [&'static str],
+    pub(super) what: &'static str,
+    pub(super) why: &'static str,
+    /// Whether this difference is the one that is meant.
+    pub(super) meant: fn(&Call<'_>, &Frame, &Frame) -> bool,
+}
+
+pub(super) const EXCEPTIONS: &[Exception] = &[
+    Exception {
+        commands: &["client|list", "client|kill", "client|unblock"],
+        what: "not offered",
+        why: "the server's list is of Switchman's connections, which many clients share",
+        meant: |_, _, ours| starts(ours, "ERR switchman: '"),
+    },
+    Exception {
+        commands: &["client|info"],
+        what: "only id, name, db, resp, lib-name, lib-ver",
+        why: "the rest is about a connection that many clients share",
+        meant: |_, theirs, ours| !theirs.is_error() && starts(ours, "id="),
+    },
+];
+
+fn starts(frame: &Frame, with: &str) -> bool {
+    let text = frame.text();
+    text.strip_prefix(b"txt:")
+        .unwrap_or(text)
+        .starts_with(with.as_bytes())
+}
+
+/// The exception for this difference, if it is one.
+pub(super) fn exception(call: &Call<'_>, theirs: &Frame, ours: &Frame) -> Option<usize> {
+    EXCEPTIONS.iter().position(|it| {
+        it.commands.iter().any(|name| call.is(name)) && (it.meant)(call, theirs, ours)
+    })
+}
+
+/// What is known to differ: a family, or certain commands.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The family, or a name for the commands.
+    pub(super) name: &'static str,
+    pub(super) why: &'static str,
+    /// Whether it is such a command; no command where the family is meant.
+    pub(super) is: fn(&Call<'_>) -> bool,
+}
+
+/// What `make test` does not play; `make differential` plays all.
+pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
+    Known {
+        name: "connection in transactions",
+        why: "commands that Switchman answers itself are refused between MULTI and EXEC",
+        is: |_| false,
+    },
+    Known {
+        name: "pinned",
+        why: "SELECT, AUTH and HELLO are refused with WATCH, subscriptions or tracking",
+        is: |_| false,
+    },
+    Known {
+        name: "what pins",
+        why: "binds a client to a connection, even where the server refuses it",
+        is: |call| {
+            let word = call.words.get(2).map_or(&b""[..], Vec::as_slice);
+            let right = [&b"ON"[..], b"OFF"].contains(&&word.to_ascii_uppercase()[..]);
+            let wrong = call.is("client|tracking") && !right;
+            call.is("client|no-touch") || call.is("client|caching") || wrong
+        },
+    },
+    Known {
+        name: "overtaken reads",
+        why: "a read that waits at a replica sees what its client has written behind it",
+        is: |_| false,
+    },
+    Known {
+        name: "places of own messages",
+        why: "a client of RESP3 hears what it publishes before the reply of PUBLISH, but for here",
+        is: |_| false,
+    },
+    Known {
+        name: "hasty waits",
+        why: "one whose time is over before a connection is open is not sent, and hears that \
+              nothing has come, even where something was there",
+        is: |_| false,
+    },
+    Known {
+        name: "RESET of a subscriber",
+        why: "takes effect before messages that were published before it have come",
+        is: |_| false,
+    },
+    Known {
+        name: "rights to the connection",
+        why: "PING, ECHO, CLIENT and READONLY are answered to users who may not use them",
+        is: |_| false,
+    },
+    Known {
+        name: "PFCOUNT",
+        why: "keeps what it has counted in the key at the master, which WATCH and tracking notice; \
+              at a replica nobody does",
+        is: |call| call.is("pfcount"),
+    },
+    Known {
+        name: "HELLO with a name and more",
+        why: "sets the name in Redis 7.0 before it sees that something is wrong behind it",
+        is: |call| call.is("hello") && call.says("setname") && call.words.len() != 4,
+    },
+    Known {
+        name: "tracking again",
+        why: "a client that turns tracking off and on again hears of what it has read before in \
+              Redis, and has another connection here",
+        is: |_| false,
+    },
+    Known {
+        name: "HELLO with odd bytes",
+        why: "Redis repeats the bytes of an option as they are, and only those before a zero",
+        is: |call| {
+            call.is("hello")
+                && call
+                    .words
+                    .iter()
+                    .any(|it| !it.is_ascii() || it.contains(&0))
+        },
+    },
+    Known {
+        name: "EXEC with arguments",
+        why: "is no EXECABORT, and ends no transaction",
+        is: |_| false,
+    },
+    Known {
+        name: "scripts at replicas",
+        why: "a replica has another script cache: SCRIPT FLUSH does not come to it, and what it \
+              has run the master does not know",
+        is: |call| call.is("evalsha_ro") || call.is("eval_ro"),
+    },
+    Known {
+        name: "state of tracking",
+        why: "says that tracking is off, always",
+        is: |call| call.is("client|trackinginfo") || call.is("client|getredir"),
+    },
+    Known {
+        name: "commands of younger servers",
+        why: "are known to Switchman where the server does not know them: their arity is checked",
+        is: |call| {
+            let first = String::from_utf8_lossy(&call.words[0]).to_lowercase();
+            call.is("client|setinfo") || ["sentinel", "hexpire", "waitaof"].contains(&&*first)
+        },
+    },
+    Known {
+        name: "odd numbers",
+        why: "SELECT and HELLO take 00 and +1, SELECT has another word for what is out of range",
+        is: |call| {
+            let word = call.words.get(1).map_or(&b""[..], Vec::as_slice);
+            let text = std::str::from_utf8(word).unwrap_or_default();
+            let plain = text.parse::<i32>().is_ok_and(|it| it.to_string() == text);
+            (call.is("select") || call.is("hello")) && text.parse::<i128>().is_ok() && !plain
+        },
+    },
+    Known {
+        name: "HELLO with AUTH and more",
+        why: "says what is wrong behind AUTH before it tries AUTH",
+        is: |call| call.is("hello") && call.says("auth") && call.words.len() != 5,
+    },
+];
