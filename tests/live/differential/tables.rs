@@ -1,5 +1,5 @@
-//! What is not compared, and why: commands that are never sent, families that are not played by
-//! `make test`, and the exceptions.
+//! What is not compared, and why: commands that are never sent, what is known to differ, and the
+//! exceptions.
 
 use crate::differential::frame::Frame;
 use crate::differential::rules::Call;
@@ -165,7 +165,7 @@ pub(super) struct Known {
     pub(super) is: fn(&Call<'_>) -> bool,
 }
 
-/// What `make test` does not play; `make differential` plays all.
+/// What is known to differ, and played with `SWITCHMAN_DIFF_ALL` only, as `make differential` does.
 pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
     Known {
         name: "connection in transactions",
