@@ -1,4 +1,5 @@
-//! A client's bytes are the same requests however they are cut, and each has one form only.
+//! A client's bytes are the same requests however they are cut, and each has one form only; what
+//! is seen early is what is decoded then.
 //!
 //! Input: one byte for the limits, one for the size of the pieces, then the client's bytes.
 #![no_main]
@@ -37,9 +38,14 @@ fn decode(bytes: &[u8], piece: usize, limits: &RequestLimits) -> Vec<Frame> {
     while end < bytes.len() {
         end = bytes.len().min(end + piece);
         loop {
-            match decoder.decode(&bytes[start..end], limits, &mut inline) {
+            let seen = decoder.look_ahead(&bytes[start..end], limits);
+            let seen = seen.map(|(request, len)| (request.raw(), len));
+            let decoded = decoder.decode(&bytes[start..end], limits, &mut inline);
+            assert!(seen.is_none() || matches!(decoded, Ok(Decoded::Request { .. })));
+            match decoded {
                 Ok(Decoded::Request { request, consumed }) => {
                     assert!(consumed > 0 && earliest <= end);
+                    assert!(seen.is_none_or(|seen| seen == (request.raw(), consumed)));
                     start += consumed;
                     frames.push(Frame::Request {
                         args: checked(request),
