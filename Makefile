@@ -56,7 +56,7 @@ simulation: ## Invented worlds from SIM_FIRST on for SIM_SECONDS: no promise may
 
 differential: tools ## DIFF_COMMANDS commands through Switchman and to a bare Redis: no reply may differ
 	SWITCHMAN_DIFF_COMMANDS=$(DIFF_COMMANDS) SWITCHMAN_DIFF_FIRST=$(DIFF_FIRST) SWITCHMAN_DIFF_ALL=1 \
-	    cargo test --locked --test live differential:: -- --include-ignored --nocapture --test-threads 1
+	    cargo test --locked --test live differential:: -- --nocapture --test-threads 1
 
 clients: tools ## The tests with real client libraries only
 	cargo test --locked --test clients

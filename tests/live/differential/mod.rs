@@ -37,8 +37,8 @@ use crate::differential::scene::Scene;
 use crate::differential::shrink::{shrink, tell};
 use crate::differential::tables::{EXCEPTIONS, KNOWN_TO_DIFFER, LEFT_OUT};
 
-/// Commands of a run that nobody asked to be longer.
-const COMMANDS: u64 = 20_000;
+/// Commands of a run that nobody asked to be longer: few, until what is known to differ is mended.
+const COMMANDS: u64 = 2_000;
 
 /// Reads of a hundred that replicas have to serve.
 const BY_REPLICAS_MIN: u64 = 20;
@@ -58,7 +58,6 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-#[ignore = "`make differential` plays it, until what is known to differ is mended"]
 fn a_client_cannot_tell_switchman_from_redis() {
     let mut scene = Scene::start();
     let known = scene.known();
