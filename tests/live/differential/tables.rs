@@ -242,6 +242,16 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         },
     },
     Known {
+        name: "BITFIELD that fails",
+        why: "makes an empty key at the master, of which replicas are not told: reads there differ",
+        is: |call| call.is("bitfield") && call.says("FAIL"),
+    },
+    Known {
+        name: "XINFO at replicas",
+        why: "how many entries a group has read is not replicated with XREADGROUP",
+        is: |call| call.is("xinfo|groups") || call.is("xinfo|stream"),
+    },
+    Known {
         name: "EXEC with arguments",
         why: "is no EXECABORT, and ends no transaction",
         is: |_| false,
