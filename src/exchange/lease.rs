@@ -341,8 +341,10 @@ impl Exchange {
         if let Some(own) = own
             && bound
         {
-            // What was begun before a switch goes on where it is until the switch is under way.
-            let free = group.writable.is_some() || !group.quiet;
+            // What was begun before a switch goes on where it is until the switch is under way, but
+            // not beside a master that may have been replaced unheard.
+            let goes_on = !group.quiet && !group.snapshot.no_majority;
+            let free = group.writable.is_some() || goes_on;
             return free.then_some(own).ok_or(NoLease::NoMaster);
         }
         let node = group.writable.ok_or(NoLease::NoMaster)?;

@@ -97,6 +97,30 @@ fn without_a_majority_of_the_sentinels_that_is_what_the_refusal_says() {
 }
 
 #[test]
+fn without_a_majority_what_was_begun_at_a_silent_master_waits_too() {
+    // An INCR that is not answered keeps the worker from being quiet.
+    let silent = |no_majority| {
+        let mut world = World::new();
+        let (client, other) = (world.client(), world.client());
+        world.send(client, &["WATCH a"]);
+        world.answer_all("m");
+        world.send(other, &["INCR b"]);
+        world.picture.no_majority = no_majority;
+        world.switching();
+        world.send(client, &["MULTI", "SET a 1", "EXEC"]);
+        (world, client)
+    };
+    let (world, _) = silent(false);
+    assert_eq!(world.asked("m"), ["INCR b", "MULTI", "SET a 1", "EXEC"]);
+    let (mut world, client) = silent(true);
+    assert_eq!(world.asked("m"), ["INCR b"]);
+    assert_eq!(world.heard(client), "+OK|");
+    world.picture.no_majority = false;
+    world.publish(Phase::Stable, Some("m"));
+    assert_eq!(world.asked("m"), ["INCR b", "MULTI", "SET a 1", "EXEC"]);
+}
+
+#[test]
 fn a_name_that_no_sentinel_knows_is_what_the_refusal_says() {
     let mut world = unknown();
     let client = world.client();
