@@ -1,6 +1,6 @@
 //! A world: everything in it, the order of its events, and its end.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
@@ -111,30 +111,37 @@ pub(crate) enum Event {
     Gone(usize),
 }
 
-#[derive(Debug)]
-struct Item {
-    at: Micros,
+/// What happens when: the order is small to move, the events stay where they are.
+#[derive(Debug, Default)]
+struct Agenda {
+    /// Moment, number, and place of the event.
+    order: BinaryHeap<Reverse<(Micros, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
     number: u64,
-    event: Event,
 }
 
-impl PartialEq for Item {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+impl Agenda {
+    fn push(&mut self, at: Micros, event: Event) {
+        self.number += 1;
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(event);
+        self.order.push(Reverse((at, self.number, place)));
     }
-}
 
-impl Eq for Item {}
-
-impl PartialOrd for Item {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+    fn next(&self) -> Micros {
+        let first = self.order.peek();
+        first.map_or(Micros::MAX, |Reverse((at, ..))| *at)
     }
-}
 
-impl Ord for Item {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
+    fn pop(&mut self) -> Option<(Micros, Event)> {
+        let Reverse((at, _, place)) = self.order.pop()?;
+        self.free.push(place);
+        let event = self.events[place].take();
+        Some((at, event.expect("an event for each moment")))
     }
 }
 
@@ -182,8 +189,7 @@ pub(crate) struct World {
     pub(crate) mutation: Option<Mutation>,
     pub(crate) names: Names,
     pub(crate) now: Micros,
-    queue: BinaryHeap<Reverse<Item>>,
-    scheduled: u64,
+    agenda: Agenda,
     stage: Stage,
     pub(crate) calm_at: Micros,
     pub(crate) book: Book,
@@ -231,8 +237,7 @@ impl World {
         let mut world = Self {
             mutation,
             now: 0,
-            queue: BinaryHeap::new(),
-            scheduled: 0,
+            agenda: Agenda::default(),
             stage: Stage::Trouble,
             calm_at: plan.calm_at(),
             book: Book {
@@ -279,9 +284,7 @@ impl World {
     }
 
     pub(crate) fn at(&mut self, at: Micros, event: Event) {
-        self.scheduled += 1;
-        let number = self.scheduled;
-        self.queue.push(Reverse(Item { at, number, event }));
+        self.agenda.push(at, event);
     }
 
     pub(crate) fn later(&mut self, delay: Micros, event: Event) {
@@ -296,16 +299,12 @@ impl World {
     pub(crate) fn run(&mut self) {
         self.begin();
         while self.book.violation.is_none() && !self.is_over() {
-            let next = self
-                .queue
-                .peek()
-                .map_or(Micros::MAX, |Reverse(item)| item.at);
-            if self.control.due < next {
+            if self.control.due < self.agenda.next() {
                 self.now = self.control.due;
                 self.inform(Machine::handle_timeout);
-            } else if let Some(Reverse(item)) = self.queue.pop() {
-                self.now = item.at;
-                self.happen(item.event);
+            } else if let Some((at, event)) = self.agenda.pop() {
+                self.now = at;
+                self.happen(event);
             }
         }
         if self.book.violation.is_none() {
