@@ -1,6 +1,7 @@
 //! Floor 0. The words of the domain: addresses, names, counters, time, secrets.
 //! Knows parsing and printing of these words, and nothing of what is done with them.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -141,7 +142,7 @@ impl fmt::Display for MasterName {
 /// Host (name, IPv4 or IPv6 address without brackets) and port of a Redis node or a Sentinel.
 ///
 /// Cheap to clone. Names are resolved at each connection, never here.
-#[derive(Clone, Eq, PartialOrd, Ord)]
+#[derive(Clone, Eq)]
 pub struct NodeAddr {
     host: Arc<str>,
     port: u16,
@@ -149,10 +150,33 @@ pub struct NodeAddr {
     ip: Option<IpAddr>,
 }
 
-/// As if derived, only that the port, which mostly differs, is looked at first.
+/// As if derived, only that numbers, which mostly differ, are looked at first, and no letters where
+/// both are copies of one.
 impl PartialEq for NodeAddr {
     fn eq(&self, other: &Self) -> bool {
-        self.port == other.port && self.host == other.host
+        self.port == other.port
+            && self.ip == other.ip
+            && (Arc::ptr_eq(&self.host, &other.host) || self.host == other.host)
+    }
+}
+
+/// IP addresses, by number, before names.
+impl Ord for NodeAddr {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_letters = || {
+            let same = Arc::ptr_eq(&self.host, &other.host);
+            let letters = || self.host.cmp(&other.host);
+            if same { Ordering::Equal } else { letters() }
+        };
+        let named = self.ip.is_none().cmp(&other.ip.is_none());
+        let by_host = named.then(self.ip.cmp(&other.ip)).then_with(by_letters);
+        by_host.then(self.port.cmp(&other.port))
+    }
+}
+
+impl PartialOrd for NodeAddr {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -329,6 +353,38 @@ mod tests {
         check("[::1]:7", "[::1]:7");
         check("[::1]", "[::1]:26379");
         check("::1", "[::1]:26379");
+    }
+
+    #[test]
+    fn addresses_are_in_the_order_of_their_numbers_and_names_come_last() {
+        let mut addrs: Vec<NodeAddr> = [
+            "redis-2:6379",
+            "10.0.0.10:6379",
+            "redis-10:6379",
+            "10.0.0.9:6380",
+            "[::1]:6379",
+            "10.0.0.9:6379",
+        ]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+        addrs.sort();
+        let texts: Vec<_> = addrs.iter().map(ToString::to_string).collect();
+        let want = [
+            "10.0.0.9:6379",
+            "10.0.0.9:6380",
+            "10.0.0.10:6379",
+            "[::1]:6379",
+            "redis-10:6379",
+            "redis-2:6379",
+        ];
+        assert_eq!(texts, want);
+        // Two spellings of one IP are two addresses, but one spelling is one however it came here.
+        let [plain, inside, again] = ["10.0.0.9:1", "[::ffff:10.0.0.9]:1", "10.0.0.9:1"]
+            .map(|text| text.parse::<NodeAddr>().unwrap());
+        assert_ne!(plain, inside);
+        assert_ne!(plain.cmp(&inside), Ordering::Equal);
+        assert_eq!(plain.cmp(&again), Ordering::Equal);
+        assert_eq!(plain, again);
     }
 
     #[test]

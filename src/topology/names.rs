@@ -30,10 +30,16 @@ impl Names {
 
     /// Takes the `run_id` of the process that answers at `addr`, `None` to forget it.
     pub fn learn_run_id(&mut self, addr: &NodeAddr, run_id: Option<&str>) {
+        let known = self.run_ids.get(addr).map(String::as_str);
         match run_id {
-            Some(run_id) => self.run_ids.insert(addr.clone(), run_id.to_owned()),
-            None => self.run_ids.remove(addr),
-        };
+            same if same == known => {}
+            Some(run_id) => {
+                self.run_ids.insert(addr.clone(), run_id.to_owned());
+            }
+            None => {
+                self.run_ids.remove(addr);
+            }
+        }
     }
 
     /// Takes what a Sentinel says of the process at `addr`; its own word counts more.

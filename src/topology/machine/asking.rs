@@ -17,18 +17,26 @@ const HOSTS_MAX: usize = 1024;
 const NO_DICE: u32 = 0;
 
 impl Machine {
-    /// Begins every question that is due.
+    /// Begins every question that is due, and takes note of when the next one will be.
     pub(super) fn ask_due(&mut self) {
         let now = self.now;
-        let due = self.due_sentinels().filter(|it| it.1 <= now);
-        for addr in due.map(|it| it.0.clone()).collect::<Vec<_>>() {
+        let mut next = None;
+        let mut due_now = |(addr, due): (&NodeAddr, Time)| {
+            if due > now {
+                next = Some(next.map_or(due, |next: Time| next.min(due)));
+            }
+            (due <= now).then(|| addr.clone())
+        };
+        let sentinels: Vec<_> = self.due_sentinels().filter_map(&mut due_now).collect();
+        let nodes: Vec<_> = self.due_nodes().filter_map(&mut due_now).collect();
+        self.questions_due = next;
+        for addr in sentinels {
             if let Some(sentinel) = self.sentinels.get_mut(&addr) {
                 sentinel.ask.begin(now);
                 self.actions.push_back(Action::AskSentinel(addr));
             }
         }
-        let due = self.due_nodes().filter(|it| it.1 <= now);
-        for addr in due.map(|it| it.0.clone()).collect::<Vec<_>>() {
+        for addr in nodes {
             if let Some(node) = self.nodes.get_mut(&addr) {
                 node.ask.begin(now);
                 self.actions.push_back(Action::AskNode(addr));
@@ -37,16 +45,12 @@ impl Machine {
         self.look_up();
     }
 
-    /// When the next question is due.
+    /// When the next question is due. Those that run are due again once they are answered.
     pub(super) fn next_due(&self) -> Option<Time> {
         let pace = self.settings.timings.resolve;
         let hosts = self.hosts.values().filter(|host| !host.running);
         let lookups = hosts.map(|host| host.asked.map_or(Time::ZERO, |asked| asked + pace));
-        let questions = self
-            .due_sentinels()
-            .chain(self.due_nodes())
-            .map(|(_, due)| due);
-        questions.chain(lookups).min()
+        self.questions_due.into_iter().chain(lookups).min()
     }
 
     /// When something else comes to its end: an answer owed, the wait of this phase.
@@ -100,9 +104,9 @@ impl Machine {
     }
 
     fn due_nodes(&self) -> impl Iterator<Item = (&NodeAddr, Time)> {
-        let targets = self.urgent();
+        let targets: Vec<_> = self.urgent().collect();
         self.nodes.iter().filter_map(move |(addr, node)| {
-            let pace = self.node_pace(addr, node, targets.contains(addr));
+            let pace = self.node_pace(addr, node, targets.contains(&addr));
             Some((addr, node.ask.due(pace)?))
         })
     }
@@ -152,21 +156,24 @@ impl Machine {
     /// Looks up the names in use, and forgets those that are not.
     fn look_up(&mut self) {
         let now = self.now;
-        let master_of = |node: &Node| match node.role() {
+        let master_of = |node| match Node::role(node) {
             Some(NodeRole::Replica {
                 master: Some(master),
                 ..
-            }) if master.ip().is_none() => Some(master.clone()),
+            }) => Some(master),
             _ => None,
         };
-        let masters: Vec<NodeAddr> = self.nodes.values().filter_map(master_of).collect();
+        let masters = self.nodes.values().filter_map(master_of);
         let addrs = self.sentinels.keys().chain(self.nodes.keys());
-        let names = addrs.chain(&masters).filter(|addr| addr.ip().is_none());
+        let names = addrs.chain(masters).filter(|addr| addr.ip().is_none());
         let used: BTreeSet<String> = names.map(|addr| addr.host().to_owned()).collect();
-        self.hosts.retain(|name, _| used.contains(name));
         let nodes = &self.nodes;
         self.names
             .retain(|host| used.contains(host), |addr| nodes.contains_key(addr));
+        if used.is_empty() && self.hosts.is_empty() {
+            return;
+        }
+        self.hosts.retain(|name, _| used.contains(name));
         for name in used {
             if self.hosts.len() < HOSTS_MAX {
                 self.hosts.entry(name).or_default();
@@ -265,14 +272,13 @@ impl Machine {
     fn forget(&mut self) {
         let now = self.now;
         let timings = self.settings.timings;
-        let targets = self.urgent();
-        let mut gone: Vec<NodeAddr> = Vec::new();
-        for (addr, node) in &self.nodes {
-            let old = !node.is_listed() && now.since(node.unlisted_since) >= timings.forget_replica;
-            if old && self.master.as_ref() != Some(addr) && !targets.contains(addr) {
-                gone.push(addr.clone());
-            }
-        }
+        let is_old = |node: &Node| {
+            !node.is_listed() && now.since(node.unlisted_since) >= timings.forget_replica
+        };
+        let old = self.nodes.iter().filter(|(_, node)| is_old(node));
+        let old = old.filter(|(addr, _)| self.master.as_ref() != Some(addr));
+        let old = old.filter(|(addr, _)| self.urgent().all(|urgent| urgent != *addr));
+        let gone: Vec<NodeAddr> = old.map(|(addr, _)| addr.clone()).collect();
         for addr in gone {
             self.nodes.remove(&addr);
             self.actions.push_back(Action::DropNode(addr));

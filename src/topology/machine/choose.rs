@@ -5,10 +5,10 @@ use crate::topology::names::Names;
 use crate::types::{ConfigEpoch, NodeAddr};
 
 /// What one Sentinel names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Vote {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vote<'a> {
     /// The address.
-    pub(super) node: NodeAddr,
+    pub(super) node: &'a NodeAddr,
     /// Its epoch.
     pub(super) epoch: ConfigEpoch,
 }
@@ -42,20 +42,23 @@ pub(super) enum Choice {
 }
 
 /// Nodes named at the highest epoch, most votes first, with their votes.
-pub(super) fn tally(votes: &[Vote], names: &Names) -> (ConfigEpoch, Vec<(NodeAddr, usize)>) {
+pub(super) fn tally<'a>(
+    votes: &[Vote<'a>],
+    names: &Names,
+) -> (ConfigEpoch, Vec<(&'a NodeAddr, usize)>) {
     let highest = votes
         .iter()
         .map(|vote| vote.epoch)
         .max()
         .unwrap_or_default();
-    let mut counted: Vec<(NodeAddr, usize)> = Vec::new();
+    let mut counted: Vec<(&NodeAddr, usize)> = Vec::new();
     for vote in votes.iter().filter(|vote| vote.epoch == highest) {
         match counted
             .iter_mut()
-            .find(|(node, _)| names.same(node, &vote.node))
+            .find(|(node, _)| names.same(node, vote.node))
         {
             Some((_, count)) => *count += 1,
-            None => counted.push((vote.node.clone(), 1)),
+            None => counted.push((vote.node, 1)),
         }
     }
     counted.sort_by(|(one, ones), (other, others)| others.cmp(ones).then(one.cmp(other)));
@@ -64,7 +67,7 @@ pub(super) fn tally(votes: &[Vote], names: &Names) -> (ConfigEpoch, Vec<(NodeAdd
 
 /// Compares `votes` with the master and the epoch `in_use`.
 pub(super) fn choose(
-    votes: &[Vote],
+    votes: &[Vote<'_>],
     in_use: Option<(&NodeAddr, ConfigEpoch)>,
     names: &Names,
 ) -> Choice {
@@ -74,7 +77,7 @@ pub(super) fn choose(
     };
     let best = || {
         let best = counted.iter().filter(|(_, count)| count == most);
-        best.map(|(node, _)| node.clone()).collect()
+        best.map(|(node, _)| (*node).clone()).collect()
     };
     let Some((current, our_epoch)) = in_use else {
         return Choice::Newer {
@@ -94,7 +97,7 @@ pub(super) fn choose(
         if names.same(node, current) {
             against = *count;
         } else if other.is_none() {
-            other = Some((node.clone(), *count));
+            other = Some(((*node).clone(), *count));
         }
     }
     match other {
@@ -120,22 +123,24 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn votes(list: &[(&str, u64)]) -> Vec<Vote> {
-        let vote = |&(node, epoch)| Vote {
-            node: addr(node),
-            epoch: ConfigEpoch::new(epoch),
+    fn chosen(
+        list: &[(&str, u64)],
+        in_use: Option<(&NodeAddr, ConfigEpoch)>,
+        names: &Names,
+    ) -> Choice {
+        let addrs: Vec<_> = list.iter().map(|(node, _)| addr(node)).collect();
+        let vote = |(node, (_, epoch)): (_, &(&str, u64))| Vote {
+            node,
+            epoch: ConfigEpoch::new(*epoch),
         };
-        list.iter().map(vote).collect()
+        let votes: Vec<_> = addrs.iter().zip(list).map(vote).collect();
+        choose(&votes, in_use, names)
     }
 
     fn check(list: &[(&str, u64)], in_use: Option<(&str, u64)>, want: &Choice) {
         let in_use = in_use.map(|(node, epoch)| (addr(node), ConfigEpoch::new(epoch)));
         let in_use = in_use.as_ref().map(|(node, epoch)| (node, *epoch));
-        assert_eq!(
-            choose(&votes(list), in_use, &Names::new()),
-            *want,
-            "{list:?}"
-        );
+        assert_eq!(chosen(list, in_use, &Names::new()), *want, "{list:?}");
     }
 
     const A: &str = "10.0.0.1:6379";
@@ -199,9 +204,9 @@ mod tests {
     fn two_spellings_of_one_node_are_no_disagreement() {
         let mut names = Names::new();
         names.learn_ips("redis-1", vec!["10.0.0.1".parse().unwrap()]);
-        let list = votes(&[("redis-1:6379", 5), (A, 5)]);
+        let list = [("redis-1:6379", 5), (A, 5)];
         let in_use = addr(A);
-        let choice = choose(&list, Some((&in_use, ConfigEpoch::new(5))), &names);
+        let choice = chosen(&list, Some((&in_use, ConfigEpoch::new(5))), &names);
         assert_eq!(
             choice,
             Choice::Current {

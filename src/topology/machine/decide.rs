@@ -2,6 +2,7 @@
 //! Knows only what is in memory; every rule looks at all of it.
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use super::Machine;
 use super::NotedGroup;
@@ -34,12 +35,13 @@ impl Machine {
         }
         self.watch_majority();
         let votes = self.votes();
-        if !votes.is_empty() {
-            self.first_vote.get_or_insert(self.now);
-        }
+        let anybody = !votes.is_empty();
         let in_use = self.master.as_ref().map(|master| (master, self.epoch));
         self.choice = choose(&votes, in_use, &self.names);
-        for node in self.named() {
+        if anybody {
+            self.first_vote.get_or_insert(self.now);
+        }
+        for node in self.named().to_vec() {
             // Under this very address: it is the one that would be published, so it is the one to
             // be proven, even where the node is known under another.
             let named = self
@@ -77,14 +79,14 @@ impl Machine {
     }
 
     /// Nodes that may be the master, by the word of the Sentinels or of the configuration.
-    pub(super) fn named(&self) -> Vec<NodeAddr> {
+    pub(super) fn named(&self) -> &[NodeAddr] {
         match &self.choice {
-            Choice::Newer { nodes, .. } | Choice::Older { nodes, .. } => nodes.clone(),
-            Choice::Contested { other, .. } => vec![other.clone()],
-            Choice::Current { .. } => Vec::new(),
+            Choice::Newer { nodes, .. } | Choice::Older { nodes, .. } => nodes,
+            Choice::Contested { other, .. } => slice::from_ref(other),
+            Choice::Current { .. } => &[],
             Choice::Nothing => match &self.settings.source {
-                Source::Static { master, .. } => vec![master.clone()],
-                Source::Sentinels(_) => Vec::new(),
+                Source::Static { master, .. } => slice::from_ref(master),
+                Source::Sentinels(_) => &[],
             },
         }
     }
@@ -127,12 +129,12 @@ impl Machine {
         let votes = self.votes();
         votes
             .iter()
-            .filter(|vote| self.is_master(&vote.node))
+            .filter(|vote| self.is_master(vote.node))
             .count()
     }
 
     /// One vote per Sentinel that answers; one with two addresses has one.
-    pub(super) fn votes(&self) -> Vec<Vote> {
+    pub(super) fn votes(&self) -> Vec<Vote<'_>> {
         // A handful: looking through them is faster than a set of them.
         let mut ids: Vec<&str> = Vec::new();
         let mut votes = Vec::new();
@@ -143,10 +145,7 @@ impl Machine {
             let id = sentinel.id.as_deref();
             if id.is_none_or(|id| !ids.contains(&id)) {
                 ids.extend(id);
-                votes.push(Vote {
-                    node: node.clone(),
-                    epoch,
-                });
+                votes.push(Vote { node, epoch });
             }
         }
         votes
@@ -300,10 +299,10 @@ impl Machine {
 
     fn find_first(&mut self) -> bool {
         let found = if self.is_static() {
-            let named = self.named();
-            let proven = named.into_iter().find(|node| self.is_proven_now(node));
+            let mut named = self.named().iter();
+            let proven = named.find(|node| self.is_proven_now(node));
             proven.map(|node| Target {
-                node,
+                node: node.clone(),
                 epoch: self.epoch,
             })
         } else {

@@ -158,7 +158,8 @@ impl Machine {
         let nodes = self.nodes.iter();
         let fit = nodes.filter(|(_, node)| node.may_reign(self.now, FAILOVER_MAX));
         let fit = fit.map(|(addr, _)| addr.clone());
-        let named = self.votes().into_iter().map(|vote| vote.node);
+        let votes = self.votes().into_iter();
+        let named = votes.map(|vote| vote.node.clone());
         let all = fit.chain(named);
         all.filter(|addr| !self.is_master(addr)).collect()
     }

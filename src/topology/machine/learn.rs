@@ -525,10 +525,8 @@ impl Machine {
         if self.has_room_for(addr) {
             return true;
         }
-        let urgent = self.urgent();
         let mut nodes = self.nodes.iter();
-        let dead = nodes
-            .find(|(addr, node)| node.is_down() && !self.is_master(addr) && !urgent.contains(addr));
+        let dead = nodes.find(|(addr, node)| node.is_down() && !self.is_urgent(addr));
         let dead = dead.map(|(addr, _)| addr.clone());
         if let Some(addr) = &dead {
             self.nodes.remove(addr);
@@ -539,24 +537,21 @@ impl Machine {
 
     /// Whether a node is asked fast and without growing pauses: everything waits for it.
     fn is_urgent(&self, addr: &NodeAddr) -> bool {
-        self.is_master(addr) || self.urgent().iter().any(|target| target == addr)
+        self.is_master(addr) || self.urgent().any(|target| target == addr)
     }
 
     /// Nodes that Sentinels, or the configuration, name as master and that are not it yet.
-    pub(super) fn targets(&self) -> Vec<NodeAddr> {
-        self.named()
-            .into_iter()
-            .filter(|node| !self.is_master(node))
-            .collect()
+    pub(super) fn targets(&self) -> impl Iterator<Item = &NodeAddr> {
+        self.named().iter().filter(|node| !self.is_master(node))
     }
 
     /// Nodes whose role is to be known soon: those, and who was ordered to become a master.
-    pub(super) fn urgent(&self) -> Vec<NodeAddr> {
+    pub(super) fn urgent(&self) -> impl Iterator<Item = &NodeAddr> {
         let sentinels = self.sentinels.values();
         let failovers = sentinels.filter_map(|sentinel| sentinel.failover.as_ref());
         let ordered = failovers.filter_map(|failover| failover.promotion.as_ref());
-        let candidates = ordered.map(|promotion| promotion.candidate.clone());
-        self.targets().into_iter().chain(candidates).collect()
+        self.targets()
+            .chain(ordered.map(|promotion| &promotion.candidate))
     }
 }
 

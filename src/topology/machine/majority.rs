@@ -1,8 +1,6 @@
 //! Floor 1. How many of the Sentinels answer, and since when too few do.
 //! Knows nothing of what they name.
 
-use std::collections::BTreeSet;
-
 use super::Machine;
 use super::State;
 use super::peers::Sentinel;
@@ -29,15 +27,18 @@ impl Machine {
 
     /// How many Sentinels of a kind answer, and how many there are.
     fn count(&self, counts: impl Fn(&Sentinel) -> bool) -> (usize, usize) {
-        let (mut known, mut answering) = (BTreeSet::new(), BTreeSet::new());
+        // A handful: looking through them is faster than a set of them.
+        let mut known = Vec::with_capacity(self.sentinels.len());
         for (addr, sentinel) in self.sentinels.iter().filter(|(_, it)| counts(it)) {
             let who = identity(addr, sentinel);
-            known.insert(who);
-            if sentinel.view().is_some_and(|view| view.known) {
-                answering.insert(who);
+            let answers = sentinel.view().is_some_and(|view| view.known);
+            match known.iter_mut().find(|(other, _)| *other == who) {
+                Some((_, also)) => *also |= answers,
+                None => known.push((who, answers)),
             }
         }
-        (answering.len(), known.len())
+        let answering = known.iter().filter(|(_, answers)| *answers);
+        (answering.count(), known.len())
     }
 
     /// At start: how many Sentinels answer, and how many there are, if these are too few to be

@@ -98,6 +98,8 @@ pub struct Machine {
     minority_since: Option<Time>,
     /// Until when writes are held by command.
     commanded: Option<Time>,
+    /// When the next question to a Sentinel or a node is due, of those that are not running.
+    questions_due: Option<Time>,
     noted: NotedGroup,
     recorder: Recorder,
     counts: Counts,
@@ -194,6 +196,7 @@ impl Machine {
             progress: Progress::default(),
             minority_since: None,
             commanded: None,
+            questions_due: None,
             noted: NotedGroup::default(),
             recorder: Recorder::new(),
             counts: Counts::default(),

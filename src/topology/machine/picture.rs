@@ -53,14 +53,11 @@ impl Machine {
 
     fn candidates(&self) -> Vec<Candidate> {
         let (epoch, counted) = tally(&self.votes(), &self.names);
-        let candidate = |(node, votes): (NodeAddr, usize)| {
-            let proven = self.is_proven_now(&node);
-            Candidate {
-                node,
-                epoch,
-                votes,
-                proven,
-            }
+        let candidate = |(node, votes): (&NodeAddr, usize)| Candidate {
+            node: node.clone(),
+            epoch,
+            votes,
+            proven: self.is_proven_now(node),
         };
         counted.into_iter().map(candidate).collect()
     }
@@ -83,7 +80,7 @@ impl Machine {
 
     fn waiting_first(&self) -> Waiting {
         let named = self.named();
-        if let [node] = named.as_slice()
+        if let [node] = named
             && self.is_proven_now(node)
             && let Some(Majority {
                 answering, known, ..
@@ -91,7 +88,7 @@ impl Machine {
         {
             return Waiting::Majority { answering, known };
         }
-        match named.as_slice() {
+        match named {
             [node] if self.failover_cause().is_none() => self.proof_of(node),
             [_] => Waiting::Failover,
             [_, _, ..] => Waiting::Disagreement,
@@ -112,7 +109,7 @@ impl Machine {
     }
 
     fn waiting_switch(&self) -> Waiting {
-        let targets = self.targets();
+        let targets: Vec<_> = self.targets().collect();
         match targets.as_slice() {
             [node] if self.newer_is_named() && self.is_proven_now(node) => Waiting::Drain,
             [node] if self.newer_is_named() => self.proof_of(node),
