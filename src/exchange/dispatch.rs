@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use crate::command::{Class, Command, Problem, Reach, Spec};
+use crate::command::{Class, Problem, Reach, Spec};
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::{Group, Node};
+use crate::exchange::objections::{objection, write_reject};
 use crate::exchange::read_only::ReadOnly;
 use crate::exchange::reading::{weigh, why_master};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
@@ -537,56 +538,6 @@ impl Place<'_> {
     }
 }
 
-/// What Redis says against a request before it looks at what it asks: no such command, wrong
-/// arity, not logged in, not while subscribed, in this order.
-fn objection<'r>(
-    client: &Client,
-    locked_out: bool,
-    command: &Command<'r>,
-    request: &Request<'r>,
-) -> Option<(Reject<'r>, RequestClass)> {
-    let wrong = command.problem == Some(Problem::WrongArity);
-    let locked_out = locked_out && !command.allowed_before_login();
-    let outside = client.is_restricted_subscriber() && !command.allowed_while_subscribed();
-    let by_node = command.class.is_shared() || client.is_in_multi();
-    if !locked_out && !outside && (by_node || !wrong) {
-        return None;
-    }
-    let name: &'r str = command.spec.map_or("", |spec| &spec.name);
-    let reject = match command.problem {
-        Some(Problem::UnknownCommand) => Reject::UnknownCommand {
-            command: request.name(),
-        },
-        Some(Problem::UnknownSubcommand) => Reject::UnknownSubcommand {
-            container: name,
-            sub: request.arg1().unwrap_or_default(),
-        },
-        Some(Problem::WrongArity) => Reject::WrongArity { name },
-        _ if locked_out => Reject::Unauthenticated,
-        _ => Reject::Subscribed { name },
-    };
-    let class = if locked_out {
-        RequestClass::Refused
-    } else {
-        RequestClass::Session
-    };
-    Some((reject, class))
-}
-
 const fn changes_subscriptions(class: Class) -> bool {
     matches!(class, Class::Leased(leased) if leased.is_subscription())
-}
-
-/// Composes an error line that may repeat the request's first words.
-fn write_reject(
-    scratch: &mut Vec<u8>,
-    reject: Reject<'_>,
-    request: &Request<'_>,
-) -> Option<telemetry::Reason> {
-    scratch.clear();
-    match reject {
-        Reject::UnknownCommand { .. } => reject.write_unknown(request.args().skip(1), scratch),
-        _ => reject.write(scratch),
-    }
-    reject.reason()
 }

@@ -35,6 +35,7 @@ mod lookup;
 mod losses;
 mod marks;
 mod node;
+mod objections;
 mod outliers;
 mod output;
 mod pubsub;
