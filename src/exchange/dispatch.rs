@@ -11,6 +11,7 @@ use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::{Group, Node};
 use crate::exchange::objections::{objection, write_reject};
+use crate::exchange::overtaking::Sketch;
 use crate::exchange::read_only::ReadOnly;
 use crate::exchange::reading::{weigh, why_master};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
@@ -41,6 +42,8 @@ pub(super) struct Job {
     pub(super) reach: Reach,
     /// What it changes, as far as anybody keeps account of that.
     pub(super) marks: Marks,
+    /// What it reads at a replica.
+    pub(super) asks: Sketch,
 }
 
 impl Job {
@@ -53,6 +56,7 @@ impl Job {
             now,
             reach: Reach::Nothing,
             marks: Marks::None,
+            asks: Sketch::EMPTY,
         }
     }
 
@@ -155,6 +159,9 @@ impl Exchange {
             marks: group.marks(client, (class, reach), request),
             ..job
         };
+        if client.waits_for_reads(group, (class, reach), request) {
+            return Placed::Waits;
+        }
         let plain = client.lease.is_none() || job.passes_by(client);
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out
@@ -165,13 +172,7 @@ impl Exchange {
         if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);
         }
-        if !plain && job.again.is_none() && client.is_selecting() {
-            // Which database it is in is not decided yet.
-            client.wait = Wait::Answers;
-            return Placed::Waits;
-        }
-        if !plain && client.is_changing_subscriptions() && !changes_subscriptions(class) {
-            // Whether it is allowed, and in which form it is answered, is not decided yet.
+        if !plain && client.is_undecided(job.again.is_none(), class) {
             client.wait = Wait::Answers;
             return Placed::Waits;
         }
@@ -226,7 +227,9 @@ impl Exchange {
         let (index, access) = (client.group, client.access);
         let (mut facts, need) = weigh(client, group, (job, class), request);
         let mut target = route::decide(class, facts);
+        let mut job = job;
         if target == Target::Replica {
+            job.asks = group.sketch(job.reach, request);
             // Where the last one went mostly will do, and the others need not be looked at.
             let beaten = client.replica_lane;
             let placed =
@@ -527,7 +530,10 @@ impl Place<'_> {
                 client.master_link = Some(key);
                 client.writes_out += u32::from(kind.effect == Effect::Writes);
             }
-            Role::Replica => client.replica_out += 1,
+            Role::Replica => {
+                client.replica_out += 1;
+                client.asked.add(job.asks);
+            }
         }
         if let Some(node) = group.nodes.get_mut(link.lane.node.0) {
             node.in_flight += 1;
@@ -536,8 +542,4 @@ impl Place<'_> {
         link.dirty |= wakes;
         wakes
     }
-}
-
-const fn changes_subscriptions(class: Class) -> bool {
-    matches!(class, Class::Leased(leased) if leased.is_subscription())
 }

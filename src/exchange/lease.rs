@@ -123,7 +123,7 @@ impl Client {
     }
 
     /// Whether its subscriptions are not settled, and matter to what comes next.
-    pub(super) fn is_changing_subscriptions(&mut self) -> bool {
+    fn is_changing_subscriptions(&mut self) -> bool {
         let Some(lease) = self.lease.as_deref_mut() else {
             return false;
         };
@@ -131,8 +131,17 @@ impl Client {
         lease.changing && self.session.protocol == Protocol::Resp2
     }
 
+    /// Whether what a request of this class means depends on a reply that has not come; `new`: it
+    /// was never placed.
+    pub(super) fn is_undecided(&mut self, new: bool, class: Class) -> bool {
+        // Which database it is in.
+        (new && self.is_selecting())
+            // Whether it is allowed, and in which form it is answered.
+            || (self.is_changing_subscriptions() && !changes_subscriptions(class))
+    }
+
     /// Whether an EXEC that may select a database has no reply yet.
-    pub(super) fn is_selecting(&self) -> bool {
+    fn is_selecting(&self) -> bool {
         let lease = self.lease.as_ref();
         self.replies.outstanding() > 0
             && lease.is_some_and(|lease| lease.multi == Multi::No && lease.selections.are_open())
@@ -505,6 +514,10 @@ impl Exchange {
             }
         }
     }
+}
+
+const fn changes_subscriptions(class: Class) -> bool {
+    matches!(class, Class::Leased(leased) if leased.is_subscription())
 }
 
 /// Whether it concerns the script that runs, whatever its client's database. Redis accepts these,

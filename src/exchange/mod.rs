@@ -38,6 +38,7 @@ mod node;
 mod objections;
 mod outliers;
 mod output;
+mod overtaking;
 mod pubsub;
 mod read_only;
 mod readers;

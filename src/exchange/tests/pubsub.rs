@@ -159,11 +159,11 @@ fn a_resp3_subscriber_goes_on_with_other_commands_between_messages() {
     let client = world.client();
     world.send(client, &["HELLO 3"]);
     assert!(world.heard(client).starts_with("%3|"));
-    world.send(client, &["SUBSCRIBE a", "GET k", "SET k 1"]);
+    world.send(client, &["SUBSCRIBE a", "GET k", "SET j 1"]);
     let link = world.asked_on("m", "SUBSCRIBE a");
     world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
     world.say(link, &message('>', "a", "x"));
-    world.answer("m", "SET k 1", "+OK");
+    world.answer("m", "SET j 1", "+OK");
     world.answer("r1", "GET k", "$1|1");
     let want = confirmed('>', "subscribe", "a", 1) + &message('>', "a", "x");
     assert_eq!(world.heard(client), want + "$1|1|+OK|");

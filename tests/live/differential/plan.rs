@@ -77,8 +77,6 @@ pub(super) struct Spec {
     /// Lower case; a subcommand as `container|sub`.
     pub(super) name: String,
     pub(super) arity: i64,
-    /// Whether it only reads, which replicas may do.
-    pub(super) reads: bool,
     /// Whether it may keep its client waiting.
     pub(super) blocks: bool,
 }
@@ -97,31 +95,6 @@ impl Scope {
         !self.without.iter().any(|it| it.name == family)
     }
 
-    fn is_read(&self, command: &Command) -> bool {
-        let name = Call::new(&command.words).name;
-        let at = self.known.binary_search_by(|it| it.name.cmp(&name));
-        at.is_ok_and(|at| self.known[at].reads)
-    }
-
-    /// Pipelines in which nothing that may write stands behind a read.
-    fn reads_last(&self, step: Step) -> Vec<Step> {
-        let Step::Say { client, units } = step else {
-            return vec![step];
-        };
-        let mut pipelines: Vec<Vec<Unit>> = vec![Vec::new()];
-        let mut has_read = false;
-        for unit in units {
-            if has_read && !unit.iter().all(|it| self.is_read(it)) {
-                pipelines.push(Vec::new());
-                has_read = false;
-            }
-            has_read |= unit.iter().any(|it| self.is_read(it));
-            pipelines.last_mut().expect("there is one").push(unit);
-        }
-        let say = |units| Step::Say { client, units };
-        pipelines.into_iter().map(say).collect()
-    }
-
     pub(super) fn plan(&self, number: u64) -> Plan {
         let mut maker = Maker {
             scope: self,
@@ -136,12 +109,6 @@ impl Scope {
                 let call = Call::new(&it.words);
                 !self.without.iter().any(|known| (known.is)(&call))
             });
-        }
-        if !self.has("overtaken reads") {
-            steps = steps
-                .into_iter()
-                .flat_map(|it| self.reads_last(it))
-                .collect();
         }
         Plan { number, steps }
     }

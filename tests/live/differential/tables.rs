@@ -188,11 +188,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         },
     },
     Known {
-        name: "overtaken reads",
-        why: "a read that waits at a replica sees what its client has written behind it",
-        is: |_| false,
-    },
-    Known {
         name: "places of own messages",
         why: "a client of RESP3 hears what it publishes before the reply of PUBLISH, but for here",
         is: |_| false,
