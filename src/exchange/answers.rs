@@ -286,7 +286,7 @@ impl Exchange {
             _ => {}
         }
         let bytes: &[u8] = match ticket.purpose {
-            Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => {
+            Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch
             }

@@ -7,7 +7,7 @@ use crate::exchange::lease::Lease;
 use crate::exchange::link::MaybeNode;
 use crate::exchange::overtaking::Sketch;
 use crate::exchange::ticket::Effect;
-use crate::exchange::{GroupIndex, LinkKey, Place, Role};
+use crate::exchange::{GroupIndex, LinkKey, Place, Role, Settings};
 use crate::resp::RequestDecoder;
 use crate::route::Access;
 use crate::session::{Replies, Seq, Session};
@@ -344,6 +344,13 @@ impl Client {
     pub(super) fn next_arrived(&self) -> Time {
         let again = self.again.front();
         again.map_or(self.arrived, |again| again.arrived)
+    }
+
+    /// Whether it has as many requests in flight, or as much output, as it may.
+    #[inline]
+    pub(super) fn is_full(&self, settings: &Settings) -> bool {
+        self.replies.outstanding() >= settings.pipeline_max
+            || self.replies.held_bytes() > settings.output_high
     }
 
     /// Whether what it waits for has come, as far as its own replies tell.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::command::{Class, Problem, Reach, Spec};
+use crate::command::{Class, Leased, Problem, Reach, Spec};
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
@@ -122,10 +122,7 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        if job.again.is_none()
-            && (client.replies.outstanding() >= self.settings.pipeline_max
-                || client.replies.held_bytes() > self.settings.output_high)
-        {
+        if job.again.is_none() && client.is_full(&self.settings) {
             client.wait = Wait::Room;
             return Placed::Waits;
         }
@@ -176,14 +173,18 @@ impl Exchange {
             client.wait = Wait::Answers;
             return Placed::Waits;
         }
+        let is_exec = class == Class::Leased(Leased::Exec);
         if let Some((reject, class)) = objection(client, locked_out, &command, request) {
             client.verdict = None;
             let reason = write_reject(&mut self.scratch, reject, request);
+            if is_exec {
+                self.unwatch_by_exec(job);
+            }
             return self.answer(job, class, reason);
         }
         if plain {
             self.dispatch_unshared(job, request, class)
-        } else if command.problem == Some(Problem::WrongArity) && client.is_in_multi() {
+        } else if command.problem == Some(Problem::WrongArity) && client.is_in_multi() && !is_exec {
             // The server words the error, and remembers it until EXEC.
             self.place_in_multi(job, request, Class::Write)
         } else {

@@ -438,7 +438,9 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         }
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
         // An EXEC that is not to happen does not become one that may.
-        Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => return Fate::Undone(undo),
+        Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
+            return Fate::Undone(undo);
+        }
         Purpose::Subscription(_) | Purpose::Tracking => true,
         Purpose::Multi | Purpose::Queued | Purpose::Exec | Purpose::Undo(Undo::Asked) => {
             standing.close == Close::Anew

@@ -32,6 +32,7 @@ pub(super) fn objection<'r>(
             sub: request.arg1().unwrap_or_default(),
         },
         Some(Problem::WrongArity) => Reject::WrongArity { name },
+        _ if locked_out && name == "exec" => Reject::UnauthenticatedExec,
         _ if locked_out => Reject::Unauthenticated,
         _ => Reject::Subscribed { name },
     };

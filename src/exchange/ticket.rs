@@ -108,6 +108,8 @@ pub(super) enum Undo {
     StaleWatch,
     /// It sent EXEC, but one of the commands before it was refused here: EXECABORT.
     Aborted,
+    /// It sent EXEC with arguments: EXECABORT.
+    Misspelt,
 }
 
 /// A change of subscriptions in flight.

@@ -89,8 +89,9 @@ impl Exchange {
         if class == Class::Leased(Leased::Discard) && renewal == Some(Renewal::Due) {
             return self.end_broken_multi(job, class);
         }
+        let misspelt = request.argc() != 1;
         let placed = match class {
-            Class::Leased(Leased::Exec) => self.exec(job, request.raw()),
+            Class::Leased(Leased::Exec) => self.exec(job, request.raw(), misspelt),
             Class::Leased(Leased::Discard) => {
                 let kind = Kind::leased(Purpose::Undo(Undo::Asked));
                 let placed = self.send_on_lease(job, request.raw(), kind);
@@ -177,9 +178,12 @@ impl Exchange {
         }
     }
 
-    fn exec(&mut self, job: Job, raw: &[u8]) -> Placed {
+    /// EXEC. One with arguments ends the transaction too, and executes nothing (Redis server.c,
+    /// `rejectCommand`).
+    fn exec(&mut self, job: Job, raw: &[u8], misspelt: bool) -> Placed {
         let lease = self.lease_of(job.key);
         let undo = match lease.map(|lease| (lease.multi, lease.watch)) {
+            _ if misspelt => Some(Undo::Misspelt),
             Some((Multi::Aborted, _)) => Some(Undo::Aborted),
             // What was watched is out of sight, so the transaction must not happen: it is
             // discarded, and the client hears what Redis says when a watched key was touched.
@@ -199,6 +203,21 @@ impl Exchange {
         }
         self.on_lease(job.key, placed, Lease::end_multi);
         placed
+    }
+
+    /// An EXEC outside of a transaction is refused. In Redis it ends what is watched all the same.
+    pub(super) fn unwatch_by_exec(&mut self, job: Job) {
+        let client = self.clients.get_mut(job.key);
+        let Some(lease) = client.and_then(|client| client.lease.as_deref_mut()) else {
+            return;
+        };
+        let watch = std::mem::take(&mut lease.watch);
+        if let (Watch::Kept, Some(link)) = (watch, lease.link) {
+            let mut unwatch = Vec::new();
+            encode::request(&mut unwatch, &[b"UNWATCH"]);
+            self.send_internal(link, job, Purpose::Internal, &unwatch);
+        }
+        self.touch(job.key);
     }
 
     /// EXEC or DISCARD of a transaction whose link was lost.
@@ -231,6 +250,7 @@ impl Exchange {
                 &mut self.scratch,
                 "EXECABORT Transaction discarded because of previous errors.",
             ),
+            Undo::Misspelt => Reject::WrongArity { name: "exec" }.write(&mut self.scratch),
         }
     }
 

@@ -29,9 +29,6 @@ const RIGHTS: &str = "rights to the connection";
 /// Family of messages that a client publishes for itself.
 const PLACES: &str = "places of own messages";
 
-/// Family of an `EXEC` that is wrong.
-const EXEC_WITH_ARGUMENTS: &str = "EXEC with arguments";
-
 /// One command, and the family that it counts for.
 #[derive(Clone, Debug)]
 pub(super) struct Command {
@@ -306,11 +303,6 @@ impl Maker<'_> {
     /// Some commands between `MULTI` and `EXEC`, over some pipelines perhaps.
     fn transaction(&mut self, client: usize) {
         let family = "transactions";
-        let spoiled = if self.scope.has(EXEC_WITH_ARGUMENTS) {
-            "EXEC"
-        } else {
-            "!EXEC"
-        };
         if self.dice.once_in(3) {
             self.say(client, "!WATCH <k> <k>", family);
             if self.dice.once_in(6) && self.scope.has("pinned") {
@@ -336,10 +328,10 @@ impl Maker<'_> {
         }
         let end = self
             .dice
-            .one(&["!EXEC", "!EXEC", "!EXEC", "!DISCARD", spoiled]);
+            .one(&["!EXEC", "!EXEC", "!EXEC", "!DISCARD", "EXEC"]);
         self.say(client, end, family);
         if self.dice.once_in(6) {
-            let more = self.dice.one(&["UNWATCH", spoiled, "DISCARD", "!WATCH"]);
+            let more = self.dice.one(&["UNWATCH", "EXEC", "DISCARD", "!WATCH"]);
             self.say(client, more, family);
         }
     }
@@ -426,9 +418,6 @@ impl Maker<'_> {
         } else {
             count == least
         };
-        if known.name == "exec" && !right && !self.scope.has(EXEC_WITH_ARGUMENTS) {
-            return None;
-        }
         if right && (known.blocks || left_out(&known.name).is_some()) {
             return None;
         }

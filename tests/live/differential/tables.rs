@@ -247,11 +247,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |call| call.is("xinfo|groups") || call.is("xinfo|stream"),
     },
     Known {
-        name: "EXEC with arguments",
-        why: "is no EXECABORT, and ends no transaction",
-        is: |_| false,
-    },
-    Known {
         name: "scripts at replicas",
         why: "a replica has another script cache: SCRIPT FLUSH does not come to it, and what it \
               has run the master does not know",
