@@ -14,12 +14,12 @@ use crate::command::{Class, Leased, Local};
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::fencing::Waits;
+use crate::exchange::inside::Inside;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::marks::{Gathered, Marks};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
-use crate::exchange::transaction::Selections;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::Request;
 use crate::session::{Reject, Subscriptions};
@@ -40,8 +40,8 @@ pub(super) struct Lease {
     pub(super) kept: Kept,
     /// Whether that has to be begun anew.
     pub(super) renewal: Renewal,
-    /// Databases selected between MULTI and EXEC.
-    pub(super) selections: Selections,
+    /// What was said of the connection between MULTI and EXEC.
+    pub(super) inside: Inside,
     /// What the transaction changes whose replies are coming.
     pub(super) gathered: Gathered,
     /// Something stays on the link that cannot be undone.
@@ -134,17 +134,17 @@ impl Client {
     /// Whether what a request of this class means depends on a reply that has not come; `new`: it
     /// was never placed.
     pub(super) fn is_undecided(&mut self, new: bool, class: Class) -> bool {
-        // Which database it is in.
+        // In which database it is, in which protocol it is answered.
         (new && self.is_selecting())
             // Whether it is allowed, and in which form it is answered.
             || (self.is_changing_subscriptions() && !changes_subscriptions(class))
     }
 
-    /// Whether an EXEC that may select a database has no reply yet.
+    /// Whether an EXEC that may change the session has no reply yet.
     fn is_selecting(&self) -> bool {
         let lease = self.lease.as_ref();
         self.replies.outstanding() > 0
-            && lease.is_some_and(|lease| lease.multi == Multi::No && lease.selections.are_open())
+            && lease.is_some_and(|lease| lease.multi == Multi::No && lease.inside.is_open())
     }
 
     /// Whether what it reads is tracked for it.

@@ -27,6 +27,7 @@ mod fencing;
 mod gate;
 mod hedging;
 mod hold;
+mod inside;
 mod intake;
 mod kept;
 mod lease;

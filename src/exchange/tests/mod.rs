@@ -10,6 +10,7 @@ mod fencing;
 mod gate;
 mod hedging;
 mod holding;
+mod inside;
 mod listeners;
 mod losses;
 mod memory;

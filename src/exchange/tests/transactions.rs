@@ -272,7 +272,7 @@ fn what_is_refused_inside_a_transaction_aborts_it() {
         "REPLICAOF NO ONE",
         "SUBSCRIBE c",
         "CLIENT REPLY OFF",
-        "AUTH x",
+        "CLIENT TRACKING ON",
         "MONITOR",
     ] {
         let client = begun(&mut world);

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::differential::dice::{Dice, Words, far_away};
 use crate::differential::grammar::{
-    FAMILIES, Family, INSIDE, OF_THE_CONNECTION, PINNED, SUBSCRIBING, TRACKING, WITHOUT_RIGHTS,
+    FAMILIES, Family, INSIDE, OF_THE_CONNECTION, PINNED, SUBSCRIBING, SUBSCRIBING_INSIDE, TRACKING,
+    WITHOUT_RIGHTS,
 };
 use crate::differential::rules::Call;
 use crate::differential::tables::{Known, left_out};
@@ -314,9 +315,14 @@ impl Maker<'_> {
         }
         self.say(client, "!MULTI", family);
         for _ in 0..self.dice.below(6) {
-            if self.dice.once_in(8) && self.scope.has("connection in transactions") {
+            if self.dice.once_in(8) {
                 let template = self.dice.one(INSIDE);
                 self.say(client, template, "connection in transactions");
+                continue;
+            }
+            if self.dice.once_in(16) && self.scope.has("subscriptions in transactions") {
+                let template = self.dice.one(SUBSCRIBING_INSIDE);
+                self.say(client, template, "subscriptions in transactions");
                 continue;
             }
             let mut command = self.plain(Kind::Any);

@@ -168,8 +168,8 @@ pub(super) struct Known {
 /// What is known to differ, and played with `SWITCHMAN_DIFF_ALL` only, as `make differential` does.
 pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
     Known {
-        name: "connection in transactions",
-        why: "commands that Switchman answers itself are refused between MULTI and EXEC",
+        name: "subscriptions in transactions",
+        why: "are refused between MULTI and EXEC: their confirmations are more than EXEC counts",
         is: |_| false,
     },
     Known {
