@@ -259,7 +259,10 @@ impl Exchange {
     ) {
         let failed = kind == ReplyKind::Error;
         let orders = self.orders(key, ticket, frame);
-        let rewritten = self.carry_out((key, ticket), orders, frame, now);
+        let rewritten = match ticket.purpose {
+            Purpose::Setting => self.set((key, ticket), frame, now),
+            _ => self.carry_out((key, ticket), orders, frame, now),
+        };
         match ticket.purpose {
             // A transaction that the server did not end must not be the next client's.
             Purpose::Exec if failed && !frame.starts_with(b"-EXECABORT ") => self.retire(key),
@@ -285,7 +288,7 @@ impl Exchange {
             _ => {}
         }
         let bytes: &[u8] = match ticket.purpose {
-            Purpose::Exec => rewritten.as_deref().unwrap_or(frame),
+            Purpose::Exec | Purpose::Setting => rewritten.as_deref().unwrap_or(frame),
             Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch

@@ -274,7 +274,7 @@ impl Exchange {
 fn may_acknowledge(ticket: Ticket) -> bool {
     let purpose = matches!(
         ticket.purpose,
-        Purpose::Plain | Purpose::Exec | Purpose::Slow | Purpose::Waits(_)
+        Purpose::Plain | Purpose::Exec | Purpose::Slow | Purpose::Sticks | Purpose::Waits(_)
     );
     purpose && ticket.spoken && ticket.effect == Effect::Writes
 }

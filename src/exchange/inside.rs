@@ -182,7 +182,7 @@ impl Exchange {
 
     /// A server has executed a command about the connection, and said this. Returns what the client
     /// hears.
-    fn take_effect(
+    pub(super) fn take_effect(
         &mut self,
         (key, owner): (LinkKey, ClientKey),
         (local, raw): (Local, &[u8]),

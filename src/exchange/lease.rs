@@ -46,6 +46,10 @@ pub(super) struct Lease {
     pub(super) gathered: Gathered,
     /// Something stays on the link that cannot be undone.
     pub(super) sticky: bool,
+    /// Commands without a reply that may have that effect.
+    pub(super) sticking: u32,
+    /// A change of the session's settings without a reply.
+    pub(super) setting: Option<(Local, Box<[u8]>)>,
     /// Whether a change of subscriptions may be in flight.
     pub(super) changing: bool,
     /// What it has subscribed to.
@@ -103,6 +107,7 @@ impl Lease {
         self.multi == Multi::No
             && self.watch == Watch::No
             && !self.sticky
+            && self.sticking == 0
             && !self.tracking.is_on()
             && !self.tracking.is_choosing()
             && self.subscriptions.is_empty()
@@ -110,7 +115,7 @@ impl Lease {
 
     /// Whether commands of every kind have to travel on the link.
     pub(super) fn binds_all(&self) -> bool {
-        self.watch == Watch::Kept || self.sticky || self.tracking.is_on()
+        self.watch == Watch::Kept || self.sticky || self.sticking > 0 || self.tracking.is_on()
     }
 }
 
@@ -135,7 +140,7 @@ impl Client {
     /// was never placed.
     pub(super) fn is_undecided(&mut self, new: bool, class: Class) -> bool {
         // In which database it is, in which protocol it is answered.
-        (new && self.is_selecting())
+        (new && (self.is_selecting() || self.is_setting()))
             // Whether it is allowed, and in which form it is answered.
             || (self.is_changing_subscriptions() && !changes_subscriptions(class))
     }
@@ -145,6 +150,12 @@ impl Client {
         let lease = self.lease.as_ref();
         self.replies.outstanding() > 0
             && lease.is_some_and(|lease| lease.multi == Multi::No && lease.inside.is_open())
+    }
+
+    /// Whether a change of its settings has no reply yet.
+    fn is_setting(&self) -> bool {
+        let lease = self.lease.as_ref();
+        self.replies.outstanding() > 0 && lease.is_some_and(|lease| lease.setting.is_some())
     }
 
     /// Whether what it reads is tracked for it.
@@ -200,27 +211,16 @@ impl Exchange {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
             }
-            Class::Local(Local::Select | Local::Auth | Local::Hello) if !lease.is_clean() => {
-                self.change_settings_of_lease(job, request)
+            Class::Local(local @ (Local::Select | Local::Auth | Local::Hello))
+                if !lease.is_clean() =>
+            {
+                self.change_settings_of_lease(job, request, local)
             }
             Class::Read | Class::MasterRead | Class::Write if lease.binds_all() => {
                 self.send_on_lease(job, request.raw(), kind)
             }
             _ => self.dispatch_unshared(job, request, class),
         }
-    }
-
-    /// SELECT, AUTH and HELLO hold for the whole session, but what sticks to a link cannot be taken
-    /// along to another one.
-    fn change_settings_of_lease(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        if request.name().eq_ignore_ascii_case(b"hello") && request.argc() == 1 {
-            return self.dispatch_unshared(job, request, Class::Local(Local::Hello));
-        }
-        let reject = Reject::Redis(
-            "ERR switchman: SELECT, AUTH and HELLO are not offered on a connection with WATCH, \
-             subscriptions or CLIENT TRACKING",
-        );
-        self.reject(job, RequestClass::Refused, reject)
     }
 
     /// A command that needs a link of its own.

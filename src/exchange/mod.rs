@@ -40,6 +40,7 @@ mod objections;
 mod outliers;
 mod output;
 mod overtaking;
+mod pinned;
 mod pubsub;
 mod read_only;
 mod readers;

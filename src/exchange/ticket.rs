@@ -92,6 +92,10 @@ pub(super) enum Purpose {
     Retracking,
     /// `CLIENT CACHING` of a RESP3 client.
     Caching,
+    /// SELECT, AUTH or HELLO where something sticks to the link.
+    Setting,
+    /// A command that sets something on the connection for good, if the server takes it.
+    Sticks,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
     /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that

@@ -306,6 +306,7 @@ impl Lease {
         self.link = None;
         self.changing = false;
         self.sticky = false;
+        self.lose_unanswered();
         self.lose_made();
         if self.renewal == Renewal::Asked {
             self.renewal = Renewal::Due;
@@ -325,6 +326,12 @@ impl Lease {
         }
     }
 
+    /// What has no reply is placed anew.
+    fn lose_unanswered(&mut self) {
+        self.sticking = 0;
+        self.setting = None;
+    }
+
     /// What is subscribed and tracked has to be made again.
     fn lose_made(&mut self) {
         self.tracking.lose_link();
@@ -335,6 +342,7 @@ impl Lease {
     pub(super) fn lose_link(&mut self, anew: Anew) {
         self.link = None;
         self.changing = false;
+        self.lose_unanswered();
         self.lose_made();
         self.inside.lose_link();
         if self.watch == Watch::Kept {

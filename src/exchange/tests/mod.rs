@@ -17,6 +17,7 @@ mod memory;
 mod opening;
 mod order;
 mod own_writes;
+mod pinned;
 mod property;
 mod pubsub;
 mod readers;

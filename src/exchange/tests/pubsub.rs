@@ -172,16 +172,8 @@ fn a_resp3_subscriber_goes_on_with_other_commands_between_messages() {
     world.say(link, &message('>', "a", "y"));
     world.answer("m", "BLPOP q 0", "_");
     assert_eq!(world.heard(client), message('>', "a", "y") + "_|");
-    world.send(client, &["SELECT 1", "HELLO 2", "HELLO"]);
-    let heard = world.heard(client);
-    assert_eq!(
-        heard
-            .matches("-ERR switchman: SELECT, AUTH and HELLO")
-            .count(),
-        2,
-        "{heard}"
-    );
-    assert!(heard.contains("%3|"), "{heard}");
+    world.send(client, &["HELLO"]);
+    assert!(world.heard(client).starts_with("%3|"));
 }
 
 #[test]

@@ -27,6 +27,9 @@ const PAUSE_EVERY: usize = 12;
 /// Family of what users may do without a right to it.
 const RIGHTS: &str = "rights to the connection";
 
+/// Family of what goes over the connection that a client is bound to.
+const PINS: &str = "pinned";
+
 /// Family of messages that a client publishes for itself.
 const PLACES: &str = "places of own messages";
 
@@ -172,7 +175,17 @@ impl Maker<'_> {
             if self.agendas[client].is_empty() {
                 self.refill(client);
             }
+            // What is broadcast comes when the server has no more to read: here that is before a
+            // command that waits for the replies before it.
+            let alone = |unit: &Unit| client == TRACKER && unit.iter().any(|it| it.family == PINS);
+            let next = self.agendas[client].front().is_some_and(alone);
+            if next && !units.is_empty() {
+                break;
+            }
             units.extend(self.agendas[client].pop_front());
+            if next {
+                break;
+            }
         }
         steps.push(Step::Say { client, units });
     }
@@ -243,9 +256,9 @@ impl Maker<'_> {
             self.first_words(client, "subscribing");
             self.say(client, "!SUBSCRIBE <own>", "subscribing");
         }
-        if self.dice.once_in(16) && self.scope.has("pinned") {
+        if self.dice.once_in(16) {
             let template = self.dice.one(PINNED);
-            self.say(client, template, "pinned");
+            self.say(client, template, PINS);
         }
         if self.dice.once_in(8) && self.scope.has(PLACES) {
             self.say(client, "!PUBLISH <own> own", PLACES);
@@ -260,9 +273,9 @@ impl Maker<'_> {
 
     fn track(&mut self, client: usize) {
         self.first_words(client, "tracking");
-        if self.dice.once_in(16) && self.scope.has("pinned") {
+        if self.dice.once_in(16) {
             let template = self.dice.one(PINNED);
-            self.say(client, template, "pinned");
+            self.say(client, template, PINS);
         }
         if self.dice.once_in(16) && self.scope.has("tracking again") {
             self.say(client, "!CLIENT TRACKING OFF", "tracking again");
@@ -306,9 +319,9 @@ impl Maker<'_> {
         let family = "transactions";
         if self.dice.once_in(3) {
             self.say(client, "!WATCH <k> <k>", family);
-            if self.dice.once_in(6) && self.scope.has("pinned") {
+            if self.dice.once_in(6) {
                 let template = self.dice.one(PINNED);
-                self.say(client, template, "pinned");
+                self.say(client, template, PINS);
             }
             let read = self.plain(Kind::Read);
             self.agendas[client].push_back(vec![read]);

@@ -173,21 +173,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |_| false,
     },
     Known {
-        name: "pinned",
-        why: "SELECT, AUTH and HELLO are refused with WATCH, subscriptions or tracking",
-        is: |_| false,
-    },
-    Known {
-        name: "what pins",
-        why: "binds a client to a connection, even where the server refuses it",
-        is: |call| {
-            let word = call.words.get(2).map_or(&b""[..], Vec::as_slice);
-            let right = [&b"ON"[..], b"OFF"].contains(&&word.to_ascii_uppercase()[..]);
-            let wrong = call.is("client|tracking") && !right;
-            call.is("client|no-touch") || call.is("client|caching") || wrong
-        },
-    },
-    Known {
         name: "places of own messages",
         why: "a client of RESP3 hears what it publishes before the reply of PUBLISH, but for here",
         is: |_| false,
@@ -262,7 +247,8 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         why: "are known to Switchman where the server does not know them: their arity is checked",
         is: |call| {
             let first = String::from_utf8_lossy(&call.words[0]).to_lowercase();
-            call.is("client|setinfo") || ["sentinel", "hexpire", "waitaof"].contains(&&*first)
+            let of_client = call.is("client|setinfo") || call.is("client|no-touch");
+            of_client || ["sentinel", "hexpire", "waitaof"].contains(&&*first)
         },
     },
     Known {
