@@ -282,6 +282,7 @@ impl Exchange {
             Purpose::Subscription(subscription) if failed && !subscription.asked => {
                 self.end(ticket.client, Ending::Now);
             }
+            Purpose::Reset => return self.was_reset(ticket, now),
             Purpose::Waits(_) if self.is_left(key) && !is_null(frame) => {
                 return self.last_word(ticket);
             }

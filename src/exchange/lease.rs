@@ -22,7 +22,7 @@ use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::Request;
-use crate::session::{Reject, Subscriptions};
+use crate::session::{Piece, Reject, Subscriptions};
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
 
@@ -111,6 +111,11 @@ impl Lease {
             && !self.tracking.is_on()
             && !self.tracking.is_choosing()
             && self.subscriptions.is_empty()
+    }
+
+    /// Whether messages may come over the link.
+    fn hears_messages(&self) -> bool {
+        self.changing || !self.subscriptions.is_empty()
     }
 
     /// Whether commands of every kind have to travel on the link.
@@ -218,6 +223,9 @@ impl Exchange {
             }
             Class::Read | Class::MasterRead | Class::Write if lease.binds_all() => {
                 self.send_on_lease(job, request.raw(), kind)
+            }
+            Class::Write if lease.hears_messages() && publishes(request) => {
+                self.publish_on_lease(job, request.raw(), kind)
             }
             _ => self.dispatch_unshared(job, request, class),
         }
@@ -495,7 +503,8 @@ impl Exchange {
         }
     }
 
-    /// Takes a closing link's requests out of its client's and node's counts.
+    /// Takes a closing link's requests out of its client's and node's counts. Nobody waits for the
+    /// replies, which must not keep later ones waiting.
     fn forget_requests_of(&mut self, key: LinkKey, owner: ClientKey) {
         let Some(link) = self.links.get(key) else {
             return;
@@ -508,6 +517,7 @@ impl Exchange {
                 && ticket.client == owner
             {
                 client.answered(link.lane.role, ticket.effect);
+                client.replies.deliver(ticket.seq, &[], Piece::Last);
             }
             if let Some(node) = &mut node {
                 node.in_flight = node.in_flight.saturating_sub(1);
@@ -518,6 +528,11 @@ impl Exchange {
 
 const fn changes_subscriptions(class: Class) -> bool {
     matches!(class, Class::Leased(leased) if leased.is_subscription())
+}
+
+fn publishes(request: &Request<'_>) -> bool {
+    let name = request.name();
+    name.eq_ignore_ascii_case(b"publish") || name.eq_ignore_ascii_case(b"spublish")
 }
 
 /// Whether it concerns the script that runs, whatever its client's database. Redis accepts these,

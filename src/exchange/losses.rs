@@ -442,7 +442,7 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
             return Fate::Undone(undo);
         }
-        Purpose::Subscription(_) | Purpose::Tracking | Purpose::Setting => true,
+        Purpose::Subscription(_) | Purpose::Tracking | Purpose::Setting | Purpose::Reset => true,
         Purpose::Multi | Purpose::Queued | Purpose::Exec | Purpose::Undo(Undo::Asked) => {
             standing.close == Close::Anew
         }

@@ -8,9 +8,10 @@
 use crate::command::Local;
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::ticket::{Purpose, Ticket};
+use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{Exchange, LinkKey};
-use crate::resp::Request;
+use crate::resp::{Request, encode};
+use crate::session::Piece;
 use crate::types::Time;
 
 impl Exchange {
@@ -37,6 +38,37 @@ impl Exchange {
             lease.setting = Some((local, Box::from(raw)));
         });
         placed
+    }
+
+    /// RESET goes over the client's own link too where that brings more than replies: what the
+    /// server has sent before it comes before its reply. `None`: there is nothing to wait for.
+    pub(super) fn reset_link(&mut self, job: Job) -> Option<Placed> {
+        let lease = self.lease_of(job.key)?;
+        let hears = !lease.subscriptions.is_empty() || lease.tracking.is_on();
+        if !hears || lease.sticky || !self.is_open(lease.link?) {
+            return None;
+        }
+        let link = self.take_lease(job).ok()?;
+        let (mut raw, kind) = (Vec::new(), Kind::leased(Purpose::Reset));
+        encode::request(&mut raw, &[b"RESET"]);
+        let effect = Effect::Reads;
+        let placed = self.send(link, job, &raw, Kind { effect, ..kind });
+        self.on_lease(job.key, placed, |lease| {
+            lease.setting = Some((Local::Reset, raw.into_boxed_slice()));
+        });
+        Some(placed)
+    }
+
+    /// That has its reply, whatever it says: the link is given up. It is never silent.
+    pub(super) fn was_reset(&mut self, ticket: Ticket, now: Time) {
+        self.begin_again(ticket.client, now);
+        self.scratch.clear();
+        encode::simple(&mut self.scratch, "RESET");
+        if let Some(client) = self.clients.get_mut(ticket.client) {
+            client
+                .replies
+                .deliver(ticket.seq, &self.scratch, Piece::Last);
+        }
     }
 
     /// That has its reply. Returns what the client hears, if that is not the reply.

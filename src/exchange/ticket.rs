@@ -94,6 +94,8 @@ pub(super) enum Purpose {
     Caching,
     /// SELECT, AUTH or HELLO where something sticks to the link.
     Setting,
+    /// RESET of a client that hears more than replies.
+    Reset,
     /// A command that sets something on the connection for good, if the server takes it.
     Sticks,
     /// Asked by Switchman itself; the reply is nobody's.

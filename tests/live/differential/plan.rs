@@ -260,11 +260,11 @@ impl Maker<'_> {
             let template = self.dice.one(PINNED);
             self.say(client, template, PINS);
         }
-        if self.dice.once_in(8) && self.scope.has(PLACES) {
+        if self.dice.once_in(8) {
             self.say(client, "!PUBLISH <own> own", PLACES);
             self.say(client, "!PING", PLACES);
         }
-        if self.dice.once_in(12) && self.scope.has("RESET of a subscriber") {
+        if self.dice.once_in(12) {
             self.say(client, "!RESET", "RESET of a subscriber");
         }
         let template = self.dice.one(SUBSCRIBING);
