@@ -737,7 +737,6 @@ pub(super) const INSIDE: &[&str] = &[
     "AUTH default x",
     "ACL WHOAMI",
     "READONLY",
-    "!WAIT 0 0",
 ];
 
 /// The same, where it is known to differ.

@@ -333,6 +333,10 @@ impl Maker<'_> {
                 self.say(client, template, "connection in transactions");
                 continue;
             }
+            if self.dice.once_in(16) && self.scope.has("WAIT in transactions") {
+                self.say(client, "!WAIT 0 0", "WAIT in transactions");
+                continue;
+            }
             if self.dice.once_in(16) && self.scope.has("subscriptions in transactions") {
                 let template = self.dice.one(SUBSCRIBING_INSIDE);
                 self.say(client, template, "subscriptions in transactions");

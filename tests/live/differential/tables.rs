@@ -168,6 +168,11 @@ pub(super) struct Known {
 /// What is known to differ, and played with `SWITCHMAN_DIFF_ALL` only, as `make differential` does.
 pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
     Known {
+        name: "WAIT in transactions",
+        why: "speaks of the last write of its connection, which another client may have made",
+        is: |_| false,
+    },
+    Known {
         name: "subscriptions in transactions",
         why: "are refused between MULTI and EXEC: their confirmations are more than EXEC counts",
         is: |_| false,
