@@ -258,16 +258,18 @@ impl Exchange {
         now: Time,
     ) {
         let failed = kind == ReplyKind::Error;
+        let orders = self.orders(key, ticket, frame);
+        let rewritten = match ticket.purpose {
+            Purpose::Setting => self.set((key, ticket), frame, now),
+            _ => self.carry_out((key, ticket), orders, frame, now),
+        };
         match ticket.purpose {
-            Purpose::Exec if kind == ReplyKind::Array => {
-                self.selected_by_exec(key, ticket.client, frame);
-            }
             // A transaction that the server did not end must not be the next client's.
             Purpose::Exec if failed && !frame.starts_with(b"-EXECABORT ") => self.retire(key),
             Purpose::Multi | Purpose::Queued => {
                 let client = self.clients.get_mut(ticket.client);
                 if let Some(lease) = client.and_then(|client| client.lease.as_deref_mut()) {
-                    lease.selections.note(ticket.purpose, ticket.seq, frame);
+                    lease.inside.note(ticket.purpose, ticket.seq, frame);
                 }
             }
             Purpose::Undo(_) if failed => self.retire(key),
@@ -280,13 +282,15 @@ impl Exchange {
             Purpose::Subscription(subscription) if failed && !subscription.asked => {
                 self.end(ticket.client, Ending::Now);
             }
+            Purpose::Reset => return self.was_reset(ticket, now),
             Purpose::Waits(_) if self.is_left(key) && !is_null(frame) => {
                 return self.last_word(ticket);
             }
             _ => {}
         }
         let bytes: &[u8] = match ticket.purpose {
-            Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => {
+            Purpose::Exec | Purpose::Setting => rewritten.as_deref().unwrap_or(frame),
+            Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch
             }
@@ -296,30 +300,13 @@ impl Exchange {
         // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,
         // CLIENT_PUSHING).
         let confirms = matches!(ticket.purpose, Purpose::Subscription(it) if it.asked) && !failed;
-        let bytes = if ticket.spoken || confirms {
+        let bytes = if ticket.spoken || confirms || rewritten.is_some() {
             bytes
         } else {
             &[]
         };
         if let Some(client) = self.clients.get_mut(ticket.client) {
             client.replies.deliver(ticket.seq, bytes, Piece::Last);
-        }
-    }
-
-    /// EXEC was executed: a SELECT in the transaction holds from now on.
-    fn selected_by_exec(&mut self, key: LinkKey, owner: ClientKey, reply: &[u8]) {
-        let Some(client) = self.clients.get_mut(owner) else {
-            return;
-        };
-        let selected = client
-            .lease
-            .as_deref_mut()
-            .and_then(|lease| lease.selections.executed(reply));
-        if let Some(index) = selected {
-            client.session.database = index;
-            client.forget_lanes();
-            // The link has another database than its lane says.
-            self.retire(key);
         }
     }
 

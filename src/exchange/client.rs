@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::exchange::lease::Lease;
 use crate::exchange::link::MaybeNode;
+use crate::exchange::overtaking::Sketch;
 use crate::exchange::ticket::Effect;
-use crate::exchange::{GroupIndex, LinkKey, Place, Role};
+use crate::exchange::{GroupIndex, LinkKey, Place, Role, Settings};
 use crate::resp::RequestDecoder;
 use crate::route::Access;
 use crate::session::{Replies, Seq, Session};
@@ -52,6 +53,8 @@ pub(super) enum Wait {
     Over,
     /// For the replies of its requests on another link to the master.
     Order,
+    /// For the replies of its requests at replicas.
+    Reads,
     /// For all its replies.
     Answers,
     /// For fewer requests in flight, or less output.
@@ -181,6 +184,8 @@ pub(super) struct Client {
     pub(super) last_write: Seq,
     /// Requests in flight to replicas.
     pub(super) replica_out: u32,
+    /// What they read.
+    pub(super) asked: Sketch,
     /// The link of the `master_out` requests, if there are any.
     pub(super) master_link: Option<LinkKey>,
     /// Where the last request for the master went: spares a look-up.
@@ -230,6 +235,7 @@ impl Client {
             writes_out: 0,
             last_write: Seq::MAX,
             replica_out: 0,
+            asked: Sketch::EMPTY,
             master_link: None,
             master_lane: None,
             replica_lane: None,
@@ -278,7 +284,12 @@ impl Client {
                     self.writes_out = self.writes_out.saturating_sub(1);
                 }
             }
-            Role::Replica => self.replica_out = self.replica_out.saturating_sub(1),
+            Role::Replica => {
+                self.replica_out = self.replica_out.saturating_sub(1);
+                if self.replica_out == 0 {
+                    self.asked = Sketch::EMPTY;
+                }
+            }
         }
     }
 
@@ -335,11 +346,19 @@ impl Client {
         again.map_or(self.arrived, |again| again.arrived)
     }
 
+    /// Whether it has as many requests in flight, or as much output, as it may.
+    #[inline]
+    pub(super) fn is_full(&self, settings: &Settings) -> bool {
+        self.replies.outstanding() >= settings.pipeline_max
+            || self.replies.held_bytes() > settings.output_high
+    }
+
     /// Whether what it waits for has come, as far as its own replies tell.
     pub(super) fn may_go_on(&self, pipeline_max: u32, output_high: usize) -> bool {
         match self.wait {
             Wait::Over => true,
             Wait::Order => self.master_out == 0,
+            Wait::Reads => self.replica_out == 0,
             Wait::Answers => self.replies.outstanding() == 0,
             Wait::Room => {
                 self.replies.outstanding() <= pipeline_max / 2

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use crate::command::{Class, Command, Problem, Reach, Spec};
+use crate::command::{Class, Leased, Problem, Reach, Spec};
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::{Group, Node};
+use crate::exchange::objections::{objection, write_reject};
+use crate::exchange::overtaking::Sketch;
 use crate::exchange::read_only::ReadOnly;
 use crate::exchange::reading::{weigh, why_master};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
@@ -40,6 +42,8 @@ pub(super) struct Job {
     pub(super) reach: Reach,
     /// What it changes, as far as anybody keeps account of that.
     pub(super) marks: Marks,
+    /// What it reads at a replica.
+    pub(super) asks: Sketch,
 }
 
 impl Job {
@@ -52,6 +56,7 @@ impl Job {
             now,
             reach: Reach::Nothing,
             marks: Marks::None,
+            asks: Sketch::EMPTY,
         }
     }
 
@@ -117,10 +122,7 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        if job.again.is_none()
-            && (client.replies.outstanding() >= self.settings.pipeline_max
-                || client.replies.held_bytes() > self.settings.output_high)
-        {
+        if job.again.is_none() && client.is_full(&self.settings) {
             client.wait = Wait::Room;
             return Placed::Waits;
         }
@@ -154,6 +156,9 @@ impl Exchange {
             marks: group.marks(client, (class, reach), request),
             ..job
         };
+        if client.waits_for_reads(group, (class, reach), request) {
+            return Placed::Waits;
+        }
         let plain = client.lease.is_none() || job.passes_by(client);
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out
@@ -164,24 +169,22 @@ impl Exchange {
         if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);
         }
-        if !plain && job.again.is_none() && client.is_selecting() {
-            // Which database it is in is not decided yet.
+        if !plain && client.is_undecided(job.again.is_none(), class) {
             client.wait = Wait::Answers;
             return Placed::Waits;
         }
-        if !plain && client.is_changing_subscriptions() && !changes_subscriptions(class) {
-            // Whether it is allowed, and in which form it is answered, is not decided yet.
-            client.wait = Wait::Answers;
-            return Placed::Waits;
-        }
+        let is_exec = class == Class::Leased(Leased::Exec);
         if let Some((reject, class)) = objection(client, locked_out, &command, request) {
             client.verdict = None;
             let reason = write_reject(&mut self.scratch, reject, request);
+            if is_exec {
+                self.unwatch_by_exec(job);
+            }
             return self.answer(job, class, reason);
         }
         if plain {
             self.dispatch_unshared(job, request, class)
-        } else if command.problem == Some(Problem::WrongArity) && client.is_in_multi() {
+        } else if command.problem == Some(Problem::WrongArity) && client.is_in_multi() && !is_exec {
             // The server words the error, and remembers it until EXEC.
             self.place_in_multi(job, request, Class::Write)
         } else {
@@ -225,7 +228,9 @@ impl Exchange {
         let (index, access) = (client.group, client.access);
         let (mut facts, need) = weigh(client, group, (job, class), request);
         let mut target = route::decide(class, facts);
+        let mut job = job;
         if target == Target::Replica {
+            job.asks = group.sketch(job.reach, request);
             // Where the last one went mostly will do, and the others need not be looked at.
             let beaten = client.replica_lane;
             let placed =
@@ -526,7 +531,10 @@ impl Place<'_> {
                 client.master_link = Some(key);
                 client.writes_out += u32::from(kind.effect == Effect::Writes);
             }
-            Role::Replica => client.replica_out += 1,
+            Role::Replica => {
+                client.replica_out += 1;
+                client.asked.add(job.asks);
+            }
         }
         if let Some(node) = group.nodes.get_mut(link.lane.node.0) {
             node.in_flight += 1;
@@ -535,58 +543,4 @@ impl Place<'_> {
         link.dirty |= wakes;
         wakes
     }
-}
-
-/// What Redis says against a request before it looks at what it asks: no such command, wrong
-/// arity, not logged in, not while subscribed, in this order.
-fn objection<'r>(
-    client: &Client,
-    locked_out: bool,
-    command: &Command<'r>,
-    request: &Request<'r>,
-) -> Option<(Reject<'r>, RequestClass)> {
-    let wrong = command.problem == Some(Problem::WrongArity);
-    let locked_out = locked_out && !command.allowed_before_login();
-    let outside = client.is_restricted_subscriber() && !command.allowed_while_subscribed();
-    let by_node = command.class.is_shared() || client.is_in_multi();
-    if !locked_out && !outside && (by_node || !wrong) {
-        return None;
-    }
-    let name: &'r str = command.spec.map_or("", |spec| &spec.name);
-    let reject = match command.problem {
-        Some(Problem::UnknownCommand) => Reject::UnknownCommand {
-            command: request.name(),
-        },
-        Some(Problem::UnknownSubcommand) => Reject::UnknownSubcommand {
-            container: name,
-            sub: request.arg1().unwrap_or_default(),
-        },
-        Some(Problem::WrongArity) => Reject::WrongArity { name },
-        _ if locked_out => Reject::Unauthenticated,
-        _ => Reject::Subscribed { name },
-    };
-    let class = if locked_out {
-        RequestClass::Refused
-    } else {
-        RequestClass::Session
-    };
-    Some((reject, class))
-}
-
-const fn changes_subscriptions(class: Class) -> bool {
-    matches!(class, Class::Leased(leased) if leased.is_subscription())
-}
-
-/// Composes an error line that may repeat the request's first words.
-fn write_reject(
-    scratch: &mut Vec<u8>,
-    reject: Reject<'_>,
-    request: &Request<'_>,
-) -> Option<telemetry::Reason> {
-    scratch.clear();
-    match reject {
-        Reject::UnknownCommand { .. } => reject.write_unknown(request.args().skip(1), scratch),
-        _ => reject.write(scratch),
-    }
-    reject.reason()
 }

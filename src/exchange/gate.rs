@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::exchange::inside::Orders;
 use crate::exchange::link::NodeId;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::waiting::is_null;
@@ -57,8 +58,10 @@ struct Kept {
     at: Time,
     /// Whether it came after the worker had reported that it is quiet.
     late: bool,
-    /// The database that the transaction has selected.
-    selected: Option<u32>,
+    /// The link that it came over.
+    link: LinkKey,
+    /// What the transaction has said of the connection.
+    orders: Orders,
 }
 
 /// What becomes of a reply.
@@ -186,7 +189,7 @@ impl Exchange {
         }
         gate.cut.retain(|link| self.links.get(*link).is_some());
         gate.rearm();
-        for kept in &passed {
+        for kept in passed {
             self.pass(kept, now);
         }
         for kept in doubted {
@@ -209,7 +212,7 @@ impl Exchange {
 
     /// Keeps a reply back.
     pub(super) fn keep_back(&mut self, key: LinkKey, ticket: Ticket, reply: &[u8], now: Time) {
-        let selected = self.selected_in(key, ticket, reply);
+        let orders = self.orders(key, ticket, reply);
         let Some(client) = self.clients.get(ticket.client) else {
             return;
         };
@@ -219,42 +222,29 @@ impl Exchange {
                 reply: Box::from(reply),
                 at: now,
                 late: group.quiet,
-                selected,
+                link: key,
+                orders,
             });
         }
     }
 
     /// A reply that was too large to be kept, or one too many.
     pub(super) fn doubt_now(&mut self, key: LinkKey, ticket: Ticket, reply: &[u8]) {
-        self.selected_in(key, ticket, reply);
+        // Whatever the client is told, its link is not as it was.
+        let _ = self.orders(key, ticket, reply);
         self.doubt(ticket);
     }
 
-    /// The database that a transaction with this reply to EXEC has selected. Its link has another
-    /// one than its lane says, whatever the client is told.
-    fn selected_in(&mut self, key: LinkKey, ticket: Ticket, reply: &[u8]) -> Option<u32> {
-        if ticket.purpose != Purpose::Exec {
-            return None;
-        }
-        let client = self.clients.get_mut(ticket.client)?;
-        let lease = client.lease.as_deref_mut()?;
-        let selected = lease.selections.executed(reply)?;
-        self.retire(key);
-        Some(selected)
-    }
-
     /// Passes a kept reply on.
-    fn pass(&mut self, kept: &Kept, now: Time) {
+    fn pass(&mut self, kept: Kept, now: Time) {
         let ticket = kept.ticket;
+        let rewritten = self.carry_out((kept.link, ticket), kept.orders, &kept.reply, now);
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return;
         };
         client.answered(Role::Master, ticket.effect);
-        if let Some(database) = kept.selected {
-            client.session.database = database;
-            client.forget_lanes();
-        }
-        client.replies.deliver(ticket.seq, &kept.reply, Piece::Last);
+        let reply = rewritten.as_deref().unwrap_or(&kept.reply);
+        client.replies.deliver(ticket.seq, reply, Piece::Last);
         if let Some(group) = self.groups.get_mut(client.group) {
             let counts = &mut group.counts;
             counts.request(ticket.class, Target::Master, 1);
@@ -284,7 +274,7 @@ impl Exchange {
 fn may_acknowledge(ticket: Ticket) -> bool {
     let purpose = matches!(
         ticket.purpose,
-        Purpose::Plain | Purpose::Exec | Purpose::Slow | Purpose::Waits(_)
+        Purpose::Plain | Purpose::Exec | Purpose::Slow | Purpose::Sticks | Purpose::Waits(_)
     );
     purpose && ticket.spoken && ticket.effect == Effect::Writes
 }

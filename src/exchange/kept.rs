@@ -122,6 +122,10 @@ impl Exchange {
             }
             Purpose::Tracking => lease.sticky |= !lease.tracking.note(raw, reply),
             Purpose::Caching => lease.tracking.note_choice(reply),
+            Purpose::Sticks => {
+                lease.sticking = lease.sticking.saturating_sub(1);
+                lease.sticky |= !reply.starts_with(b"-");
+            }
             purpose => lease.kept.note(purpose, raw, reply, &mut self.spare),
         }
     }

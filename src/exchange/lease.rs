@@ -14,15 +14,15 @@ use crate::command::{Class, Leased, Local};
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::fencing::Waits;
+use crate::exchange::inside::Inside;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::marks::{Gathered, Marks};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
-use crate::exchange::transaction::Selections;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::Request;
-use crate::session::{Reject, Subscriptions};
+use crate::session::{Piece, Reject, Subscriptions};
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
 
@@ -40,12 +40,16 @@ pub(super) struct Lease {
     pub(super) kept: Kept,
     /// Whether that has to be begun anew.
     pub(super) renewal: Renewal,
-    /// Databases selected between MULTI and EXEC.
-    pub(super) selections: Selections,
+    /// What was said of the connection between MULTI and EXEC.
+    pub(super) inside: Inside,
     /// What the transaction changes whose replies are coming.
     pub(super) gathered: Gathered,
     /// Something stays on the link that cannot be undone.
     pub(super) sticky: bool,
+    /// Commands without a reply that may have that effect.
+    pub(super) sticking: u32,
+    /// A change of the session's settings without a reply.
+    pub(super) setting: Option<(Local, Box<[u8]>)>,
     /// Whether a change of subscriptions may be in flight.
     pub(super) changing: bool,
     /// What it has subscribed to.
@@ -103,14 +107,20 @@ impl Lease {
         self.multi == Multi::No
             && self.watch == Watch::No
             && !self.sticky
+            && self.sticking == 0
             && !self.tracking.is_on()
             && !self.tracking.is_choosing()
             && self.subscriptions.is_empty()
     }
 
+    /// Whether messages may come over the link.
+    fn hears_messages(&self) -> bool {
+        self.changing || !self.subscriptions.is_empty()
+    }
+
     /// Whether commands of every kind have to travel on the link.
     pub(super) fn binds_all(&self) -> bool {
-        self.watch == Watch::Kept || self.sticky || self.tracking.is_on()
+        self.watch == Watch::Kept || self.sticky || self.sticking > 0 || self.tracking.is_on()
     }
 }
 
@@ -123,7 +133,7 @@ impl Client {
     }
 
     /// Whether its subscriptions are not settled, and matter to what comes next.
-    pub(super) fn is_changing_subscriptions(&mut self) -> bool {
+    fn is_changing_subscriptions(&mut self) -> bool {
         let Some(lease) = self.lease.as_deref_mut() else {
             return false;
         };
@@ -131,11 +141,26 @@ impl Client {
         lease.changing && self.session.protocol == Protocol::Resp2
     }
 
-    /// Whether an EXEC that may select a database has no reply yet.
-    pub(super) fn is_selecting(&self) -> bool {
+    /// Whether what a request of this class means depends on a reply that has not come; `new`: it
+    /// was never placed.
+    pub(super) fn is_undecided(&mut self, new: bool, class: Class) -> bool {
+        // In which database it is, in which protocol it is answered.
+        (new && (self.is_selecting() || self.is_setting()))
+            // Whether it is allowed, and in which form it is answered.
+            || (self.is_changing_subscriptions() && !changes_subscriptions(class))
+    }
+
+    /// Whether an EXEC that may change the session has no reply yet.
+    fn is_selecting(&self) -> bool {
         let lease = self.lease.as_ref();
         self.replies.outstanding() > 0
-            && lease.is_some_and(|lease| lease.multi == Multi::No && lease.selections.are_open())
+            && lease.is_some_and(|lease| lease.multi == Multi::No && lease.inside.is_open())
+    }
+
+    /// Whether a change of its settings has no reply yet.
+    fn is_setting(&self) -> bool {
+        let lease = self.lease.as_ref();
+        self.replies.outstanding() > 0 && lease.is_some_and(|lease| lease.setting.is_some())
     }
 
     /// Whether what it reads is tracked for it.
@@ -191,27 +216,19 @@ impl Exchange {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
             }
-            Class::Local(Local::Select | Local::Auth | Local::Hello) if !lease.is_clean() => {
-                self.change_settings_of_lease(job, request)
+            Class::Local(local @ (Local::Select | Local::Auth | Local::Hello))
+                if !lease.is_clean() =>
+            {
+                self.change_settings_of_lease(job, request, local)
             }
             Class::Read | Class::MasterRead | Class::Write if lease.binds_all() => {
                 self.send_on_lease(job, request.raw(), kind)
             }
+            Class::Write if lease.hears_messages() && publishes(request) => {
+                self.publish_on_lease(job, request.raw(), kind)
+            }
             _ => self.dispatch_unshared(job, request, class),
         }
-    }
-
-    /// SELECT, AUTH and HELLO hold for the whole session, but what sticks to a link cannot be taken
-    /// along to another one.
-    fn change_settings_of_lease(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        if request.name().eq_ignore_ascii_case(b"hello") && request.argc() == 1 {
-            return self.dispatch_unshared(job, request, Class::Local(Local::Hello));
-        }
-        let reject = Reject::Redis(
-            "ERR switchman: SELECT, AUTH and HELLO are not offered on a connection with WATCH, \
-             subscriptions or CLIENT TRACKING",
-        );
-        self.reject(job, RequestClass::Refused, reject)
     }
 
     /// A command that needs a link of its own.
@@ -486,7 +503,8 @@ impl Exchange {
         }
     }
 
-    /// Takes a closing link's requests out of its client's and node's counts.
+    /// Takes a closing link's requests out of its client's and node's counts. Nobody waits for the
+    /// replies, which must not keep later ones waiting.
     fn forget_requests_of(&mut self, key: LinkKey, owner: ClientKey) {
         let Some(link) = self.links.get(key) else {
             return;
@@ -499,12 +517,22 @@ impl Exchange {
                 && ticket.client == owner
             {
                 client.answered(link.lane.role, ticket.effect);
+                client.replies.deliver(ticket.seq, &[], Piece::Last);
             }
             if let Some(node) = &mut node {
                 node.in_flight = node.in_flight.saturating_sub(1);
             }
         }
     }
+}
+
+const fn changes_subscriptions(class: Class) -> bool {
+    matches!(class, Class::Leased(leased) if leased.is_subscription())
+}
+
+fn publishes(request: &Request<'_>) -> bool {
+    let name = request.name();
+    name.eq_ignore_ascii_case(b"publish") || name.eq_ignore_ascii_case(b"spublish")
 }
 
 /// Whether it concerns the script that runs, whatever its client's database. Redis accepts these,

@@ -11,6 +11,7 @@
 //! | WATCH | `OK`, but EXEC will not succeed | the same | – |
 //! | DISCARD, UNWATCH | done | done | – |
 //! | SUBSCRIBE, CLIENT TRACKING | placed anew | placed anew | – |
+//! | SELECT, AUTH, HELLO on a client's own link | placed anew | placed anew | – |
 //!
 //! A link that the node refuses passes the node's words on to every request on it.
 
@@ -438,8 +439,10 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         }
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
         // An EXEC that is not to happen does not become one that may.
-        Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted)) => return Fate::Undone(undo),
-        Purpose::Subscription(_) | Purpose::Tracking => true,
+        Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
+            return Fate::Undone(undo);
+        }
+        Purpose::Subscription(_) | Purpose::Tracking | Purpose::Setting | Purpose::Reset => true,
         Purpose::Multi | Purpose::Queued | Purpose::Exec | Purpose::Undo(Undo::Asked) => {
             standing.close == Close::Anew
         }
@@ -473,7 +476,7 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         }
         (Purpose::Exec | Purpose::Multi | Purpose::Queued, ..)
         | (
-            Purpose::Plain | Purpose::Slow | Purpose::Waits(_) | Purpose::Caching,
+            Purpose::Plain | Purpose::Slow | Purpose::Waits(_) | Purpose::Caching | Purpose::Sticks,
             Effect::Writes,
             Sent::Yes,
         ) => Fate::Error(uncertain),

@@ -109,7 +109,7 @@ impl Group {
             return Marks::None;
         }
         let lease = client.lease.as_ref();
-        if lease.is_some_and(|lease| lease.selections.are_open()) {
+        if lease.is_some_and(|lease| lease.inside.selects()) {
             // In which database it is executed, only the server knows.
             return Marks::One(stamps.everything());
         }

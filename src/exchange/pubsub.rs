@@ -38,6 +38,19 @@ impl Exchange {
         placed
     }
 
+    /// PUBLISH of a subscriber: over its own link, where its message comes in front of the reply if
+    /// it is for the client itself, and behind all replies that are due before.
+    pub(super) fn publish_on_lease(&mut self, job: Job, raw: &[u8], kind: Kind) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Answered;
+        };
+        if job.again.is_none() && client.is_answered_elsewhere() {
+            client.wait = Wait::Answers;
+            return Placed::Waits;
+        }
+        self.send_on_lease(job, raw, kind)
+    }
+
     /// An array or push on a link whose client may have subscriptions. True if it was dealt with;
     /// otherwise it is the reply to the oldest request.
     pub(super) fn announce(

@@ -81,16 +81,24 @@ impl Exchange {
         if let Some(waits) = self.wait_for_answers(job) {
             return waits;
         }
-        self.drop_lease(job.key, job.now);
-        self.change_identity(job.key, IdentityId::ANONYMOUS, job.now);
-        if let Some(client) = self.clients.get_mut(job.key) {
+        if let Some(placed) = self.reset_link(job) {
+            return placed;
+        }
+        self.begin_again(job.key, job.now);
+        self.scratch.clear();
+        encode::simple(&mut self.scratch, "RESET");
+        self.answer(job, RequestClass::Session, None)
+    }
+
+    /// A client is as when it connected.
+    pub(super) fn begin_again(&mut self, key: ClientKey, now: Time) {
+        self.drop_lease(key, now);
+        self.change_identity(key, IdentityId::ANONYMOUS, now);
+        if let Some(client) = self.clients.get_mut(key) {
             client.session.reset();
             client.access.read_only();
             client.forget_lanes();
         }
-        self.scratch.clear();
-        encode::simple(&mut self.scratch, "RESET");
-        self.answer(job, RequestClass::Session, None)
     }
 
     fn auth(&mut self, job: Job, login: &Login) -> Placed {

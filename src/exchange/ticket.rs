@@ -92,6 +92,12 @@ pub(super) enum Purpose {
     Retracking,
     /// `CLIENT CACHING` of a RESP3 client.
     Caching,
+    /// SELECT, AUTH or HELLO where something sticks to the link.
+    Setting,
+    /// RESET of a client that hears more than replies.
+    Reset,
+    /// A command that sets something on the connection for good, if the server takes it.
+    Sticks,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
     /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that
@@ -108,6 +114,8 @@ pub(super) enum Undo {
     StaleWatch,
     /// It sent EXEC, but one of the commands before it was refused here: EXECABORT.
     Aborted,
+    /// It sent EXEC with arguments: EXECABORT.
+    Misspelt,
 }
 
 /// A change of subscriptions in flight.

@@ -10,7 +10,7 @@
 
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::ticket::Purpose;
+use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::Request;
 use crate::types::Protocol;
@@ -105,9 +105,7 @@ impl Exchange {
             return Placed::Answered;
         };
         if client.session.protocol == Protocol::Resp2 {
-            let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
-            self.on_lease(job.key, placed, |lease| lease.sticky = true);
-            return placed;
+            return self.place_sticking(job, raw, Effect::Reads);
         }
         // A reply from elsewhere must not come behind the news that all is invalid.
         if job.again.is_none() && client.is_answered_elsewhere() {
@@ -124,7 +122,8 @@ impl Exchange {
         let is = |word: Option<&[u8]>, want: &[u8]| {
             word.is_some_and(|word| word.eq_ignore_ascii_case(want))
         };
-        let caching = is(Some(request.name()), b"client") && is(request.arg1(), b"caching");
+        let of_client = is(Some(request.name()), b"client");
+        let caching = of_client && is(request.arg1(), b"caching");
         let client = self.clients.get(job.key);
         let tells_itself = client.is_some_and(|it| it.session.protocol == Protocol::Resp3);
         if caching && tells_itself {
@@ -133,8 +132,23 @@ impl Exchange {
             self.on_lease(job.key, placed, |lease| lease.tracking.choosing += 1);
             return placed;
         }
-        let placed = self.send_on_lease(job, request.raw(), Kind::leased(Purpose::Plain));
-        self.on_lease(job.key, placed, |lease| lease.sticky = true);
+        // `HIMPORT` may write too.
+        let effect = if of_client {
+            Effect::Reads
+        } else {
+            Effect::Writes
+        };
+        self.place_sticking(job, request.raw(), effect)
+    }
+
+    /// What sticks to the link if the server takes it. Until that is known, everything goes there.
+    fn place_sticking(&mut self, job: Job, raw: &[u8], effect: Effect) -> Placed {
+        let kind = Kind {
+            effect,
+            ..Kind::leased(Purpose::Sticks)
+        };
+        let placed = self.send_on_lease(job, raw, kind);
+        self.on_lease(job.key, placed, |lease| lease.sticking += 1);
         placed
     }
 

@@ -1,21 +1,22 @@
 //! Floor 4. WATCH, MULTI, EXEC: one link from the first to the last, and what becomes of a
 //! transaction whose link is lost.
 
-use std::collections::VecDeque;
-
-use crate::command::{Class, Leased, Local};
-use crate::exchange::client::Wait;
+use crate::command::{Class, Flags, Leased, Local};
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::inside::Inside;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
 use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::{ClientKey, Exchange};
-use crate::resp::{ReplyScanner, Request, Scan, encode};
-use crate::session::{Reject, Seq};
+use crate::resp::{Request, encode};
+use crate::session::Reject;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
+
+/// Redis server.c, `processCommand`.
+const NO_MULTI: &str = "ERR Command not allowed inside a transaction";
 
 impl Exchange {
     pub(super) fn begin_multi(&mut self, job: Job, raw: &[u8]) -> Placed {
@@ -89,20 +90,28 @@ impl Exchange {
         if class == Class::Leased(Leased::Discard) && renewal == Some(Renewal::Due) {
             return self.end_broken_multi(job, class);
         }
+        let misspelt = request.argc() != 1;
+        let lease = self.lease_of(job.key);
+        let fits = lease.is_none_or(|lease| lease.inside.has_room_for(request));
         let placed = match class {
-            Class::Leased(Leased::Exec) => self.exec(job, request.raw()),
+            Class::Leased(Leased::Exec) => self.exec(job, request.raw(), misspelt),
             Class::Leased(Leased::Discard) => {
                 let kind = Kind::leased(Purpose::Undo(Undo::Asked));
                 let placed = self.send_on_lease(job, request.raw(), kind);
                 self.on_lease(job.key, placed, Lease::end_multi);
                 placed
             }
-            Class::Local(Local::Select) => return self.select_in_multi(job, request),
             Class::Refused => {
-                let reject = Reject::Refused {
-                    command: request.name(),
+                let reject = if self.is_no_multi(job.key, request) {
+                    Reject::Redis(NO_MULTI)
+                } else {
+                    let command = request.name();
+                    Reject::Refused { command }
                 };
                 return self.abort_multi(job, reject);
+            }
+            Class::Local(local) if is_order(local, request) && fits => {
+                self.queue_order(job, request, local)
             }
             class if is_queued(class) => self.queue(job, request.raw()),
             _ => {
@@ -123,37 +132,16 @@ impl Exchange {
         placed
     }
 
-    fn queue(&mut self, job: Job, raw: &[u8]) -> Placed {
-        self.send_on_lease(job, raw, Kind::leased(Purpose::Queued))
+    /// Whether a server refuses it in transactions.
+    fn is_no_multi(&self, key: ClientKey, request: &Request<'_>) -> bool {
+        let client = self.clients.get(key);
+        let group = client.and_then(|client| self.groups.get(client.group));
+        let spec = group.and_then(|group| group.table.classify(request).spec);
+        spec.is_some_and(|spec| spec.flags.contains(Flags::NO_MULTI))
     }
 
-    /// SELECT between MULTI and EXEC takes effect with EXEC. Reads that may have to be sent again
-    /// must be answered by then, as they belong to the database before it.
-    fn select_in_multi(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        if let Some(client) = self.clients.get_mut(job.key)
-            && client.replica_out > 0
-        {
-            client.wait = Wait::Answers;
-            return Placed::Waits;
-        }
-        let index = request
-            .arg1()
-            .and_then(|index| std::str::from_utf8(index).ok())
-            .and_then(|index| index.parse().ok());
-        let placed = self.queue(job, request.raw());
-        if placed == Placed::Sent
-            && let Some(index) = index
-            && let Some(client) = self.clients.get_mut(job.key)
-            && let Some(lease) = client.lease.as_deref_mut()
-        {
-            let latest = client.replies.latest();
-            let seq = job.again.map_or(latest, |number| number.seq);
-            lease.selections.asked.push_back((seq, index));
-        }
-        if placed == Placed::Answered {
-            self.abandon(job.key, job.now);
-        }
-        placed
+    pub(super) fn queue(&mut self, job: Job, raw: &[u8]) -> Placed {
+        self.send_on_lease(job, raw, Kind::leased(Purpose::Queued))
     }
 
     /// Refuses a command as the server would: EXEC will not execute the others either.
@@ -177,9 +165,12 @@ impl Exchange {
         }
     }
 
-    fn exec(&mut self, job: Job, raw: &[u8]) -> Placed {
+    /// EXEC. One with arguments ends the transaction too, and executes nothing (Redis server.c,
+    /// `rejectCommand`).
+    fn exec(&mut self, job: Job, raw: &[u8], misspelt: bool) -> Placed {
         let lease = self.lease_of(job.key);
         let undo = match lease.map(|lease| (lease.multi, lease.watch)) {
+            _ if misspelt => Some(Undo::Misspelt),
             Some((Multi::Aborted, _)) => Some(Undo::Aborted),
             // What was watched is out of sight, so the transaction must not happen: it is
             // discarded, and the client hears what Redis says when a watched key was touched.
@@ -199,6 +190,21 @@ impl Exchange {
         }
         self.on_lease(job.key, placed, Lease::end_multi);
         placed
+    }
+
+    /// An EXEC outside of a transaction is refused. In Redis it ends what is watched all the same.
+    pub(super) fn unwatch_by_exec(&mut self, job: Job) {
+        let client = self.clients.get_mut(job.key);
+        let Some(lease) = client.and_then(|client| client.lease.as_deref_mut()) else {
+            return;
+        };
+        let watch = std::mem::take(&mut lease.watch);
+        if let (Watch::Kept, Some(link)) = (watch, lease.link) {
+            let mut unwatch = Vec::new();
+            encode::request(&mut unwatch, &[b"UNWATCH"]);
+            self.send_internal(link, job, Purpose::Internal, &unwatch);
+        }
+        self.touch(job.key);
     }
 
     /// EXEC or DISCARD of a transaction whose link was lost.
@@ -231,6 +237,7 @@ impl Exchange {
                 &mut self.scratch,
                 "EXECABORT Transaction discarded because of previous errors.",
             ),
+            Undo::Misspelt => Reject::WrongArity { name: "exec" }.write(&mut self.scratch),
         }
     }
 
@@ -288,62 +295,6 @@ impl Exchange {
     }
 }
 
-/// Databases selected between MULTI and EXEC. All but `asked` follows the replies, so that it
-/// speaks of the transaction whose replies are coming, whatever the client has sent since.
-#[derive(Debug, Default)]
-pub(super) struct Selections {
-    /// SELECTs without a reply, and what they ask for.
-    asked: VecDeque<(Seq, u32)>,
-    /// Commands that the server has queued.
-    queued: usize,
-    /// Which of them select which database.
-    at: Vec<(usize, u32)>,
-}
-
-impl Selections {
-    /// MULTI or a command behind it has its reply.
-    pub(super) fn note(&mut self, purpose: Purpose, seq: Seq, reply: &[u8]) {
-        if purpose == Purpose::Multi && reply.starts_with(b"+OK") {
-            (self.queued, self.at) = (0, Vec::new());
-        }
-        let asked = self.asked.front().filter(|asked| asked.0 == seq).copied();
-        if asked.is_some() {
-            self.asked.pop_front();
-        }
-        if reply.starts_with(b"+QUEUED") {
-            self.at.extend(asked.map(|(_, index)| (self.queued, index)));
-            self.queued += 1;
-        }
-    }
-
-    /// Whether a transaction with any has no reply to its EXEC yet.
-    pub(super) fn are_open(&self) -> bool {
-        !self.asked.is_empty() || !self.at.is_empty()
-    }
-
-    /// The database that a transaction with this reply to EXEC has left its connection in, unless
-    /// it selected none.
-    pub(super) fn executed(&mut self, reply: &[u8]) -> Option<u32> {
-        let at = std::mem::take(&mut self.at);
-        let last = at.last()?.0;
-        let behind_header = reply.iter().position(|byte| *byte == b'\n')? + 1;
-        let (mut rest, mut scanner) = (reply.get(behind_header..)?, ReplyScanner::default());
-        let mut selected = None;
-        for position in 0..=last {
-            let Ok(Scan::Complete { len, .. }) = scanner.scan(rest) else {
-                break;
-            };
-            if rest.starts_with(b"+OK")
-                && let Some((_, index)) = at.iter().find(|select| select.0 == position)
-            {
-                selected = Some(*index);
-            }
-            rest = rest.get(len..)?;
-        }
-        selected
-    }
-}
-
 impl Lease {
     fn end_multi(&mut self) {
         self.multi = Multi::No;
@@ -355,12 +306,13 @@ impl Lease {
         self.link = None;
         self.changing = false;
         self.sticky = false;
+        self.lose_unanswered();
         self.lose_made();
         if self.renewal == Renewal::Asked {
             self.renewal = Renewal::Due;
             return;
         }
-        self.selections = Selections::default();
+        self.inside = Inside::default();
         self.kept = Kept::default();
         self.multi = match self.multi {
             // Begun anew, it would no longer be known that it must not be executed.
@@ -374,6 +326,12 @@ impl Lease {
         }
     }
 
+    /// What has no reply is placed anew.
+    fn lose_unanswered(&mut self) {
+        self.sticking = 0;
+        self.setting = None;
+    }
+
     /// What is subscribed and tracked has to be made again.
     fn lose_made(&mut self) {
         self.tracking.lose_link();
@@ -384,8 +342,9 @@ impl Lease {
     pub(super) fn lose_link(&mut self, anew: Anew) {
         self.link = None;
         self.changing = false;
+        self.lose_unanswered();
         self.lose_made();
-        self.selections.asked.clear();
+        self.inside.lose_link();
         if self.watch == Watch::Kept {
             self.watch = Watch::Stale;
         }
@@ -394,7 +353,7 @@ impl Lease {
             self.renewal = Renewal::Due;
             return;
         }
-        self.selections = Selections::default();
+        self.inside = Inside::default();
         if anew == Anew::Unanswered {
             self.multi = Multi::No;
         }
@@ -402,8 +361,32 @@ impl Lease {
     }
 }
 
-/// Whether a command may be queued: the rest would change the link under the transaction's feet, or
-/// speak of the link where the client means itself.
+/// Whether a command is about the connection, so that with EXEC it holds here too. What silences
+/// replies in the middle of one, acts on other connections or makes this one something else is not
+/// offered.
+fn is_order(local: Local, request: &Request<'_>) -> bool {
+    match local {
+        Local::Select
+        | Local::Auth
+        | Local::Hello
+        | Local::ClientGetname
+        | Local::ClientId
+        | Local::ClientInfo
+        | Local::ClientList
+        | Local::ClientNoEvict
+        | Local::ClientSetinfo
+        | Local::ClientSetname => true,
+        Local::ClientReply => {
+            let mode = request.args().nth(2).unwrap_or_default();
+            let silences = [&b"off"[..], b"skip"];
+            !silences.iter().any(|it| mode.eq_ignore_ascii_case(it))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a command may be queued as it is: the rest would change the link under the transaction's
+/// feet.
 const fn is_queued(class: Class) -> bool {
     match class {
         Class::Local(local) => matches!(
@@ -411,7 +394,9 @@ const fn is_queued(class: Class) -> bool {
             Local::Ping
                 | Local::Echo
                 | Local::AclWhoami
+                | Local::ClientGetredir
                 | Local::ClientHelp
+                | Local::ClientTrackinginfo
                 | Local::Readonly
                 | Local::Readwrite
         ),

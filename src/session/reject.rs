@@ -94,6 +94,8 @@ pub enum Reject<'a> {
     },
     /// Not logged in where the nodes demand it.
     Unauthenticated,
+    /// The same, to an EXEC.
+    UnauthenticatedExec,
     /// Redis's own: no such command.
     UnknownCommand {
         /// The name.
@@ -161,6 +163,10 @@ impl Reject<'_> {
                 "MASTERDOWN switchman: no replica can serve reads now; the command was not sent",
             ),
             Self::Unauthenticated => encode::error(out, "NOAUTH Authentication required."),
+            Self::UnauthenticatedExec => encode::error(
+                out,
+                "EXECABORT Transaction discarded because of: NOAUTH Authentication required.",
+            ),
             Self::Redis(text) => encode::error(out, text),
             Self::Stopping => encode::error(
                 out,
@@ -233,7 +239,8 @@ impl Reject<'_> {
                 )
             }
             Self::WrongArity { name } => {
-                format!("ERR wrong number of arguments for '{name}' command")
+                let code = code_of(name);
+                format!("{code} wrong number of arguments for '{name}' command")
             }
             Self::UnknownSubcommand { container, sub } => format!(
                 "ERR unknown subcommand '{}'. Try {} HELP.",
@@ -241,11 +248,7 @@ impl Reject<'_> {
                 container.to_uppercase()
             ),
             Self::Subscribed { name } => {
-                // An EXEC that is not executed says so (Redis server.c, `rejectCommandSds`).
-                let code = match name {
-                    "exec" => "EXECABORT Transaction discarded because of:",
-                    _ => "ERR",
-                };
+                let code = code_of(name);
                 format!(
                     "{code} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING \
                      / QUIT / RESET are allowed in this context"
@@ -298,7 +301,7 @@ impl Reject<'_> {
                 Some(Reason::RefusedCommand)
             }
             Self::NoLease { .. } | Self::NoLane { .. } => Some(Reason::NoLease),
-            Self::Unauthenticated => Some(Reason::Unauthenticated),
+            Self::Unauthenticated | Self::UnauthenticatedExec => Some(Reason::Unauthenticated),
             Self::Stopping => Some(Reason::Stopping),
             Self::UnknownCommand { .. }
             | Self::UnknownSubcommand { .. }
@@ -306,6 +309,15 @@ impl Reject<'_> {
             | Self::Subscribed { .. }
             | Self::Redis(_) => None,
         }
+    }
+}
+
+/// How Redis begins its refusal of a command: an EXEC that is not executed says so (server.c,
+/// `rejectCommandSds`).
+fn code_of(name: &str) -> &'static str {
+    match name {
+        "exec" => "EXECABORT Transaction discarded because of:",
+        _ => "ERR",
     }
 }
 
@@ -357,12 +369,14 @@ mod tests {
             Reject::NoLane { max: 512 },
             Reject::Breaks { times: 8 },
             Reject::Unauthenticated,
+            Reject::UnauthenticatedExec,
             Reject::UnknownCommand { command: &long },
             Reject::UnknownSubcommand {
                 container: "client",
                 sub: &long,
             },
             Reject::WrongArity { name: "get" },
+            Reject::WrongArity { name: "exec" },
             Reject::Subscribed { name: "get" },
             Reject::Subscribed { name: "exec" },
             Reject::Redis("ERR x"),

@@ -369,8 +369,6 @@ fn what_sticks_to_a_connection_keeps_it_for_its_client() {
     world.answer("m", "CLIENT NO-TOUCH ON", "+OK");
     world.answer("m", "GET a", "$1|1");
     assert_eq!(world.heard(client), "+OK|$1|1|");
-    world.send(client, &["SELECT 1"]);
-    assert!(world.heard(client).starts_with("-ERR switchman: SELECT"));
     world.lose(link);
     assert!(world.is_closed(client), "it cannot be had again unnoticed");
 }

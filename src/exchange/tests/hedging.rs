@@ -228,12 +228,12 @@ fn replies_stay_in_order_and_a_client_that_left_hears_nothing() {
 fn a_read_with_a_write_behind_it_is_not_asked_again() {
     let mut world = hedging(100);
     let client = world.client();
-    world.send(client, &["GET a", "SET a 1"]);
+    world.send(client, &["GET a", "SET b 1"]);
     let (one, other) = asked_first(&world);
     late(&mut world);
     assert_eq!(world.asked(other), nothing());
     world.answer(one, "GET a", "$1|0");
-    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "SET b 1", "+OK");
     assert_eq!(world.heard(client), "$1|0|+OK|");
     world.assert_calm();
 }

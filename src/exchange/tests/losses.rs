@@ -106,10 +106,10 @@ fn a_read_of_the_master_is_sent_again_before_what_came_behind_it() {
     world.send(client, &["SET a 3"]);
     world.opens = true;
     world.open_all();
-    assert_eq!(world.asked("m"), ["SET a 3"]);
+    assert!(world.asked("m").is_empty());
     assert_eq!(world.asked("r1"), ["GET a", "GET a"]);
-    world.answer("m", "SET a 3", "+OK");
     world.answer_all("r1");
+    world.answer("m", "SET a 3", "+OK");
     assert_eq!(
         world.heard(client),
         format!("{UNCERTAIN}+OK|{UNCERTAIN}+OK|+OK|")
@@ -321,13 +321,13 @@ fn a_request_that_every_node_refuses_gets_the_nodes_words_in_the_end() {
 fn reads_that_a_replica_refuses_are_asked_elsewhere_unless_a_write_follows_them() {
     let mut world = World::new();
     let client = world.client();
-    world.send(client, &["GET a", "GET b", "SET a 1", "GET c"]);
+    world.send(client, &["GET a", "GET b", "SET d 1", "GET c"]);
     let loading = "-LOADING Redis is loading the dataset in memory";
     let words = format!("{loading}|");
     for line in ["GET a", "GET b"] {
         world.answer("r1", line, loading);
     }
-    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "SET d 1", "+OK");
     world.answer("m", "GET c", "$1|c");
     assert_eq!(world.heard(client), format!("{words}{words}+OK|$1|c|"));
     world.pass(ms(100));

@@ -58,6 +58,116 @@ fn a_read_whose_replica_is_lost_does_not_wait_for_a_write_behind_it() {
 }
 
 #[test]
+fn a_write_waits_for_the_clients_own_reads_of_its_keys_at_a_replica() {
+    let writes = [
+        "SET a 1",
+        "DEL x y a",
+        "MSET z 1 a 2",
+        "RENAME x a",
+        "MOVE a 3",
+        "SORT x STORE a",
+        "FLUSHALL",
+        "FLUSHDB",
+        "SWAPDB 0 1",
+        "EVAL return 0",
+        "FUNCTION FLUSH",
+        "DEBUG RELOAD",
+        "FOO bar",
+        "BLPOP a 0",
+    ];
+    for write in writes {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &["GET a", write, "STRLEN b"]);
+        assert_eq!(world.asked("r1"), ["GET a"], "{write}");
+        assert!(world.asked("m").is_empty(), "{write}");
+        world.answer("r1", "GET a", "$-1");
+        assert_eq!(world.asked("m")[0], write);
+        world.answer("m", write, ":0");
+        world.answer_all("m");
+        world.answer_all("r1");
+        assert!(world.heard(client).starts_with("$-1|:0|"), "{write}");
+    }
+}
+
+#[test]
+fn a_write_of_other_keys_does_not_wait_for_a_read() {
+    let writes = [
+        "SET b 1",
+        "MSET b 1 c 2",
+        "PUBLISH a x",
+        "SCRIPT LOAD return",
+        "BLPOP b 0",
+        "TOUCH a",
+    ];
+    for write in writes {
+        let mut world = World::new();
+        let (client, other) = (world.client(), world.client());
+        world.send(client, &["GET a", "HGET h a", write]);
+        world.send(other, &["SET a 2"]);
+        assert_eq!(world.asked("r1"), ["GET a", "HGET h a"]);
+        assert_eq!(world.asked("m"), [write, "SET a 2"]);
+        world.answer_all("m");
+        world.answer_all("r1");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_write_still_waits_for_a_read_whose_replica_is_lost() {
+    let mut world = World::with(Setup {
+        replicas: vec![addr("r1"), addr("r2")],
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["GET a", "SET a 1"]);
+    let asked = |world: &World| {
+        let replicas = ["r1", "r2"].into_iter();
+        let mut asked = replicas.filter(|node| world.asked(node) == ["GET a"]);
+        asked.next().expect("a replica is asked")
+    };
+    world.lose_node(asked(&world));
+    assert!(world.asked("m").is_empty());
+    world.answer(asked(&world), "GET a", "$-1");
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(client), "$-1|+OK|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_read_that_the_master_serves_after_all_is_not_waited_for() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a", "SET a 1"]);
+    world.picture.replicas = Vec::new();
+    world.publish(Phase::Stable, Some("m"));
+    world.lose_node("r1");
+    assert_eq!(world.asked("m"), ["GET a", "SET a 1"]);
+    world.answer("m", "GET a", "$-1");
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(client), "$-1|+OK|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_transaction_is_executed_when_the_reads_before_it_are_answered() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a", "MULTI", "SET a 1", "EXEC", "GET a"]);
+    assert_eq!(world.asked("m"), ["MULTI", "SET a 1"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "SET a 1", "+QUEUED");
+    assert!(world.asked("m").is_empty());
+    world.answer("r1", "GET a", "$-1");
+    assert_eq!(world.asked("m"), ["EXEC"]);
+    world.answer("m", "EXEC", "*1|+OK");
+    world.answer_all("m");
+    world.answer_all("r1");
+    assert_eq!(world.heard(client), "$-1|+OK|+QUEUED|*1|+OK|+OK|");
+    world.assert_calm();
+}
+
+#[test]
 fn a_client_with_reads_in_flight_stays_at_its_replica_and_a_new_one_takes_the_less_busy() {
     let mut setup = Setup {
         replicas: vec![addr("r1"), addr("r2")],
@@ -89,11 +199,11 @@ fn a_command_only_the_master_can_answer_does_not_wait_for_replicas() {
     let mut world = World::new();
     let client = world.client();
     world.send(client, &["GET a", "DBSIZE", "FOO bar"]);
-    assert_eq!(world.asked("m"), ["DBSIZE", "FOO bar"]);
+    assert_eq!(world.asked("m"), ["DBSIZE"], "what nobody knows may write");
     world.answer("m", "DBSIZE", ":0");
+    world.answer("r1", "GET a", "$-1");
     let unknown = "-ERR unknown command 'FOO', with args beginning with: 'bar' ";
     world.answer("m", "FOO bar", unknown);
-    world.answer("r1", "GET a", "$-1");
     assert_eq!(world.heard(client), format!("$-1|:0|{unknown}|"));
 }
 

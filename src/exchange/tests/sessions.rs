@@ -132,8 +132,9 @@ fn before_login_redis_looks_at_name_and_arity_first() {
     );
     let want = format!(
         "-ERR unknown command 'FOO', with args beginning with: 'a' 'b' |\
-         -ERR wrong number of arguments for 'get' command|{}",
-        "-NOAUTH Authentication required.|".repeat(4)
+         -ERR wrong number of arguments for 'get' command|{}\
+         -EXECABORT Transaction discarded because of: NOAUTH Authentication required.|",
+        "-NOAUTH Authentication required.|".repeat(3)
     );
     assert_eq!(world.heard(client), want);
     world.send(client, &["RESET", "QUIT"]);
@@ -153,8 +154,9 @@ fn that_a_login_is_required_is_learned_from_the_first_link_and_said_as_redis_say
         world.refuse(link, no_auth());
     }
     let want = format!(
-        "-ERR unknown command 'FOO', with args beginning with: |{}",
-        "-NOAUTH Authentication required.|".repeat(4)
+        "-ERR unknown command 'FOO', with args beginning with: |{}\
+         -EXECABORT Transaction discarded because of: NOAUTH Authentication required.|",
+        "-NOAUTH Authentication required.|".repeat(3)
     );
     assert_eq!(world.heard(client), want);
     let asks = world.client();

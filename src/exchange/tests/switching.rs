@@ -210,7 +210,7 @@ fn nodes_change_places_and_no_request_takes_a_link_of_the_former_role() {
     world.send(client, &["GET a"]);
     world.answer_all("r1");
     world.switch_to("r1", &["m"]);
-    world.send(client, &["GET a", "SET a 2"]);
+    world.send(client, &["GET a", "SET b 2"]);
     let roles: Vec<_> = world.wires.values().map(|wire| &wire.plan).collect();
     assert!(
         roles
@@ -218,7 +218,7 @@ fn nodes_change_places_and_no_request_takes_a_link_of_the_former_role() {
             .all(|plan| (plan.node == addr("r1")) == is_master(plan))
     );
     assert_eq!(world.asked("m"), ["GET a"]);
-    assert_eq!(world.asked("r1"), ["SET a 2"]);
+    assert_eq!(world.asked("r1"), ["SET b 2"]);
 }
 
 #[test]

@@ -24,8 +24,6 @@ fn what_a_client_tracks_it_reads_from_its_own_link_and_hears_what_changes() {
     world.answer("m", "GET a", "$1|1");
     world.say(link, ">2|$10|invalidate|*1|$1|a");
     assert_eq!(world.heard(client), "$1|1|>2|$10|invalidate|*1|$1|a|");
-    world.send(client, &["SELECT 1"]);
-    assert!(world.heard(client).starts_with("-ERR switchman: SELECT"));
     world.send(client, &["CLIENT TRACKING OFF", "GET a"]);
     world.answer("m", "CLIENT TRACKING OFF", "+OK");
     world.answer("m", "GET a", "$1|1");

@@ -23,6 +23,62 @@ fn begun_with_much(world: &mut World) -> ClientKey {
     client
 }
 
+/// What Redis says to an EXEC with arguments.
+const MISSPELT: &str = "-EXECABORT Transaction discarded because of: wrong number of arguments for \
+    'exec' command|";
+
+#[test]
+fn an_exec_with_arguments_ends_the_transaction_and_executes_nothing() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["MULTI", "SET a 1", "EXEC x", "EXEC", "SET b 2"]);
+    assert_eq!(world.asked("m"), ["MULTI", "SET a 1", "DISCARD"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "SET a 1", "+QUEUED");
+    world.answer("m", "DISCARD", "+OK");
+    world.answer("m", "SET b 2", "+OK");
+    let without = "-ERR EXEC without MULTI|";
+    assert_eq!(
+        world.heard(client),
+        format!("+OK|+QUEUED|{MISSPELT}{without}+OK|")
+    );
+    world.assert_calm();
+}
+
+#[test]
+fn an_exec_with_arguments_says_so_whatever_becomes_of_its_link() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["MULTI", "SET a 1"]);
+    world.answer("m", "MULTI", "+OK");
+    world.send(client, &["EXEC x"]);
+    world.lose_node("m");
+    assert!(world.heard(client).ends_with(MISSPELT));
+    assert!(world.asked("m").is_empty());
+    world.assert_calm();
+}
+
+#[test]
+fn an_exec_with_arguments_ends_what_is_watched() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["EXEC x"]);
+    assert_eq!(world.heard(client), MISSPELT);
+    world.send(client, &["WATCH a"]);
+    world.answer("m", "WATCH a", "+OK");
+    world.send(client, &["EXEC x", "DISCARD x"]);
+    world.answer("m", "UNWATCH", "+OK");
+    let discard = "-ERR wrong number of arguments for 'discard' command|";
+    assert_eq!(world.heard(client), format!("+OK|{MISSPELT}{discard}"));
+    world.assert_calm();
+    world.send(client, &["WATCH a"]);
+    world.answer("m", "WATCH a", "+OK");
+    world.lose_node("m");
+    world.send(client, &["EXEC x"]);
+    assert_eq!(world.heard(client), format!("+OK|{MISSPELT}"));
+    world.assert_calm();
+}
+
 #[test]
 fn a_thousand_transactions_need_one_more_link() {
     let mut world = World::new();
@@ -216,7 +272,7 @@ fn what_is_refused_inside_a_transaction_aborts_it() {
         "REPLICAOF NO ONE",
         "SUBSCRIBE c",
         "CLIENT REPLY OFF",
-        "AUTH x",
+        "CLIENT TRACKING ON",
         "MONITOR",
     ] {
         let client = begun(&mut world);
@@ -237,7 +293,7 @@ fn what_is_refused_inside_a_transaction_aborts_it() {
 fn the_server_words_what_is_wrong_inside_a_transaction() {
     let mut world = World::new();
     let client = begun(&mut world);
-    let wrong = ["BLPOP x", "EXEC now", "NONSENSE", "MULTI", "WATCH b"];
+    let wrong = ["BLPOP x", "DISCARD now", "NONSENSE", "MULTI", "WATCH b"];
     world.send(client, &wrong);
     assert_eq!(world.asked("m"), wrong);
     for line in wrong {

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::differential::dice::{Dice, Words, far_away};
 use crate::differential::grammar::{
-    FAMILIES, Family, INSIDE, OF_THE_CONNECTION, PINNED, SUBSCRIBING, TRACKING, WITHOUT_RIGHTS,
+    FAMILIES, Family, INSIDE, OF_THE_CONNECTION, PINNED, SUBSCRIBING, SUBSCRIBING_INSIDE, TRACKING,
+    WITHOUT_RIGHTS,
 };
 use crate::differential::rules::Call;
 use crate::differential::tables::{Known, left_out};
@@ -26,11 +27,11 @@ const PAUSE_EVERY: usize = 12;
 /// Family of what users may do without a right to it.
 const RIGHTS: &str = "rights to the connection";
 
+/// Family of what goes over the connection that a client is bound to.
+const PINS: &str = "pinned";
+
 /// Family of messages that a client publishes for itself.
 const PLACES: &str = "places of own messages";
-
-/// Family of an `EXEC` that is wrong.
-const EXEC_WITH_ARGUMENTS: &str = "EXEC with arguments";
 
 /// One command, and the family that it counts for.
 #[derive(Clone, Debug)]
@@ -77,8 +78,6 @@ pub(super) struct Spec {
     /// Lower case; a subcommand as `container|sub`.
     pub(super) name: String,
     pub(super) arity: i64,
-    /// Whether it only reads, which replicas may do.
-    pub(super) reads: bool,
     /// Whether it may keep its client waiting.
     pub(super) blocks: bool,
 }
@@ -97,31 +96,6 @@ impl Scope {
         !self.without.iter().any(|it| it.name == family)
     }
 
-    fn is_read(&self, command: &Command) -> bool {
-        let name = Call::new(&command.words).name;
-        let at = self.known.binary_search_by(|it| it.name.cmp(&name));
-        at.is_ok_and(|at| self.known[at].reads)
-    }
-
-    /// Pipelines in which nothing that may write stands behind a read.
-    fn reads_last(&self, step: Step) -> Vec<Step> {
-        let Step::Say { client, units } = step else {
-            return vec![step];
-        };
-        let mut pipelines: Vec<Vec<Unit>> = vec![Vec::new()];
-        let mut has_read = false;
-        for unit in units {
-            if has_read && !unit.iter().all(|it| self.is_read(it)) {
-                pipelines.push(Vec::new());
-                has_read = false;
-            }
-            has_read |= unit.iter().any(|it| self.is_read(it));
-            pipelines.last_mut().expect("there is one").push(unit);
-        }
-        let say = |units| Step::Say { client, units };
-        pipelines.into_iter().map(say).collect()
-    }
-
     pub(super) fn plan(&self, number: u64) -> Plan {
         let mut maker = Maker {
             scope: self,
@@ -136,12 +110,6 @@ impl Scope {
                 let call = Call::new(&it.words);
                 !self.without.iter().any(|known| (known.is)(&call))
             });
-        }
-        if !self.has("overtaken reads") {
-            steps = steps
-                .into_iter()
-                .flat_map(|it| self.reads_last(it))
-                .collect();
         }
         Plan { number, steps }
     }
@@ -207,7 +175,17 @@ impl Maker<'_> {
             if self.agendas[client].is_empty() {
                 self.refill(client);
             }
+            // What is broadcast comes when the server has no more to read: here that is before a
+            // command that waits for the replies before it.
+            let alone = |unit: &Unit| client == TRACKER && unit.iter().any(|it| it.family == PINS);
+            let next = self.agendas[client].front().is_some_and(alone);
+            if next && !units.is_empty() {
+                break;
+            }
             units.extend(self.agendas[client].pop_front());
+            if next {
+                break;
+            }
         }
         steps.push(Step::Say { client, units });
     }
@@ -278,15 +256,15 @@ impl Maker<'_> {
             self.first_words(client, "subscribing");
             self.say(client, "!SUBSCRIBE <own>", "subscribing");
         }
-        if self.dice.once_in(16) && self.scope.has("pinned") {
+        if self.dice.once_in(16) {
             let template = self.dice.one(PINNED);
-            self.say(client, template, "pinned");
+            self.say(client, template, PINS);
         }
-        if self.dice.once_in(8) && self.scope.has(PLACES) {
+        if self.dice.once_in(8) {
             self.say(client, "!PUBLISH <own> own", PLACES);
             self.say(client, "!PING", PLACES);
         }
-        if self.dice.once_in(12) && self.scope.has("RESET of a subscriber") {
+        if self.dice.once_in(12) {
             self.say(client, "!RESET", "RESET of a subscriber");
         }
         let template = self.dice.one(SUBSCRIBING);
@@ -295,9 +273,9 @@ impl Maker<'_> {
 
     fn track(&mut self, client: usize) {
         self.first_words(client, "tracking");
-        if self.dice.once_in(16) && self.scope.has("pinned") {
+        if self.dice.once_in(16) {
             let template = self.dice.one(PINNED);
-            self.say(client, template, "pinned");
+            self.say(client, template, PINS);
         }
         if self.dice.once_in(16) && self.scope.has("tracking again") {
             self.say(client, "!CLIENT TRACKING OFF", "tracking again");
@@ -339,25 +317,29 @@ impl Maker<'_> {
     /// Some commands between `MULTI` and `EXEC`, over some pipelines perhaps.
     fn transaction(&mut self, client: usize) {
         let family = "transactions";
-        let spoiled = if self.scope.has(EXEC_WITH_ARGUMENTS) {
-            "EXEC"
-        } else {
-            "!EXEC"
-        };
         if self.dice.once_in(3) {
             self.say(client, "!WATCH <k> <k>", family);
-            if self.dice.once_in(6) && self.scope.has("pinned") {
+            if self.dice.once_in(6) {
                 let template = self.dice.one(PINNED);
-                self.say(client, template, "pinned");
+                self.say(client, template, PINS);
             }
             let read = self.plain(Kind::Read);
             self.agendas[client].push_back(vec![read]);
         }
         self.say(client, "!MULTI", family);
         for _ in 0..self.dice.below(6) {
-            if self.dice.once_in(8) && self.scope.has("connection in transactions") {
+            if self.dice.once_in(8) {
                 let template = self.dice.one(INSIDE);
                 self.say(client, template, "connection in transactions");
+                continue;
+            }
+            if self.dice.once_in(16) && self.scope.has("WAIT in transactions") {
+                self.say(client, "!WAIT 0 0", "WAIT in transactions");
+                continue;
+            }
+            if self.dice.once_in(16) && self.scope.has("subscriptions in transactions") {
+                let template = self.dice.one(SUBSCRIBING_INSIDE);
+                self.say(client, template, "subscriptions in transactions");
                 continue;
             }
             let mut command = self.plain(Kind::Any);
@@ -369,10 +351,10 @@ impl Maker<'_> {
         }
         let end = self
             .dice
-            .one(&["!EXEC", "!EXEC", "!EXEC", "!DISCARD", spoiled]);
+            .one(&["!EXEC", "!EXEC", "!EXEC", "!DISCARD", "EXEC"]);
         self.say(client, end, family);
         if self.dice.once_in(6) {
-            let more = self.dice.one(&["UNWATCH", spoiled, "DISCARD", "!WATCH"]);
+            let more = self.dice.one(&["UNWATCH", "EXEC", "DISCARD", "!WATCH"]);
             self.say(client, more, family);
         }
     }
@@ -459,9 +441,6 @@ impl Maker<'_> {
         } else {
             count == least
         };
-        if known.name == "exec" && !right && !self.scope.has(EXEC_WITH_ARGUMENTS) {
-            return None;
-        }
         if right && (known.blocks || left_out(&known.name).is_some()) {
             return None;
         }

@@ -328,7 +328,7 @@ impl Player<'_> {
             queue.push(command.words.clone());
         }
         let executed = match call.name.as_str() {
-            "multi" | "discard" | "reset" => {
+            "multi" | "discard" | "reset" if !theirs.is_error() => {
                 queue.clear();
                 Vec::new()
             }

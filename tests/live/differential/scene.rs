@@ -202,7 +202,6 @@ fn command(reply: &Reply) -> Option<Spec> {
     let flags: Vec<String> = flags.items().iter().filter_map(Reply::text).collect();
     let name = name.text()?;
     Some(Spec {
-        reads: flags.iter().any(|it| it == "readonly"),
         blocks: flags.iter().any(|it| it == "blocking") || name == "wait",
         arity: arity.int()?,
         name,

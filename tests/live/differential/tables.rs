@@ -168,44 +168,19 @@ pub(super) struct Known {
 /// What is known to differ, and played with `SWITCHMAN_DIFF_ALL` only, as `make differential` does.
 pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
     Known {
-        name: "connection in transactions",
-        why: "commands that Switchman answers itself are refused between MULTI and EXEC",
+        name: "WAIT in transactions",
+        why: "speaks of the last write of its connection, which another client may have made",
         is: |_| false,
     },
     Known {
-        name: "pinned",
-        why: "SELECT, AUTH and HELLO are refused with WATCH, subscriptions or tracking",
-        is: |_| false,
-    },
-    Known {
-        name: "what pins",
-        why: "binds a client to a connection, even where the server refuses it",
-        is: |call| {
-            let word = call.words.get(2).map_or(&b""[..], Vec::as_slice);
-            let right = [&b"ON"[..], b"OFF"].contains(&&word.to_ascii_uppercase()[..]);
-            let wrong = call.is("client|tracking") && !right;
-            call.is("client|no-touch") || call.is("client|caching") || wrong
-        },
-    },
-    Known {
-        name: "overtaken reads",
-        why: "a read that waits at a replica sees what its client has written behind it",
-        is: |_| false,
-    },
-    Known {
-        name: "places of own messages",
-        why: "a client of RESP3 hears what it publishes before the reply of PUBLISH, but for here",
+        name: "subscriptions in transactions",
+        why: "are refused between MULTI and EXEC: their confirmations are more than EXEC counts",
         is: |_| false,
     },
     Known {
         name: "hasty waits",
         why: "one whose time is over before a connection is open is not sent, and hears that \
               nothing has come, even where something was there",
-        is: |_| false,
-    },
-    Known {
-        name: "RESET of a subscriber",
-        why: "takes effect before messages that were published before it have come",
         is: |_| false,
     },
     Known {
@@ -252,11 +227,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |call| call.is("xinfo|groups") || call.is("xinfo|stream"),
     },
     Known {
-        name: "EXEC with arguments",
-        why: "is no EXECABORT, and ends no transaction",
-        is: |_| false,
-    },
-    Known {
         name: "scripts at replicas",
         why: "a replica has another script cache: SCRIPT FLUSH does not come to it, and what it \
               has run the master does not know",
@@ -272,7 +242,8 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         why: "are known to Switchman where the server does not know them: their arity is checked",
         is: |call| {
             let first = String::from_utf8_lossy(&call.words[0]).to_lowercase();
-            call.is("client|setinfo") || ["sentinel", "hexpire", "waitaof"].contains(&&*first)
+            let of_client = call.is("client|setinfo") || call.is("client|no-touch");
+            of_client || ["sentinel", "hexpire", "waitaof"].contains(&&*first)
         },
     },
     Known {

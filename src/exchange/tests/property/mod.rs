@@ -4,6 +4,7 @@
 //! * what was said not to be executed was executed nowhere, and nothing was executed twice;
 //! * the writes of a client are executed in the order in which it sent them, in the database that
 //!   it had selected;
+//! * no read sees a write that its client sent behind it, unless that is UNCERTAIN;
 //! * a replica serves no read that needs more than it was known to have, over links that were open
 //!   when that was known;
 //! * nothing is sent to a master that is being left after `Quiet`, or at all after it was left;
@@ -92,6 +93,11 @@ struct Sim {
     allowed: HashMap<u64, (u32, u32)>,
     /// The last write of each client that was executed.
     latest: HashMap<usize, u64>,
+    /// The last one to each key.
+    written: HashMap<(usize, String), u64>,
+    /// Writes that were seen by reads before them: with a connection both may be lost, and the read
+    /// is sent again where the write was executed.
+    foreseen: HashMap<u64, u64>,
     /// Which client sent what.
     owner: HashMap<u64, usize>,
     stamps: Arc<Stamps>,
@@ -138,6 +144,8 @@ impl Sim {
             executed: HashMap::new(),
             allowed: HashMap::new(),
             latest: HashMap::new(),
+            written: HashMap::new(),
+            foreseen: HashMap::new(),
             owner: HashMap::new(),
             stamps,
             needs: HashMap::new(),
@@ -311,7 +319,8 @@ impl Sim {
         let key = self.dice.u32(0..4);
         match self.dice.u32(0..40) {
             0..12 => self.say(at, "SET", key),
-            12..24 => self.say(at, "GET", key),
+            12..20 => self.say(at, "GET", key),
+            20..24 => self.say(at, "LCS", key),
             24..26 => self.say(at, "DBSIZE", key),
             26..28 => self.say(at, "BLPOP", key),
             28..30 => self.say(at, "SELECT", key % 2),
@@ -356,6 +365,7 @@ impl Sim {
         let line = match word {
             "SET" => format!("SET k{key} {id}"),
             "GET" => format!("GET k{key}#{id}"),
+            "LCS" => format!("LCS k{key} #{id}"),
             "BIG" => format!("GET big#{id}"),
             "BLPOP" => format!(
                 "BLPOP q{key}#{id} {}",
@@ -432,6 +442,7 @@ impl Sim {
         }
         // Another one on this place begins with an order of its own.
         self.latest.remove(&at);
+        self.written.retain(|(owner, _), _| *owner != at);
         for owner in self.owner.values_mut().filter(|owner| **owner == at) {
             *owner = usize::MAX;
         }
@@ -458,6 +469,9 @@ impl Sim {
             let sent = self.talkers[at].sent.pop_front();
             let sent = sent.unwrap_or_else(|| panic!("nobody asked for {reply}"));
             self.judge(at, &sent, &reply);
+            if reply.starts_with("+DONE") {
+                self.judge_order(&sent, &reply);
+            }
         }
     }
 
@@ -522,7 +536,7 @@ impl Sim {
         } else {
             assert!(fine, "{sent:?} {reply}");
             if word != "PING" && word != "REPLICAOF" {
-                let reads = matches!(word, "GET" | "OBJECT");
+                let reads = matches!(word, "GET" | "LCS" | "OBJECT");
                 let (least, most) = fate;
                 let most = if reads { u32::MAX } else { most };
                 self.allowed.insert(sent.id, (least, most));
@@ -533,6 +547,20 @@ impl Sim {
                     );
                 }
             }
+        }
+    }
+
+    /// A write that was executed for certain was seen by no read before it.
+    fn judge_order(&mut self, sent: &Sent, reply: &str) {
+        if let (true, Some(sees)) = (sent.line.starts_with("LCS "), reply.split('#').nth(1)) {
+            let sees: u64 = sees.parse().unwrap();
+            if sees > sent.id {
+                self.foreseen.insert(sees, sent.id);
+            }
+        }
+        if sent.line.starts_with("SET ") {
+            let by = self.foreseen.get(&sent.id);
+            assert!(by.is_none(), "{sent:?} was seen by the read {by:?}");
         }
     }
 

@@ -150,7 +150,7 @@ impl Sim {
         let word = words.split(' ').next().unwrap();
         let digits = |text: &str| text.parse::<u64>().unwrap();
         let id = match word {
-            "GET" | "OBJECT" => digits(words.rsplit('#').next().unwrap()),
+            "GET" | "LCS" | "OBJECT" => digits(words.rsplit('#').next().unwrap()),
             "BLPOP" => digits(words.split(['#', ' ']).nth(2).unwrap()),
             _ => digits(words.rsplit(' ').next().unwrap()),
         };
@@ -177,6 +177,8 @@ impl Sim {
                     latest.is_none_or(|latest| latest < id),
                     "{words} out of order"
                 );
+                let key = words.split(' ').nth(1).unwrap_or_default();
+                self.written.insert((*at, key.to_owned()), id);
             }
         }
         match word {
@@ -184,6 +186,12 @@ impl Sim {
             "GET" if words.contains("big") => {
                 let body = format!("{}#{id}", "x".repeat(50_000));
                 format!("${}\r\n{body}\r\n", body.len())
+            }
+            "LCS" => {
+                let key = words.split(' ').nth(1).unwrap().to_owned();
+                let at = self.owner[&id];
+                let sees = self.written.get(&(at, key)).copied().unwrap_or(0);
+                format!("+DONE#{sees}#{id}\r\n")
             }
             _ => format!("+DONE#{id}\r\n"),
         }

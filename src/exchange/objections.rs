@@ -1,0 +1,59 @@
+//! Floor 4. What Redis says against a request before it looks at what it asks. Knows no place for
+//! it.
+
+use crate::command::{Command, Problem};
+use crate::exchange::client::Client;
+use crate::resp::Request;
+use crate::session::Reject;
+use crate::telemetry::{self, RequestClass};
+
+/// What stands against it: no such command, wrong arity, not logged in, not while subscribed, in
+/// this order.
+pub(super) fn objection<'r>(
+    client: &Client,
+    locked_out: bool,
+    command: &Command<'r>,
+    request: &Request<'r>,
+) -> Option<(Reject<'r>, RequestClass)> {
+    let wrong = command.problem == Some(Problem::WrongArity);
+    let locked_out = locked_out && !command.allowed_before_login();
+    let outside = client.is_restricted_subscriber() && !command.allowed_while_subscribed();
+    let by_node = command.class.is_shared() || client.is_in_multi();
+    if !locked_out && !outside && (by_node || !wrong) {
+        return None;
+    }
+    let name: &'r str = command.spec.map_or("", |spec| &spec.name);
+    let reject = match command.problem {
+        Some(Problem::UnknownCommand) => Reject::UnknownCommand {
+            command: request.name(),
+        },
+        Some(Problem::UnknownSubcommand) => Reject::UnknownSubcommand {
+            container: name,
+            sub: request.arg1().unwrap_or_default(),
+        },
+        Some(Problem::WrongArity) => Reject::WrongArity { name },
+        _ if locked_out && name == "exec" => Reject::UnauthenticatedExec,
+        _ if locked_out => Reject::Unauthenticated,
+        _ => Reject::Subscribed { name },
+    };
+    let class = if locked_out {
+        RequestClass::Refused
+    } else {
+        RequestClass::Session
+    };
+    Some((reject, class))
+}
+
+/// Composes an error line that may repeat the request's first words.
+pub(super) fn write_reject(
+    scratch: &mut Vec<u8>,
+    reject: Reject<'_>,
+    request: &Request<'_>,
+) -> Option<telemetry::Reason> {
+    scratch.clear();
+    match reject {
+        Reject::UnknownCommand { .. } => reject.write_unknown(request.args().skip(1), scratch),
+        _ => reject.write(scratch),
+    }
+    reject.reason()
+}

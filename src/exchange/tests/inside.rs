@@ -1,0 +1,182 @@
+//! Floor 4. Tests: Commands about the connection between MULTI and EXEC.
+
+use super::*;
+
+/// A client with an open transaction, to which these are queued.
+fn queued(world: &mut World, lines: &[&str]) -> ClientKey {
+    let client = world.client();
+    world.send(client, &["MULTI"]);
+    world.send(client, lines);
+    world.answer("m", "MULTI", "+OK");
+    for line in lines {
+        world.answer("m", line, "+QUEUED");
+    }
+    let heard = world.heard(client);
+    assert_eq!(heard, format!("+OK|{}", "+QUEUED|".repeat(lines.len())));
+    client
+}
+
+/// Its EXEC has this reply.
+fn executes(world: &mut World, client: ClientKey, reply: &str) -> String {
+    world.send(client, &["EXEC"]);
+    world.answer("m", "EXEC", reply);
+    world.heard(client)
+}
+
+#[test]
+fn what_the_link_says_of_itself_the_session_says_instead() {
+    let mut world = World::new();
+    let lines = [
+        "CLIENT ID",
+        "SET a 1",
+        "CLIENT SETNAME web",
+        "CLIENT GETNAME",
+        "CLIENT LIST",
+        "PING",
+    ];
+    let client = queued(&mut world, &lines);
+    let heard = executes(
+        &mut world,
+        client,
+        "*6|:77|+OK|+OK|$9|switchman|$4|id=1|+PONG",
+    );
+    let list = "-ERR switchman: 'CLIENT LIST' is not offered through this proxy";
+    assert_eq!(heard, format!("*6|:101|+OK|+OK|$3|web|{list}|+PONG|"));
+    world.send(client, &["CLIENT GETNAME"]);
+    assert_eq!(world.heard(client), "$3|web|");
+    let pooled = world.exchange.groups[0].pool.values().flatten().count();
+    assert_eq!(pooled, 0, "the link has a name that is another client's");
+    world.assert_calm();
+}
+
+#[test]
+fn a_link_that_was_only_asked_goes_back_to_the_pool() {
+    let mut world = World::new();
+    let client = queued(&mut world, &["CLIENT ID", "CLIENT INFO"]);
+    let heard = executes(&mut world, client, "*2|:77|$4|id=7");
+    assert!(heard.starts_with("*2|:101|$"), "{heard}");
+    assert!(heard.contains("id=101 name= db=0 resp=2"), "{heard}");
+    let pooled = world.exchange.groups[0].pool.values().flatten().count();
+    assert_eq!(pooled, 1);
+    world.assert_calm();
+}
+
+#[test]
+fn nothing_takes_effect_without_exec_or_where_the_server_refuses_it() {
+    let mut world = World::new();
+    let client = queued(&mut world, &["CLIENT SETNAME web", "SELECT 3"]);
+    world.send(client, &["DISCARD", "CLIENT GETNAME"]);
+    world.answer("m", "DISCARD", "+OK");
+    assert_eq!(world.heard(client), "+OK|$-1|");
+    let client = queued(&mut world, &["CLIENT SETNAME web", "SELECT 99", "AUTH x y"]);
+    let refused = "*3|-NOPERM no|-ERR DB index is out of range|-WRONGPASS no";
+    let heard = executes(&mut world, client, refused);
+    assert_eq!(heard, format!("{refused}|"));
+    world.send(client, &["CLIENT GETNAME", "SET a 1"]);
+    assert_eq!(world.heard(client), "$-1|");
+    let link = world.asked_on("m", "SET a 1");
+    let plan = &world.wires[&link].plan;
+    assert_eq!((plan.database, &plan.login), (0, &None));
+    world.answer("m", "SET a 1", "+OK");
+    world.assert_calm();
+}
+
+#[test]
+fn a_protocol_and_a_login_hold_from_their_place_on() {
+    let mut world = World::new();
+    let lines = [
+        "CLIENT GETNAME",
+        "HELLO 3 AUTH app secret",
+        "CLIENT GETNAME",
+    ];
+    let client = queued(&mut world, &lines);
+    world.send(client, &["EXEC", "SET a 1", "CLIENT GETNAME"]);
+    assert_eq!(world.asked("m"), ["EXEC"], "nothing before it is known");
+    let hello = "%3|$6|server|$5|redis|$5|proto|:3|$2|id|:77";
+    world.answer("m", "EXEC", &format!("*3|$-1|{hello}|_"));
+    let link = world.asked_on("m", "SET a 1");
+    let plan = &world.wires[&link].plan;
+    assert_eq!(plan.protocol, Protocol::Resp3);
+    assert_eq!(plan.login, Some(login("app", "secret")));
+    world.answer("m", "SET a 1", "+OK");
+    let own = hello.replace(":77", ":101");
+    assert_eq!(world.heard(client), format!("*3|$-1|{own}|_|+OK|_|"));
+    world.leave(client);
+    world.assert_calm();
+}
+
+#[test]
+fn a_reply_that_is_spoken_again_begins_in_the_middle() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["CLIENT REPLY OFF", "MULTI", "SET a 1"]);
+    world.send(client, &["CLIENT REPLY ON", "GET a", "EXEC", "PING"]);
+    world.answer("m", "MULTI", "+OK");
+    for line in ["SET a 1", "CLIENT REPLY ON", "GET a"] {
+        world.answer("m", line, "+QUEUED");
+    }
+    world.answer("m", "EXEC", "*3|+OK|+OK|$1|1");
+    assert_eq!(world.heard(client), "+OK|$1|1|+PONG|");
+    world.assert_calm();
+}
+
+#[test]
+fn what_silences_or_acts_on_others_is_not_offered_and_what_redis_refuses_has_its_words() {
+    for line in [
+        "CLIENT REPLY OFF",
+        "CLIENT REPLY SKIP",
+        "CLIENT KILL ID 1",
+        "CLIENT UNBLOCK 1",
+        "SUBSCRIBE c",
+        "MONITOR",
+    ] {
+        let mut world = World::new();
+        let client = queued(&mut world, &["SET a 1"]);
+        world.send(client, &[line, "EXEC"]);
+        world.answer("m", "DISCARD", "+OK");
+        let heard = world.heard(client);
+        assert!(heard.contains("is not offered"), "{heard}");
+        assert!(heard.contains("|-EXECABORT "), "{heard}");
+        world.assert_calm();
+    }
+    let mut world = World::new();
+    let client = queued(&mut world, &["SET a 1"]);
+    world.send(client, &["PSYNC ? -1", "SHUTDOWN"]);
+    let refused = "-ERR Command not allowed inside a transaction|";
+    assert_eq!(world.heard(client), refused.repeat(2));
+}
+
+#[test]
+fn no_transaction_has_more_of_them_than_are_kept() {
+    let mut world = World::new();
+    let client = queued(&mut world, &["SET a 1"]);
+    let name = format!("CLIENT SETNAME {}", "x".repeat(40_000));
+    world.send(client, &[&name, &name, "EXEC"]);
+    world.answer("m", &name, "+QUEUED");
+    world.answer("m", "DISCARD", "+OK");
+    let heard = world.heard(client);
+    assert!(
+        heard.starts_with("+QUEUED|-ERR switchman: 'CLIENT between"),
+        "{heard}"
+    );
+    assert!(heard.contains("|-EXECABORT "), "{heard}");
+    world.assert_calm();
+}
+
+#[test]
+fn what_was_queued_before_a_loss_holds_with_the_exec_on_another_link() {
+    let mut world = World::new();
+    let client = queued(&mut world, &["SET a 1", "CLIENT SETNAME web"]);
+    world.send(client, &["CLIENT GETNAME"]);
+    world.lose_node("m");
+    world.send(client, &["EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    for line in ["SET a 1", "CLIENT SETNAME web", "CLIENT GETNAME"] {
+        world.answer("m", line, "+QUEUED");
+    }
+    world.answer("m", "EXEC", "*3|+OK|+OK|$3|web");
+    assert_eq!(world.heard(client), "+QUEUED|*3|+OK|+OK|$3|web|");
+    world.send(client, &["CLIENT GETNAME"]);
+    assert_eq!(world.heard(client), "$3|web|");
+    world.assert_calm();
+}
