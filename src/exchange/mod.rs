@@ -26,6 +26,7 @@ mod fallback;
 mod fencing;
 mod gate;
 mod hedging;
+mod hello;
 mod hold;
 mod intake;
 mod kept;

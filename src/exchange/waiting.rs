@@ -75,10 +75,10 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        if let Some(words) = client.verdict.take() {
+        if let Some(verdict) = client.verdict.take() {
             // Its link was refused with these.
             self.scratch.clear();
-            self.scratch.extend_from_slice(&words);
+            self.scratch.extend_from_slice(&verdict.0);
             return self.answer_unsent(job);
         }
         let begun = job.again.and_then(|number| number.waits_since);

@@ -9,6 +9,7 @@ mod demotion;
 mod fencing;
 mod gate;
 mod hedging;
+mod hello;
 mod holding;
 mod listeners;
 mod losses;

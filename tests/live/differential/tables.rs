@@ -220,26 +220,10 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |call| call.is("pfcount"),
     },
     Known {
-        name: "HELLO with a name and more",
-        why: "sets the name in Redis 7.0 before it sees that something is wrong behind it",
-        is: |call| call.is("hello") && call.says("setname") && call.words.len() != 4,
-    },
-    Known {
         name: "tracking again",
         why: "a client that turns tracking off and on again hears of what it has read before in \
               Redis, and has another connection here",
         is: |_| false,
-    },
-    Known {
-        name: "HELLO with odd bytes",
-        why: "Redis repeats the bytes of an option as they are, and only those before a zero",
-        is: |call| {
-            call.is("hello")
-                && call
-                    .words
-                    .iter()
-                    .any(|it| !it.is_ascii() || it.contains(&0))
-        },
     },
     Known {
         name: "BITFIELD that fails",
@@ -274,20 +258,5 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
             let first = String::from_utf8_lossy(&call.words[0]).to_lowercase();
             call.is("client|setinfo") || ["sentinel", "hexpire", "waitaof"].contains(&&*first)
         },
-    },
-    Known {
-        name: "odd numbers",
-        why: "SELECT and HELLO take 00 and +1, SELECT has another word for what is out of range",
-        is: |call| {
-            let word = call.words.get(1).map_or(&b""[..], Vec::as_slice);
-            let text = std::str::from_utf8(word).unwrap_or_default();
-            let plain = text.parse::<i32>().is_ok_and(|it| it.to_string() == text);
-            (call.is("select") || call.is("hello")) && text.parse::<i128>().is_ok() && !plain
-        },
-    },
-    Known {
-        name: "HELLO with AUTH and more",
-        why: "says what is wrong behind AUTH before it tries AUTH",
-        is: |call| call.is("hello") && call.says("auth") && call.words.len() != 5,
     },
 ];
