@@ -78,7 +78,9 @@ impl ReadOnly {
             Class::Leased(Leased::Monitor) | Class::Admin => {
                 return Self::Refused(Refusal::Administers);
             }
-            Class::MasterRead if spec.name == "role" || spec.name == "info" => return Self::Read,
+            Class::MasterRead if ["role", "info", "pfcount"].contains(&spec.name.as_ref()) => {
+                return Self::Read;
+            }
             _ => {}
         }
         if spec.flags.contains(Flags::WRITE) {

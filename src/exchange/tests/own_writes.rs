@@ -246,6 +246,21 @@ fn what_writes_no_data_marks_nothing() {
 }
 
 #[test]
+fn a_count_is_kept_in_its_key_and_so_counts_as_a_write_to_it() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["PFCOUNT a", "GET a", "GET b"]);
+    assert_eq!(scene.world.asked("m"), ["PFCOUNT a", "GET a"]);
+    assert_eq!(scene.world.asked("r1"), ["GET b"]);
+    scene.world.answer_all("m");
+    scene.world.answer_all("r1");
+    assert_eq!(scene.reader("GET a"), "m");
+    assert_eq!(scene.reader("GET b"), "r1");
+    scene.settle("r1");
+    assert_eq!(scene.reader("GET a"), "r1");
+}
+
+#[test]
 fn a_database_is_flushed_alone_and_other_databases_have_other_keys() {
     let mut scene = Scene::new();
     let client = scene.world.client();

@@ -315,8 +315,10 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         name: "hyperloglogs",
         weight: 2,
-        reads: &["PFCOUNT <p>", "PFCOUNT <p> <p>"],
+        reads: &[],
         others: &[
+            "PFCOUNT <p>",
+            "PFCOUNT <p> <p>",
             "PFADD <p> { <m> }",
             "PFADD <p>",
             "PFMERGE <p> { <p> }",

@@ -214,12 +214,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |_| false,
     },
     Known {
-        name: "PFCOUNT",
-        why: "keeps what it has counted in the key at the master, which WATCH and tracking notice; \
-              at a replica nobody does",
-        is: |call| call.is("pfcount"),
-    },
-    Known {
         name: "tracking again",
         why: "a client that turns tracking off and on again hears of what it has read before in \
               Redis, and has another connection here",
