@@ -181,9 +181,9 @@ impl Exchange {
         }
         if plain {
             self.dispatch_unshared(job, request, class)
-        } else if command.problem == Some(Problem::WrongArity) && client.is_in_multi() {
-            // The server words the error, and remembers it until EXEC.
-            self.place_in_multi(job, request, Class::Write)
+        } else if command.is_sure_to_fail() && client.is_in_multi() {
+            let problem = command.problem;
+            self.place_wrong_in_multi(job, request, (class, problem))
         } else {
             self.dispatch_with_lease(job, request, class)
         }
@@ -545,7 +545,7 @@ fn objection<'r>(
     command: &Command<'r>,
     request: &Request<'r>,
 ) -> Option<(Reject<'r>, RequestClass)> {
-    let wrong = command.problem == Some(Problem::WrongArity);
+    let wrong = command.is_sure_to_fail();
     let locked_out = locked_out && !command.allowed_before_login();
     let outside = client.is_restricted_subscriber() && !command.allowed_while_subscribed();
     let by_node = command.class.is_shared() || client.is_in_multi();
@@ -558,7 +558,7 @@ fn objection<'r>(
             command: request.name(),
         },
         Some(Problem::UnknownSubcommand) => Reject::UnknownSubcommand {
-            container: name,
+            container: name.split('|').next().unwrap_or_default(),
             sub: request.arg1().unwrap_or_default(),
         },
         Some(Problem::WrongArity) => Reject::WrongArity { name },

@@ -65,7 +65,8 @@ const WAITS_FOR_FILES: &str = "ERR WAITAOF cannot be used with replica instances
 impl ReadOnly {
     /// What becomes of a command.
     pub(super) fn of(command: &Command<'_>) -> Self {
-        let Some(spec) = command.spec else {
+        let known = command.problem != Some(Problem::UnknownCommand);
+        let Some(spec) = command.spec.filter(|_| known) else {
             return Self::Refused(Refusal::Unknown);
         };
         match command.class {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::command::{Class, Leased, Local};
+use crate::command::{Class, Leased, Local, Problem};
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::kept::{Kept, Renewal};
@@ -119,6 +119,30 @@ impl Exchange {
             if class == Class::Leased(Leased::Exec) || class == Class::Leased(Leased::Discard) {
                 self.end_multi(job.key);
             }
+        }
+        placed
+    }
+
+    /// What the server will not queue: it words the error, and remembers it until EXEC.
+    pub(super) fn place_wrong_in_multi(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        (class, problem): (Class, Option<Problem>),
+    ) -> Placed {
+        // A master that is new, and has not told its commands yet, may have it after all.
+        let unknown = problem.is_some_and(Problem::is_unknown);
+        if unknown && class == Class::Refused {
+            return self.place_in_multi(job, request, class);
+        }
+        let placed = self.place_in_multi(job, request, Class::Write);
+        let lease = self.lease_of(job.key);
+        if unknown
+            && matches!(class, Class::Leased(_))
+            && let Some(link) = lease.and_then(|lease| lease.link)
+        {
+            // What sticks to a connection must not come into the pool with it.
+            self.retire(link);
         }
         placed
     }

@@ -245,12 +245,4 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         why: "says that tracking is off, always",
         is: |call| call.is("client|trackinginfo") || call.is("client|getredir"),
     },
-    Known {
-        name: "commands of younger servers",
-        why: "are known to Switchman where the server does not know them: their arity is checked",
-        is: |call| {
-            let first = String::from_utf8_lossy(&call.words[0]).to_lowercase();
-            call.is("client|setinfo") || ["sentinel", "hexpire", "waitaof"].contains(&&*first)
-        },
-    },
 ];
