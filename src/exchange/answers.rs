@@ -192,6 +192,13 @@ impl Exchange {
         {
             group.mark_answered(link, &self.clients, self.generation);
         }
+        if link
+            .pipeline
+            .oldest_ticket()
+            .is_some_and(|it| it.caching.ends())
+        {
+            self.seen.answered(&self.settings.scripts, link, frame);
+        }
         let Some(done) = link.pipeline.complete() else {
             return false;
         };

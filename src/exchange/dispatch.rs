@@ -12,6 +12,7 @@ use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::{Group, Node};
 use crate::exchange::read_only::ReadOnly;
 use crate::exchange::reading::{weigh, why_master};
+use crate::exchange::scripts::Caching;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
@@ -40,6 +41,8 @@ pub(super) struct Job {
     pub(super) reach: Reach,
     /// What it changes, as far as anybody keeps account of that.
     pub(super) marks: Marks,
+    /// What it does to the script cache of its node.
+    pub(super) caching: Caching,
 }
 
 impl Job {
@@ -52,6 +55,7 @@ impl Job {
             now,
             reach: Reach::Nothing,
             marks: Marks::None,
+            caching: Caching::Nothing,
         }
     }
 
@@ -149,7 +153,7 @@ impl Exchange {
                 }
             }
         }
-        let job = Job {
+        let mut job = Job {
             reach,
             marks: group.marks(client, (class, reach), request),
             ..job
@@ -158,8 +162,10 @@ impl Exchange {
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out
         {
-            self.seen
-                .note(&self.settings.scripts, client.group, script, request);
+            let by = (&*client, group.settings.no_replica);
+            let scripts = &self.settings.scripts;
+            job.caching = self.seen.note(scripts, by, (script, class), request);
+            class = job.caching.class(class);
         }
         if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);
@@ -362,6 +368,7 @@ impl Exchange {
 
     /// Puts a request on a link; waits if the link has too much in flight already.
     pub(super) fn send(&mut self, key: LinkKey, job: Job, raw: &[u8], kind: Kind) -> Placed {
+        self.bring_script((key, job.caching), raw);
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
@@ -401,6 +408,9 @@ impl Exchange {
         let group = self.groups.get_mut(client.group)?;
         let link = self.links.get_mut(key)?;
         let node = link.lane.node;
+        if job.caching == Caching::Names {
+            return None;
+        }
         let right = match link.lane.role {
             Role::Master => group.writable == Some(node),
             Role::Replica => group.stays_with(client, node) && group.settles(node, need),
@@ -515,6 +525,7 @@ impl Place<'_> {
             bounces: number.bounces,
             breaks: number.breaks,
             marks: job.marks,
+            caching: job.caching,
         };
         if job.marks != Marks::None {
             group.mark_sent(job.marks, link.lane.database, raw);
@@ -584,9 +595,6 @@ fn write_reject(
     request: &Request<'_>,
 ) -> Option<telemetry::Reason> {
     scratch.clear();
-    match reject {
-        Reject::UnknownCommand { .. } => reject.write_unknown(request.args().skip(1), scratch),
-        _ => reject.write(scratch),
-    }
+    reject.write_unknown(request.args().skip(1), scratch);
     reject.reason()
 }

@@ -42,6 +42,8 @@ pub(super) struct Lease {
     pub(super) renewal: Renewal,
     /// Databases selected between MULTI and EXEC.
     pub(super) selections: Selections,
+    /// Whether SCRIPT FLUSH is queued.
+    pub(super) flushes: bool,
     /// What the transaction changes whose replies are coming.
     pub(super) gathered: Gathered,
     /// Something stays on the link that cannot be undone.

@@ -9,6 +9,7 @@ use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
+use crate::exchange::scripts::Caching;
 use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::{ClientKey, Exchange};
@@ -148,7 +149,11 @@ impl Exchange {
     }
 
     fn queue(&mut self, job: Job, raw: &[u8]) -> Placed {
-        self.send_on_lease(job, raw, Kind::leased(Purpose::Queued))
+        let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Queued));
+        if job.caching == Caching::Empties {
+            self.on_lease(job.key, placed, |lease| lease.flushes = true);
+        }
+        placed
     }
 
     /// SELECT between MULTI and EXEC takes effect with EXEC. Reads that may have to be sent again
@@ -210,6 +215,13 @@ impl Exchange {
             Some((_, Watch::Stale)) => Some(Undo::StaleWatch),
             _ => None,
         };
+        let flushes = lease.is_some_and(|lease| lease.flushes);
+        let caching = if flushes {
+            Caching::Empties
+        } else {
+            job.caching
+        };
+        let job = Job { caching, ..job };
         let placed = match undo {
             None => self.send_on_lease(job, raw, Kind::leased(Purpose::Exec)),
             Some(undo) => {
@@ -372,6 +384,7 @@ impl Lease {
     fn end_multi(&mut self) {
         self.multi = Multi::No;
         self.watch = Watch::No;
+        self.flushes = false;
     }
 
     /// Notes that the link, on which everything but the subscriptions was begun, never was.

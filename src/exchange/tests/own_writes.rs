@@ -241,7 +241,7 @@ fn what_writes_no_data_marks_nothing() {
     for line in ["PUBLISH c m", "SCRIPT LOAD x", "TOUCH a", "CONFIG SET a b"] {
         let mut scene = Scene::new();
         scene.write(line);
-        assert_eq!(scene.reader("EVAL_RO x 0"), "r1", "{line}");
+        assert_eq!(scene.reader("FCALL_RO f 0"), "r1", "{line}");
     }
 }
 

@@ -235,12 +235,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |_| false,
     },
     Known {
-        name: "scripts at replicas",
-        why: "a replica has another script cache: SCRIPT FLUSH does not come to it, and what it \
-              has run the master does not know",
-        is: |call| call.is("evalsha_ro") || call.is("eval_ro"),
-    },
-    Known {
         name: "state of tracking",
         why: "says that tracking is off, always",
         is: |call| call.is("client|trackinginfo") || call.is("client|getredir"),
