@@ -332,6 +332,12 @@ impl Client {
         self.input.len() + again.sum::<usize>()
     }
 
+    /// Whether its next request has waited at a server before.
+    pub(super) fn has_waited_at_server(&self) -> bool {
+        let next = self.again.front();
+        next.is_some_and(|again| again.number.waits_since.is_some())
+    }
+
     /// Whether its next request has waited as long as it was to wait.
     pub(super) fn is_out_of_time(&self, now: Time) -> bool {
         self.until.is_some_and(|until| until <= now)

@@ -198,12 +198,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |_| false,
     },
     Known {
-        name: "hasty waits",
-        why: "one whose time is over before a connection is open is not sent, and hears that \
-              nothing has come, even where something was there",
-        is: |_| false,
-    },
-    Known {
         name: "RESET of a subscriber",
         why: "takes effect before messages that were published before it have come",
         is: |_| false,
