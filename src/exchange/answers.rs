@@ -279,6 +279,7 @@ impl Exchange {
             }
             Purpose::Undo(_) if failed => self.retire(key),
             Purpose::Renewal => self.renew_queue(key, ticket, frame, now),
+            Purpose::Rights => self.rights_told(ticket, frame),
             // It would rely on news that never come.
             Purpose::Retracking if failed => self.end(ticket.client, Ending::Now),
             // Others may have read for it meanwhile what changed since.
@@ -297,7 +298,7 @@ impl Exchange {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch
             }
-            Purpose::Internal | Purpose::Renewal | Purpose::Retracking => &[],
+            Purpose::Internal | Purpose::Rights | Purpose::Renewal | Purpose::Retracking => &[],
             _ => frame,
         };
         // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,

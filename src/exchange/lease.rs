@@ -223,6 +223,9 @@ impl Exchange {
         request: &Request<'_>,
         leased: Leased,
     ) -> Placed {
+        if let Some(placed) = self.ask_for_rights_to_end(job, request, leased) {
+            return placed;
+        }
         let raw = request.raw();
         let missing = |text| Reject::Redis(text);
         match leased {
@@ -388,7 +391,7 @@ impl Exchange {
         if !group.may_open(lane.node, job.now) {
             return Err(NoLease::NoMaster);
         }
-        let login = group.login(lane.identity);
+        let login = group.login(lane.identity).cloned();
         if self.leased_count() >= self.settings.leases_max {
             // One that nobody uses, but that does not fit, makes room.
             let pools = self.groups.iter().flat_map(|group| group.pool.values());

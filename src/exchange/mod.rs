@@ -44,6 +44,7 @@ mod readers;
 mod reading;
 mod recall;
 mod refusals;
+mod rights;
 mod scripts;
 mod session_commands;
 mod settings;

@@ -38,7 +38,7 @@ impl Exchange {
                 let login = self
                     .groups
                     .get(index)
-                    .and_then(|it| it.login(lane.identity));
+                    .and_then(|it| it.login(lane.identity).cloned());
                 let caller = Link::new(index, lane, Usage::Leased(None), now);
                 let caller = self.open(caller, login);
                 self.leave_later(caller, now);

@@ -35,6 +35,9 @@ const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 impl Exchange {
     /// A command of the class `Local`.
     pub(super) fn place_local(&mut self, job: Job, request: &Request<'_>, local: Local) -> Placed {
+        if let Some(placed) = self.ask_for_rights(job, request, local) {
+            return placed;
+        }
         self.scratch.clear();
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
@@ -164,7 +167,7 @@ impl Exchange {
         let Some(client) = self.clients.get(job.key) else {
             return Proof::Settled(Placed::Answered);
         };
-        let (index, database) = (client.group, client.session.database);
+        let index = client.group;
         if let Some(link) = client.proof.filter(|link| self.links.get(*link).is_some()) {
             return self.when_ready(job, link);
         }
@@ -187,7 +190,8 @@ impl Exchange {
             node,
             role: Role::Master,
             identity: UNPROVEN,
-            database,
+            // A user need not have the right to SELECT.
+            database: 0,
             protocol,
         };
         let usage = Usage::Proof(job.key);
@@ -272,11 +276,11 @@ impl Exchange {
     }
 
     /// The node's own words against what was asked, if it has spoken.
-    fn verdict(&mut self, job: Job) -> Option<Proof> {
+    pub(super) fn verdict(&mut self, job: Job) -> Option<Proof> {
         let client = self.clients.get_mut(job.key)?;
-        let verdict = client.verdict.take()?;
+        let words = client.take_objection()?;
         self.scratch.clear();
-        self.scratch.extend_from_slice(&verdict.0);
+        self.scratch.extend_from_slice(&words);
         Some(Proof::Settled(self.answer(
             job,
             RequestClass::Session,

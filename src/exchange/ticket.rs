@@ -97,6 +97,8 @@ pub(super) enum Purpose {
     Caching,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
+    /// The same, to learn whether its client may use what it has sent.
+    Rights,
     /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that
     /// stands for `seq`.
     Hedged,

@@ -77,10 +77,10 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        if let Some(verdict) = client.verdict.take() {
+        if let Some(words) = client.take_objection() {
             // Its link was refused with these.
             self.scratch.clear();
-            self.scratch.extend_from_slice(&verdict.0);
+            self.scratch.extend_from_slice(&words);
             return self.answer_unsent(job);
         }
         let begun = job.again.and_then(|number| number.waits_since);

@@ -381,7 +381,7 @@ fn what_a_refused_lane_carried_gets_the_nodes_words_once() {
     let mut world = World::with(Setup {
         opens: false,
         group: GroupSettings {
-            anonymous: Some(login("app", "old")),
+            anonymous: Some(login("default", "old")),
             ..Setup::default().group
         },
         ..Setup::default()

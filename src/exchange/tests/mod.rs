@@ -21,6 +21,7 @@ mod property;
 mod pubsub;
 mod readers;
 mod renewal;
+mod rights;
 mod scripts;
 mod sessions;
 mod switching;

@@ -437,7 +437,7 @@ fn what_is_seen_early_is_read_by_the_rules_that_hold_when_it_is_its_turn() {
         world.refuse(link, no_auth());
     }
     world.heard(client);
-    world.send(client, &["AUTH app secret"]);
+    world.send(client, &["AUTH default secret"]);
     world.open_all();
     assert_eq!(world.heard(client), "+OK|");
     let long = format!("SET k {}", "v".repeat(20_000));

@@ -695,12 +695,14 @@ pub(super) const PINNED: &[&str] = &["HELLO ( 2 | 3 )", "SELECT <db>", "AUTH def
 
 /// A user who may do nothing, and one who tries.
 pub(super) const WITHOUT_RIGHTS: &[&str] = &[
+    "!SELECT 0",
     "!ACL SETUSER <user> on >pw ~* -@all +get",
     "!AUTH <user> pw",
     "PING",
     "ECHO <m>",
-    "CLIENT ( ID | GETNAME | INFO | NO-EVICT ON )",
+    "CLIENT ( ID | GETNAME | INFO | NO-EVICT ON | SETNAME <m> | LIST | NO-EVICT x )",
     "READONLY",
+    "SELECT ( 0 | 1 | x )",
     "GET <s>",
     "SET <s> <m>",
     "RESET",

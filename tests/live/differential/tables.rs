@@ -203,11 +203,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |_| false,
     },
     Known {
-        name: "rights to the connection",
-        why: "PING, ECHO, CLIENT and READONLY are answered to users who may not use them",
-        is: |_| false,
-    },
-    Known {
         name: "tracking again",
         why: "a client that turns tracking off and on again hears of what it has read before in \
               Redis, and has another connection here",
