@@ -193,6 +193,13 @@ impl Exchange {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
             }
+            // What the link has of it only the server knows.
+            Class::Local(Local::ClientTrackinginfo | Local::ClientGetredir)
+                if lease.tracking.is_on() || lease.sticky =>
+            {
+                let effect = Effect::Reads;
+                self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
+            }
             Class::Local(Local::Select | Local::Auth | Local::Hello) if !lease.is_clean() => {
                 self.change_settings_of_lease(job, request)
             }

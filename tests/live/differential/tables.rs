@@ -223,9 +223,4 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         why: "is no EXECABORT, and ends no transaction",
         is: |_| false,
     },
-    Known {
-        name: "state of tracking",
-        why: "says that tracking is off, always",
-        is: |call| call.is("client|trackinginfo") || call.is("client|getredir"),
-    },
 ];
