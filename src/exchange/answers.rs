@@ -31,6 +31,16 @@ pub enum Violation {
     Unasked,
 }
 
+impl Group {
+    /// Counts a request that its client hears the reply to.
+    #[inline]
+    fn count_answered(&mut self, ticket: Ticket, target: Target, now: Time) {
+        self.counts.request(ticket.class, target, 1);
+        let durations = self.counts.request_duration(ticket.class, target);
+        durations.record(now.since(ticket.arrived));
+    }
+}
+
 impl Exchange {
     /// A node has sent `data`. After an `Err` the caller reports the link as lost.
     pub fn link_bytes(&mut self, key: LinkKey, data: &[u8], now: Time) -> Result<(), Violation> {
@@ -197,7 +207,7 @@ impl Exchange {
             .oldest_ticket()
             .is_some_and(|it| it.caching.ends())
         {
-            self.seen.answered(&self.settings.scripts, link, frame);
+            self.seen.answered(link, frame);
         }
         let Some(done) = link.pipeline.complete() else {
             return false;
@@ -236,11 +246,7 @@ impl Exchange {
             }
         }
         client.answered(role, ticket.effect);
-        group.counts.request(ticket.class, target, 1);
-        group
-            .counts
-            .request_duration(ticket.class, target)
-            .record(now.since(ticket.arrived));
+        group.count_answered(ticket, target, now);
         if ticket.spoken {
             lend(&mut client.replies, &mut self.spare);
         }

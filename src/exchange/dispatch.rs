@@ -162,10 +162,7 @@ impl Exchange {
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out
         {
-            let by = (&*client, group.settings.no_replica);
-            let scripts = &self.settings.scripts;
-            job.caching = self.seen.note(scripts, by, (script, class), request);
-            class = job.caching.class(class);
+            (job.caching, class) = self.seen.note((&*client, group), (script, class), request);
         }
         if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);

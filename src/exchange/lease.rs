@@ -31,6 +31,10 @@ const POOL_MAX: usize = 64;
 
 /// A client's own link, and what sticks to it.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "marks that are independent of each other"
+)]
 pub(super) struct Lease {
     /// The link; `None` after it was lost, until another takes its place.
     pub(super) link: Option<LinkKey>,

@@ -22,7 +22,7 @@ use crate::command::{Class, Script};
 use crate::exchange::client::Client;
 use crate::exchange::link::{Link, Usage};
 use crate::exchange::marks::Marks;
-use crate::exchange::node::Node;
+use crate::exchange::node::{Group, Node};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
@@ -242,7 +242,7 @@ pub(super) enum Caching {
 
 impl Caching {
     /// The class of a request that is of this one otherwise.
-    pub(super) fn class(self, class: Class) -> Class {
+    fn class(self, class: Class) -> Class {
         match (self, class) {
             (Self::Adds(_) | Self::Asks, Class::Read) => Class::MasterRead,
             _ => class,
@@ -261,60 +261,58 @@ impl Caching {
 pub(super) struct Brought(HashSet<Digest>);
 
 /// What one worker knows of them without a lock: what the master has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seen {
+    scripts: Arc<Scripts>,
     bodies: HashSet<Key>,
     digests: HashSet<(GroupIndex, Digest)>,
     forgotten: u64,
 }
 
 impl Seen {
-    /// A client sends a script, names one, or has them all forgotten.
+    /// Nothing is known without a lock.
+    pub(super) fn new(scripts: Arc<Scripts>) -> Self {
+        Self {
+            scripts,
+            bodies: HashSet::new(),
+            digests: HashSet::new(),
+            forgotten: 0,
+        }
+    }
+
+    /// A client sends a script, names one, or has them all forgotten: what that does to the cache of
+    /// its node, and what it is because of that.
     #[cold]
     pub(super) fn note(
         &mut self,
-        scripts: &Scripts,
-        (client, no_replica): (&Client, NoReplica),
+        (client, group): (&Client, &Group),
         (script, class): (Script, Class),
         request: &Request<'_>,
-    ) -> Caching {
-        self.forget(scripts);
-        let group = client.group;
-        // To one that speaks with a replica this has a cache of its own.
-        let at_replica = class == Class::Read && client.access.is_read_only();
-        match script {
+    ) -> (Caching, Class) {
+        self.forget();
+        let caching = match script {
             Script::Flush => {
-                scripts.forget(group);
+                self.scripts.forget(client.group);
                 Caching::Empties
             }
             Script::Digest if class == Class::Read => {
-                let known = self.knows(scripts, group, request) || at_replica;
-                if known || no_replica == NoReplica::Error {
+                let spared = group.settings.no_replica == NoReplica::Error;
+                let known = self.knows(client.group, request);
+                if known || spared || client.access.is_read_only() {
                     Caching::Names
                 } else {
                     Caching::Asks
                 }
             }
             Script::Digest | Script::Function => Caching::Nothing,
-            Script::Body | Script::Load => {
-                let Some(body) = body_of(script, request) else {
-                    return Caching::Nothing;
-                };
-                let caching = self.adds(scripts, (group, hash(body)));
-                match caching {
-                    Caching::Adds(sent) if client.is_in_multi() || at_replica => {
-                        scripts.keep((group, hash(body)), body, (false, sent));
-                        Caching::Nothing
-                    }
-                    caching => caching,
-                }
-            }
-        }
+            Script::Body | Script::Load => self.adds(client, (script, class), request),
+        };
+        (caching, caching.class(class))
     }
 
     /// Forgets everything if anything was forgotten.
-    fn forget(&mut self, scripts: &Scripts) {
-        let forgotten = scripts.forgotten.load(Ordering::Relaxed);
+    fn forget(&mut self) {
+        let forgotten = self.scripts.forgotten.load(Ordering::Relaxed);
         let full = self.bodies.len() >= SEEN_MAX || self.digests.len() >= SEEN_MAX;
         if self.forgotten != forgotten || full {
             self.forgotten = forgotten;
@@ -323,27 +321,46 @@ impl Seen {
         }
     }
 
-    /// What becomes of the master's cache with this body.
-    fn adds(&mut self, scripts: &Scripts, key: Key) -> Caching {
-        let sent = scripts.times_emptied();
+    /// What becomes of the master's cache with a body. To a client that speaks with a replica this
+    /// has a cache of its own; what is queued may never be executed.
+    fn adds(
+        &mut self,
+        client: &Client,
+        (script, class): (Script, Class),
+        request: &Request<'_>,
+    ) -> Caching {
+        let Some(body) = body_of(script, request) else {
+            return Caching::Nothing;
+        };
+        let (key, sent) = ((client.group, hash(body)), self.scripts.times_emptied());
         if self.bodies.contains(&key) {
-            Caching::Nothing
-        } else if scripts.is_at_master(key) {
-            self.bodies.insert(key);
-            Caching::Nothing
-        } else {
-            Caching::Adds(sent)
+            return Caching::Nothing;
         }
+        if self.scripts.is_at_master(key) {
+            self.bodies.insert(key);
+            return Caching::Nothing;
+        }
+        let at_replica = class == Class::Read && client.access.is_read_only();
+        if client.is_in_multi() || at_replica {
+            self.scripts.keep(key, body, (false, sent));
+            return Caching::Nothing;
+        }
+        Caching::Adds(sent)
     }
 
     /// Whether the master has the script that a request names.
-    fn knows(&mut self, scripts: &Scripts, group: GroupIndex, request: &Request<'_>) -> bool {
+    fn knows(&mut self, group: GroupIndex, request: &Request<'_>) -> bool {
         let Some(digest) = request.arg1().and_then(digest_of) else {
             return false;
         };
         let key = (group, digest);
-        let known = self.digests.contains(&key)
-            || scripts.find(group, &digest).is_some_and(|found| found.1);
+        if self.digests.contains(&key) {
+            return true;
+        }
+        let known = self
+            .scripts
+            .find(group, &digest)
+            .is_some_and(|found| found.1);
         if known {
             self.digests.insert(key);
         }
@@ -352,14 +369,14 @@ impl Seen {
 
     /// The oldest request of a link has its reply, and is one that ends in a script cache.
     #[cold]
-    pub(super) fn answered(&self, scripts: &Scripts, link: &Link, reply: &[u8]) {
+    pub(super) fn answered(&self, link: &Link, reply: &[u8]) {
         let Some((ticket, raw)) = link.pipeline.oldest() else {
             return;
         };
         match ticket.caching {
             _ if ticket.purpose == Purpose::Queued => {}
             // What was added meanwhile may be gone, too.
-            Caching::Empties => scripts.forget(link.group),
+            Caching::Empties => self.scripts.forget(link.group),
             Caching::Adds(sent) if is_cached(reply) => {
                 let Some(request) = Request::from_raw(raw) else {
                     return;
@@ -371,7 +388,8 @@ impl Seen {
                 };
                 if let Some(body) = body_of(script, &request) {
                     let at_master = link.lane.role == Role::Master;
-                    scripts.keep((link.group, hash(body)), body, (at_master, sent));
+                    let key = (link.group, hash(body));
+                    self.scripts.keep(key, body, (at_master, sent));
                 }
             }
             _ => {}
