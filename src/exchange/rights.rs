@@ -1,9 +1,9 @@
 //! Floor 4. Commands that are answered here, from clients with a login of their own: whether such a
 //! user may use them only the master knows, at each moment.
 //!
-//! PING and ECHO go to the master as they are. Of the others a form is sent that is refused or
-//! changes nothing: access is looked at before arguments are (Redis server.c, `processCommand`).
-//! `-NOPERM` is passed on; after anything else the command is answered here.
+//! PING and ECHO go from database 0 to the master as they are. Of the others a form is sent that is
+//! refused or changes nothing: access is looked at before arguments are (Redis server.c,
+//! `processCommand`). `-NOPERM` is passed on; after anything else the command is answered here.
 //!
 //! The default user may do all this unless an operator takes it away, and is not asked about. Nor
 //! is the master while there is none: a PING does not wait for the end of a failover.
@@ -45,7 +45,7 @@ impl Exchange {
             | Local::AclWhoami
             | Local::ClientCapa
             | Local::ClientHelp => return None,
-            Local::Ping | Local::Echo => {
+            Local::Ping | Local::Echo if client.session.database == 0 => {
                 let kind = Kind::shared(Class::MasterRead);
                 return asks.then(|| self.place_on_master(job, request, kind));
             }
@@ -62,8 +62,9 @@ impl Exchange {
             return Some(waits);
         }
         let client = self.clients.get(job.key)?;
-        let selected = selected(local, request).unwrap_or(client.session.database);
-        let settings = (selected, client.session.protocol);
+        // To come into another database takes the right to SELECT.
+        let database = selected(local, request).unwrap_or(0);
+        let settings = (database, client.session.protocol);
         match self.ask(job, client.session.identity, settings) {
             Proof::Settled(placed) => Some(placed),
             Proof::Given(link) => Some(self.send_question(link, job, &question(local, request))),

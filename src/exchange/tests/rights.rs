@@ -171,5 +171,13 @@ fn a_login_needs_no_right_to_select() {
     assert_eq!(plan.database, 2);
     world.open(link);
     world.answer("m", "SET a 1", "+OK");
+    // Nor does what the master is asked for it.
+    world.send(client, &["PING", "ECHO x"]);
+    for (question, told) in [("PING", "+PONG"), ("ECHO x", DENIED)] {
+        let link = world.asked_on("m", question);
+        assert_eq!(world.wires[&link].plan.database, 0);
+        world.answer("m", question, told);
+    }
+    assert_eq!(world.heard(client), format!("+OK|+PONG|{DENIED}|"));
     world.assert_calm();
 }
