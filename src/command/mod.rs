@@ -169,9 +169,9 @@ impl Leased {
 /// Something about a request that the server would answer with an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Problem {
-    /// No such command here or, as far as known, at the master.
+    /// No such command here or, as the master tells, there.
     UnknownCommand,
-    /// The container is known, this subcommand is not.
+    /// The container is known, this subcommand is not, or not there.
     UnknownSubcommand,
     /// Too few or too many arguments.
     WrongArity,
@@ -187,7 +187,8 @@ impl Problem {
 /// What a request is.
 #[derive(Clone, Copy, Debug)]
 pub struct Command<'t> {
-    /// The row of the command, or of the subcommand if it is a known one; `None` if unknown.
+    /// The row of the command, or of the subcommand if it is a known one, even if the master does
+    /// not have it; `None` if unknown.
     pub spec: Option<&'t Spec>,
     /// How to handle it. Differs from the row's class where the arguments decide (`BLOCK`).
     pub class: Class,
@@ -204,6 +205,13 @@ impl Command<'_> {
     pub fn fits_shared_block(&self) -> bool {
         let plain = |spec: &Spec| !spec.flags.intersects(Flags::UNFIT_FOR_SHARED_BLOCK);
         self.class.is_shared() && self.problem.is_none() && self.spec.is_some_and(plain)
+    }
+
+    /// Whether the server's error is known here word by word, whatever the class: a wrong number of
+    /// arguments, or a command known here that the server does not have.
+    pub fn is_sure_to_fail(&self) -> bool {
+        let missing = |spec: &Spec| spec.flags.contains(Flags::MISSING);
+        self.problem == Some(Problem::WrongArity) || self.spec.is_some_and(missing)
     }
 
     /// Whether the command is accepted from a client that has not logged in yet.

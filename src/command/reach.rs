@@ -34,6 +34,8 @@ impl Command<'_> {
             Class::Read => read(spec.flags, spec.keys),
             Class::Write if !spec.flags.intersects(Flags::UNUSUAL) => changed(spec.keys),
             Class::Write | Class::Admin | Class::Leased(_) => other(self.class, spec),
+            // It keeps in its key what it has counted.
+            Class::MasterRead if spec.flags.contains(Flags::MAY_REPLICATE) => changed(spec.keys),
             Class::MasterRead | Class::Local(_) | Class::Refused => Reach::Nothing,
         }
     }

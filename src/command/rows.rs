@@ -10,6 +10,7 @@
 //!   description, which calls these two plain reads, brings the rest.)
 //! * `RANDOMKEY`, `DBSIZE`: a replica counts keys that have expired and are not yet deleted.
 //! * `OBJECT`, `MEMORY USAGE`, `TOUCH`: access times, encodings and sizes are each node's own.
+//! * `PFCOUNT`: the master keeps in the key what it has counted, which `WATCH` notices.
 //! * `PUBLISH`, `SPUBLISH`: no write by their flags, but a replica reaches only its subscribers.
 //! * `EVAL`, `EVALSHA`, `FCALL`: carry neither flag, and may write.
 //! * `SCRIPT EXISTS`, `SCRIPT SHOW`: each node has its own script cache; `EVALSHA` uses the
@@ -310,7 +311,7 @@ pub(super) static ROWS: &[Row] = &[
     Row("setbit",       4, Write, ONE,             "write denyoom"),
     // HyperLogLog.
     Row("pfadd",      -2, Write, ONE,            "write denyoom fast"),
-    Row("pfcount",    -2, Read,  ALL,            "readonly may_replicate"),
+    Row("pfcount",    -2, MasterRead, ALL,       "readonly may_replicate"),
     Row("pfdebug",     3, Admin, range(2, 2, 1), "write denyoom admin"),
     Row("pfmerge",    -2, Write, ALL,            "write denyoom"),
     Row("pfselftest",  1, Admin, NONE,           "admin"),

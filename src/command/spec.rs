@@ -117,7 +117,11 @@ impl Flags {
     /// Ours: may change anything, whatever its other flags say.
     pub const ANYTHING: Self = Self(1 << 18);
 
-    pub(super) const ARGUMENTS_DECIDE: Self = Self(Self::CONTAINER.0 | Self::BLOCK_OPTION.0);
+    /// Ours: the master does not have it.
+    pub const MISSING: Self = Self(1 << 19);
+
+    pub(super) const NOT_BY_NAME_ALONE: Self =
+        Self(Self::CONTAINER.0 | Self::BLOCK_OPTION.0 | Self::MISSING.0);
     pub(super) const UNUSUAL: Self = Self(
         Self::SCRIPT.0
             | Self::OTHER_DATABASE.0

@@ -2,7 +2,7 @@
 //! Must not know how the master is asked, nor where the operator's wishes are written.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use crate::command::lookup::{Index, Key, NAMES_MAX};
@@ -59,10 +59,12 @@ impl Table {
 
     /// This table with what the master says of itself.
     ///
-    /// Of a command known here only the arity is taken over. A new one (a module's, a renamed one,
-    /// one of a younger server) is classed by its flags: blocking, read, write; one with none of
-    /// these may do anything to its connection and is handled as [`Class::Admin`]. What does not
-    /// fit into the table (8192 names of 32 bytes) is left out, and so remains unknown: a write.
+    /// Of a command known here only the arity is taken over. One that the master does not have
+    /// keeps its row, so that it is known how it must not be sent, and counts as unknown. A new one
+    /// (a module's, a renamed one, one of a younger server) is classed by its flags: blocking,
+    /// read, write; one with none of these may do anything to its connection and is handled as
+    /// [`Class::Admin`]. What does not fit into the table (8192 names of 32 bytes) is left out, and
+    /// so remains unknown: a write.
     #[must_use]
     pub fn overlay(&self, described: &[Described]) -> Self {
         let mut specs = self.specs.clone();
@@ -70,14 +72,11 @@ impl Table {
             let name = command.name.to_ascii_lowercase();
             self.merge(&mut specs, &name, command);
             for sub in &command.subcommands {
-                let bare = sub
-                    .name
-                    .rsplit('|')
-                    .next()
-                    .unwrap_or_default()
-                    .to_ascii_lowercase();
-                self.merge(&mut specs, &format!("{name}|{bare}"), sub);
+                self.merge(&mut specs, &format!("{name}|{}", bare(&sub.name)), sub);
             }
+        }
+        if is_whole(described) {
+            note_missing(&mut specs, described);
         }
         Self::assemble(specs)
     }
@@ -179,8 +178,11 @@ impl Table {
             };
         };
         let spec = &self.specs[number];
-        if !spec.flags.intersects(Flags::ARGUMENTS_DECIDE) {
+        if !spec.flags.intersects(Flags::NOT_BY_NAME_ALONE) {
             return described(spec, argc);
+        }
+        if spec.flags.contains(Flags::MISSING) {
+            return missing(spec, Problem::UnknownCommand);
         }
         if spec.flags.contains(Flags::CONTAINER)
             && let Some(first) = request.arg1()
@@ -198,7 +200,12 @@ impl Table {
     fn classify_subcommand(&self, container: usize, first: &[u8], argc: usize) -> Command<'_> {
         let key = scope(container).and_then(|scope| Key::new(scope, first));
         if let Some(number) = key.and_then(|key| self.index.find(key)) {
-            return described(&self.specs[number], argc);
+            let spec = &self.specs[number];
+            return if spec.flags.contains(Flags::MISSING) {
+                missing(spec, Problem::UnknownSubcommand)
+            } else {
+                described(spec, argc)
+            };
         }
         let spec = &self.specs[container];
         let class = if spec.class == Class::MasterRead {
@@ -326,6 +333,62 @@ fn described(spec: &Spec, argc: usize) -> Command<'_> {
         class: spec.class,
         problem,
     }
+}
+
+/// What the master does not have. Where a shared connection will do, the master words the error.
+#[cold]
+const fn missing(spec: &Spec, problem: Problem) -> Command<'_> {
+    Command {
+        spec: Some(spec),
+        class: if spec.class.is_shared() {
+            Class::Write
+        } else {
+            spec.class
+        },
+        problem: Some(problem),
+    }
+}
+
+/// Whether a server has told all of its commands, as far as can be seen: what every server has is
+/// among them.
+fn is_whole(described: &[Described]) -> bool {
+    let told = |name: &str| {
+        described
+            .iter()
+            .any(|it| it.name.eq_ignore_ascii_case(name))
+    };
+    ["get", "set", "ping", "command"]
+        .iter()
+        .all(|name| told(name))
+}
+
+/// Marks what is not among the `described`. Servers before 7.0 tell no subcommands.
+fn note_missing(specs: &mut [Spec], described: &[Described]) {
+    let subs: HashMap<String, HashSet<String>> = described
+        .iter()
+        .map(|command| {
+            let subs = command.subcommands.iter().map(|sub| bare(&sub.name));
+            (command.name.to_ascii_lowercase(), subs.collect())
+        })
+        .collect();
+    for spec in specs {
+        let has = match spec.name.split_once('|') {
+            // Servers before 7.0 answer it before they look into their table.
+            None => spec.name == "quit" || subs.contains_key(spec.name.as_ref()),
+            Some((container, sub)) => subs
+                .get(container)
+                .is_some_and(|told| told.is_empty() || told.contains(sub)),
+        };
+        if !has {
+            spec.flags = spec.flags | Flags::MISSING;
+        }
+    }
+}
+
+/// The name of a subcommand without its container's.
+fn bare(name: &str) -> String {
+    let bare = name.rsplit('|').next().unwrap_or_default();
+    bare.to_ascii_lowercase()
 }
 
 /// The scope in which the names of the subcommands of this container are looked up.

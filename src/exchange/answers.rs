@@ -31,6 +31,16 @@ pub enum Violation {
     Unasked,
 }
 
+impl Group {
+    /// Counts a request that its client hears the reply to.
+    #[inline]
+    fn count_answered(&mut self, ticket: Ticket, target: Target, now: Time) {
+        self.counts.request(ticket.class, target, 1);
+        let durations = self.counts.request_duration(ticket.class, target);
+        durations.record(now.since(ticket.arrived));
+    }
+}
+
 impl Exchange {
     /// A node has sent `data`. After an `Err` the caller reports the link as lost.
     pub fn link_bytes(&mut self, key: LinkKey, data: &[u8], now: Time) -> Result<(), Violation> {
@@ -192,6 +202,13 @@ impl Exchange {
         {
             group.mark_answered(link, &self.clients, self.generation);
         }
+        if link
+            .pipeline
+            .oldest_ticket()
+            .is_some_and(|it| it.caching.ends())
+        {
+            self.seen.answered(link, frame);
+        }
         let Some(done) = link.pipeline.complete() else {
             return false;
         };
@@ -229,11 +246,7 @@ impl Exchange {
             }
         }
         client.answered(role, ticket.effect);
-        group.counts.request(ticket.class, target, 1);
-        group
-            .counts
-            .request_duration(ticket.class, target)
-            .record(now.since(ticket.arrived));
+        group.count_answered(ticket, target, now);
         if ticket.spoken {
             lend(&mut client.replies, &mut self.spare);
         }
@@ -274,6 +287,7 @@ impl Exchange {
             }
             Purpose::Undo(_) if failed => self.retire(key),
             Purpose::Renewal => self.renew_queue(key, ticket, frame, now),
+            Purpose::Rights => self.rights_told(ticket, frame),
             // It would rely on news that never come.
             Purpose::Retracking if failed => self.end(ticket.client, Ending::Now),
             // Others may have read for it meanwhile what changed since.
@@ -294,7 +308,7 @@ impl Exchange {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch
             }
-            Purpose::Internal | Purpose::Renewal | Purpose::Retracking => &[],
+            Purpose::Internal | Purpose::Rights | Purpose::Renewal | Purpose::Retracking => &[],
             _ => frame,
         };
         // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,

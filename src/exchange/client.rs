@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::exchange::hello::Done;
 use crate::exchange::lease::Lease;
 use crate::exchange::link::MaybeNode;
 use crate::exchange::overtaking::Sketch;
@@ -127,6 +128,10 @@ pub(super) enum Origin {
     Any,
 }
 
+/// The line with which a node has refused what a client asked. Boxed twice, as few have one.
+#[derive(Debug)]
+pub(super) struct Verdict(pub(super) Box<[u8]>);
+
 /// A request that has its number and has to be placed anew.
 #[derive(Debug)]
 pub(super) struct Again {
@@ -201,7 +206,9 @@ pub(super) struct Client {
     /// A link that proves a login or a database, while it opens.
     pub(super) proof: Option<LinkKey>,
     /// What the node said against it.
-    pub(super) verdict: Option<Box<[u8]>>,
+    pub(super) verdict: Option<Box<Verdict>>,
+    /// How far its HELLO has come, while that waits.
+    pub(super) hello: Done,
     /// Links throttled because this client does not read.
     pub(super) throttled: Vec<LinkKey>,
     /// Whether it had more unread output than allowed when its socket took nothing more, and still
@@ -244,6 +251,7 @@ impl Client {
             again: VecDeque::new(),
             proof: None,
             verdict: None,
+            hello: Done::default(),
             throttled: Vec::new(),
             stalled: false,
             took_at: now,
@@ -333,6 +341,12 @@ impl Client {
     pub(super) fn waiting_bytes(&self) -> usize {
         let again = self.again.iter().map(|again| again.raw.len());
         self.input.len() + again.sum::<usize>()
+    }
+
+    /// Whether its next request has waited at a server before.
+    pub(super) fn has_waited_at_server(&self) -> bool {
+        let next = self.again.front();
+        next.is_some_and(|again| again.number.waits_since.is_some())
     }
 
     /// Whether its next request has waited as long as it was to wait.

@@ -14,6 +14,7 @@ use crate::exchange::objections::{objection, write_reject};
 use crate::exchange::overtaking::Sketch;
 use crate::exchange::read_only::ReadOnly;
 use crate::exchange::reading::{weigh, why_master};
+use crate::exchange::scripts::Caching;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
@@ -44,6 +45,8 @@ pub(super) struct Job {
     pub(super) marks: Marks,
     /// What it reads at a replica.
     pub(super) asks: Sketch,
+    /// What it does to the script cache of its node.
+    pub(super) caching: Caching,
 }
 
 impl Job {
@@ -57,6 +60,7 @@ impl Job {
             reach: Reach::Nothing,
             marks: Marks::None,
             asks: Sketch::EMPTY,
+            caching: Caching::Nothing,
         }
     }
 
@@ -151,7 +155,7 @@ impl Exchange {
                 }
             }
         }
-        let job = Job {
+        let mut job = Job {
             reach,
             marks: group.marks(client, (class, reach), request),
             ..job
@@ -163,8 +167,7 @@ impl Exchange {
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out
         {
-            self.seen
-                .note(&self.settings.scripts, client.group, script, request);
+            (job.caching, class) = self.seen.note((&*client, group), (script, class), request);
         }
         if plain && class.is_shared() && !locked_out {
             return self.place_shared(job, request, class);
@@ -184,9 +187,9 @@ impl Exchange {
         }
         if plain {
             self.dispatch_unshared(job, request, class)
-        } else if command.problem == Some(Problem::WrongArity) && client.is_in_multi() && !is_exec {
-            // The server words the error, and remembers it until EXEC.
-            self.place_in_multi(job, request, Class::Write)
+        } else if command.is_sure_to_fail() && client.is_in_multi() && !is_exec {
+            let problem = command.problem;
+            self.place_wrong_in_multi(job, request, (class, problem))
         } else {
             self.dispatch_with_lease(job, request, class)
         }
@@ -367,6 +370,7 @@ impl Exchange {
 
     /// Puts a request on a link; waits if the link has too much in flight already.
     pub(super) fn send(&mut self, key: LinkKey, job: Job, raw: &[u8], kind: Kind) -> Placed {
+        self.bring_script((key, job.caching), raw);
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
@@ -406,6 +410,9 @@ impl Exchange {
         let group = self.groups.get_mut(client.group)?;
         let link = self.links.get_mut(key)?;
         let node = link.lane.node;
+        if job.caching == Caching::Names {
+            return None;
+        }
         let right = match link.lane.role {
             Role::Master => group.writable == Some(node),
             Role::Replica => group.stays_with(client, node) && group.settles(node, need),
@@ -520,6 +527,7 @@ impl Place<'_> {
             bounces: number.bounces,
             breaks: number.breaks,
             marks: job.marks,
+            caching: job.caching,
         };
         if job.marks != Marks::None {
             group.mark_sent(job.marks, link.lane.database, raw);

@@ -31,6 +31,10 @@ const POOL_MAX: usize = 64;
 
 /// A client's own link, and what sticks to it.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "marks that are independent of each other"
+)]
 pub(super) struct Lease {
     /// The link; `None` after it was lost, until another takes its place.
     pub(super) link: Option<LinkKey>,
@@ -42,6 +46,8 @@ pub(super) struct Lease {
     pub(super) renewal: Renewal,
     /// What was said of the connection between MULTI and EXEC.
     pub(super) inside: Inside,
+    /// Whether SCRIPT FLUSH is queued.
+    pub(super) flushes: bool,
     /// What the transaction changes whose replies are coming.
     pub(super) gathered: Gathered,
     /// Something stays on the link that cannot be undone.
@@ -216,6 +222,13 @@ impl Exchange {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
             }
+            // What the link has of it only the server knows.
+            Class::Local(Local::ClientTrackinginfo | Local::ClientGetredir)
+                if lease.tracking.is_on() || lease.sticky =>
+            {
+                let effect = Effect::Reads;
+                self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
+            }
             Class::Local(local @ (Local::Select | Local::Auth | Local::Hello))
                 if !lease.is_clean() =>
             {
@@ -238,6 +251,9 @@ impl Exchange {
         request: &Request<'_>,
         leased: Leased,
     ) -> Placed {
+        if let Some(placed) = self.ask_for_rights_to_end(job, request, leased) {
+            return placed;
+        }
         let raw = request.raw();
         let missing = |text| Reject::Redis(text);
         match leased {
@@ -403,7 +419,7 @@ impl Exchange {
         if !group.may_open(lane.node, job.now) {
             return Err(NoLease::NoMaster);
         }
-        let login = group.login(lane.identity);
+        let login = group.login(lane.identity).cloned();
         if self.leased_count() >= self.settings.leases_max {
             // One that nobody uses, but that does not fit, makes room.
             let pools = self.groups.iter().flat_map(|group| group.pool.values());

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 
+use crate::exchange::scripts::Brought;
 use crate::exchange::ticket::Ticket;
 use crate::exchange::{ClientKey, GroupIndex, OpenPlan, Place};
 use crate::fence::Connection;
@@ -138,6 +139,8 @@ pub(super) struct Link {
     pub(super) connection: Option<Box<Connection>>,
     /// When it was opened.
     pub(super) opened_at: Time,
+    /// The scripts that its replica was given.
+    pub(super) scripts: Option<Box<Brought>>,
 }
 
 /// What a handshake has found.
@@ -189,6 +192,7 @@ impl Link {
             late_upto: 0,
             connection: None,
             opened_at: now,
+            scripts: None,
         }
     }
 

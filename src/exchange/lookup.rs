@@ -51,7 +51,7 @@ impl Exchange {
         if !owner.may_open(lane.node, now) {
             return Err(NoLane::NotNow);
         }
-        let login = owner.login(lane.identity);
+        let login = owner.login(lane.identity).cloned();
         let link = self.open(Link::new(group, lane, Usage::Shared, now), login);
         if let Some(owner) = self.groups.get_mut(group) {
             owner.lanes.insert(lane, link);

@@ -434,9 +434,11 @@ fn is_behind(link: &Link, now: Time) -> bool {
 
 fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
     let again = match ticket.purpose {
-        Purpose::Internal | Purpose::Renewal | Purpose::Retracking | Purpose::Hedged => {
-            return Fate::Nothing;
-        }
+        Purpose::Internal
+        | Purpose::Rights
+        | Purpose::Renewal
+        | Purpose::Retracking
+        | Purpose::Hedged => return Fate::Nothing,
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
         // An EXEC that is not to happen does not become one that may.
         Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {

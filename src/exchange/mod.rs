@@ -26,6 +26,7 @@ mod fallback;
 mod fencing;
 mod gate;
 mod hedging;
+mod hello;
 mod hold;
 mod inside;
 mod intake;
@@ -47,6 +48,7 @@ mod readers;
 mod reading;
 mod recall;
 mod refusals;
+mod rights;
 mod scripts;
 mod session_commands;
 mod settings;
@@ -190,6 +192,7 @@ impl Exchange {
     /// No clients, no links, nothing known of any group. `seed` is the worker's chance.
     pub fn new(settings: Settings, groups: Vec<GroupSettings>, seed: u64) -> Self {
         let table = Table::builtin();
+        let seen = Seen::new(Arc::clone(&settings.scripts));
         let hedges = groups.iter().any(|group| group.hedge_reads);
         let group = |settings: GroupSettings| Group::new(settings, Arc::clone(&table));
         Self {
@@ -207,7 +210,7 @@ impl Exchange {
             spare: Vec::new(),
             inline: Vec::new(),
             scratch: Vec::new(),
-            seen: Seen::default(),
+            seen,
             generation: 0,
             opening: 0,
             queued: 0,

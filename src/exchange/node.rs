@@ -246,10 +246,10 @@ impl Group {
     }
 
     /// The login behind an identity; for anonymous clients the one that the operator lends them.
-    pub(super) fn login(&self, identity: IdentityId) -> Option<Login> {
+    pub(super) fn login(&self, identity: IdentityId) -> Option<&Login> {
         match identity.0.checked_sub(1) {
-            None => self.settings.anonymous.clone(),
-            Some(at) => self.entry(at).and_then(|(login, _)| login.clone()),
+            None => self.settings.anonymous.as_ref(),
+            Some(at) => self.entry(at).and_then(|(login, _)| login.as_ref()),
         }
     }
 

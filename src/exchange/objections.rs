@@ -15,7 +15,7 @@ pub(super) fn objection<'r>(
     command: &Command<'r>,
     request: &Request<'r>,
 ) -> Option<(Reject<'r>, RequestClass)> {
-    let wrong = command.problem == Some(Problem::WrongArity);
+    let wrong = command.is_sure_to_fail();
     let locked_out = locked_out && !command.allowed_before_login();
     let outside = client.is_restricted_subscriber() && !command.allowed_while_subscribed();
     let by_node = command.class.is_shared() || client.is_in_multi();
@@ -28,7 +28,7 @@ pub(super) fn objection<'r>(
             command: request.name(),
         },
         Some(Problem::UnknownSubcommand) => Reject::UnknownSubcommand {
-            container: name,
+            container: name.split('|').next().unwrap_or_default(),
             sub: request.arg1().unwrap_or_default(),
         },
         Some(Problem::WrongArity) => Reject::WrongArity { name },
@@ -51,9 +51,6 @@ pub(super) fn write_reject(
     request: &Request<'_>,
 ) -> Option<telemetry::Reason> {
     scratch.clear();
-    match reject {
-        Reject::UnknownCommand { .. } => reject.write_unknown(request.args().skip(1), scratch),
-        _ => reject.write(scratch),
-    }
+    reject.write_unknown(request.args().skip(1), scratch);
     reject.reason()
 }

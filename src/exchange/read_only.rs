@@ -65,7 +65,8 @@ const WAITS_FOR_FILES: &str = "ERR WAITAOF cannot be used with replica instances
 impl ReadOnly {
     /// What becomes of a command.
     pub(super) fn of(command: &Command<'_>) -> Self {
-        let Some(spec) = command.spec else {
+        let known = command.problem != Some(Problem::UnknownCommand);
+        let Some(spec) = command.spec.filter(|_| known) else {
             return Self::Refused(Refusal::Unknown);
         };
         match command.class {
@@ -78,7 +79,9 @@ impl ReadOnly {
             Class::Leased(Leased::Monitor) | Class::Admin => {
                 return Self::Refused(Refusal::Administers);
             }
-            Class::MasterRead if spec.name == "role" || spec.name == "info" => return Self::Read,
+            Class::MasterRead if ["role", "info", "pfcount"].contains(&spec.name.as_ref()) => {
+                return Self::Read;
+            }
             _ => {}
         }
         if spec.flags.contains(Flags::WRITE) {

@@ -6,6 +6,7 @@
 
 use crate::exchange::link::{LaneId, Link, Usage};
 use crate::exchange::marks::Marks;
+use crate::exchange::scripts::Caching;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::encode;
@@ -37,7 +38,7 @@ impl Exchange {
                 let login = self
                     .groups
                     .get(index)
-                    .and_then(|it| it.login(lane.identity));
+                    .and_then(|it| it.login(lane.identity).cloned());
                 let caller = Link::new(index, lane, Usage::Leased(None), now);
                 let caller = self.open(caller, login);
                 self.leave_later(caller, now);
@@ -63,6 +64,7 @@ impl Exchange {
             bounces: 0,
             breaks: 0,
             marks: Marks::None,
+            caching: Caching::Nothing,
         };
         let mut raw = Vec::new();
         let id = id.to_string();

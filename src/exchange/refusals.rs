@@ -1,7 +1,7 @@
 //! Floor 4. Links that could not be opened: a node that refuses what was asked of it, or cannot be
 //! reached. Knows no requests; what becomes of those on the link is decided with all other losses.
 
-use crate::exchange::client::{Client, Ending, Wait};
+use crate::exchange::client::{Client, Ending, Verdict, Wait};
 use crate::exchange::link::Link;
 use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::losses::End;
@@ -67,7 +67,7 @@ impl Exchange {
             if let Some(client) = self.clients.get_mut(*waiter)
                 && client.wait == Wait::Proof(key)
             {
-                client.verdict = Some(Box::from(words));
+                client.verdict = Some(Box::new(Verdict(Box::from(words))));
             }
         }
         self.dispose(key, link, End::Refused(words), now);

@@ -1,5 +1,14 @@
-//! Floor 4. Bodies of the scripts that went through this process, to give them to a master that
-//! does not have them: the script cache of a server is neither replicated nor kept.
+//! Floor 4. Bodies of the scripts that went through this process: the script cache of a server is
+//! neither replicated nor kept, and clients are not to see that there are several.
+//!
+//! ```text
+//!   EVAL_RO     by the master the first time, which has the script then; by replicas from then on
+//!   EVALSHA_RO  by replicas if the master has the script, which they are given before; by the
+//!               master otherwise, as only that knows
+//!   SCRIPT FLUSH  empties the master's cache: what replicas have nobody names any more
+//! ```
+//!
+//! To a master that is new, or may have been restarted, the bodies are given.
 //!
 //! Shared by the workers, as a client may load with one connection and run with another. It is
 //! locked for moments, and only when a body is new or missing. Must not know what a script does.
@@ -9,13 +18,15 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::command::Script;
+use crate::command::{Class, Script};
+use crate::exchange::client::Client;
 use crate::exchange::link::{Link, Usage};
 use crate::exchange::marks::Marks;
-use crate::exchange::node::Node;
+use crate::exchange::node::{Group, Node};
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
+use crate::route::NoReplica;
 use crate::telemetry::RequestClass;
 
 /// Bytes of bodies that a new link brings along, the latest first: what clients send on it waits
@@ -37,6 +48,8 @@ pub struct Scripts {
     max: usize,
     /// Grows whenever something is forgotten.
     forgotten: AtomicU64,
+    /// Grows whenever a cache is emptied.
+    emptied: AtomicU64,
     store: Mutex<Store>,
 }
 
@@ -55,6 +68,8 @@ struct Store {
 
 struct Kept {
     body: Arc<[u8]>,
+    /// Whether the master was seen to take it.
+    at_master: bool,
     digest: Option<Digest>,
 }
 
@@ -70,6 +85,7 @@ impl Scripts {
         Self {
             max,
             forgotten: AtomicU64::new(0),
+            emptied: AtomicU64::new(0),
             store: Mutex::default(),
         }
     }
@@ -78,18 +94,23 @@ impl Scripts {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a body; the oldest give way.
-    fn keep(&self, key: Key, body: &[u8]) {
+    /// Keeps a body; the oldest give way. Unless a cache was emptied since `sent`.
+    fn keep(&self, key: Key, body: &[u8], (at_master, sent): (bool, u16)) {
         if cost(body) > self.max {
             return;
         }
         let mut store = self.store();
-        if store.bodies.contains_key(&key) {
+        if sent != self.times_emptied() {
+            return;
+        }
+        if let Some(kept) = store.bodies.get_mut(&key) {
+            kept.at_master |= at_master;
             return;
         }
         store.bytes += cost(body);
         let kept = Kept {
             body: Arc::from(body),
+            at_master,
             digest: None,
         };
         store.bodies.insert(key, kept);
@@ -104,13 +125,25 @@ impl Scripts {
         }
     }
 
-    /// The body with this SHA-1, in hexadecimal of any case.
-    fn find(&self, group: GroupIndex, digest: &[u8]) -> Option<Arc<[u8]>> {
-        let digest = Digest::try_from(digest.to_ascii_lowercase()).ok()?;
+    /// The body with this SHA-1, and whether the master was seen to take it.
+    fn find(&self, group: GroupIndex, digest: &Digest) -> Option<(Arc<[u8]>, bool)> {
         let mut store = self.store();
         store.digest();
-        let key = store.digests.get(&(group, digest))?;
-        store.bodies.get(key).map(|kept| Arc::clone(&kept.body))
+        let key = store.digests.get(&(group, *digest))?;
+        let kept = store.bodies.get(key)?;
+        Some((Arc::clone(&kept.body), kept.at_master))
+    }
+
+    /// Whether the master was seen to take a body.
+    fn is_at_master(&self, key: Key) -> bool {
+        let store = self.store();
+        store.bodies.get(&key).is_some_and(|kept| kept.at_master)
+    }
+
+    /// How often a cache was emptied, as far as this tells requests in flight apart.
+    fn times_emptied(&self) -> u16 {
+        let [.., high, low] = self.emptied.load(Ordering::Relaxed).to_be_bytes();
+        u16::from_be_bytes([high, low])
     }
 
     /// The latest bodies of a group, up to `most` bytes.
@@ -144,6 +177,7 @@ impl Scripts {
             }
         }
         store.undigested.retain(|key| key.0 != group);
+        self.emptied.fetch_add(1, Ordering::Relaxed);
         self.forgotten.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -190,43 +224,175 @@ impl fmt::Debug for Scripts {
     }
 }
 
-/// What one worker knows of them without a lock.
+/// What a request does to the script cache of its node, as far as anybody keeps account of that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Caching {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It adds a script that the master may not have; and how often a cache was emptied by then.
+    Adds(u16),
+    /// It empties the cache.
+    Empties,
+    /// It names a script that the master has, or had.
+    Names,
+    /// It names one of which only the master knows whether there is such a script.
+    Asks,
+}
+
+impl Caching {
+    /// The class of a request that is of this one otherwise.
+    fn class(self, class: Class) -> Class {
+        match (self, class) {
+            (Self::Adds(_) | Self::Asks, Class::Read) => Class::MasterRead,
+            _ => class,
+        }
+    }
+
+    /// Whether its reply is to be looked at.
+    #[inline]
+    pub(super) const fn ends(self) -> bool {
+        matches!(self, Self::Adds(_) | Self::Empties)
+    }
+}
+
+/// The scripts that the replica at the other end of a link was given.
 #[derive(Debug, Default)]
+pub(super) struct Brought(HashSet<Digest>);
+
+/// What one worker knows of them without a lock: what the master has.
+#[derive(Debug)]
 pub(super) struct Seen {
+    scripts: Arc<Scripts>,
     bodies: HashSet<Key>,
+    digests: HashSet<(GroupIndex, Digest)>,
     forgotten: u64,
 }
 
 impl Seen {
-    /// A client sends a script, or has them all forgotten.
+    /// Nothing is known without a lock.
+    pub(super) fn new(scripts: Arc<Scripts>) -> Self {
+        Self {
+            scripts,
+            bodies: HashSet::new(),
+            digests: HashSet::new(),
+            forgotten: 0,
+        }
+    }
+
+    /// A client sends a script, names one, or has them all forgotten: what that does to the cache of
+    /// its node, and what it is because of that.
     #[cold]
     pub(super) fn note(
         &mut self,
-        scripts: &Scripts,
-        group: GroupIndex,
-        script: Script,
+        (client, group): (&Client, &Group),
+        (script, class): (Script, Class),
         request: &Request<'_>,
-    ) {
-        let at = match script {
-            Script::Body => 1,
-            Script::Load => 2,
-            Script::Flush => return scripts.forget(group),
-            Script::Digest | Script::Function => return,
+    ) -> (Caching, Class) {
+        self.forget();
+        let caching = match script {
+            Script::Flush => {
+                self.scripts.forget(client.group);
+                Caching::Empties
+            }
+            Script::Digest if class == Class::Read => {
+                let spared = group.settings.no_replica == NoReplica::Error;
+                let known = self.knows(client.group, request);
+                if known || spared || client.access.is_read_only() {
+                    Caching::Names
+                } else {
+                    Caching::Asks
+                }
+            }
+            Script::Digest | Script::Function => Caching::Nothing,
+            Script::Body | Script::Load => self.adds(client, (script, class), request),
         };
-        let Some(body) = request.args().nth(at) else {
-            return;
-        };
-        if scripts.max == 0 {
-            return;
-        }
-        let forgotten = scripts.forgotten.load(Ordering::Relaxed);
-        if self.forgotten != forgotten || self.bodies.len() >= SEEN_MAX {
+        (caching, caching.class(class))
+    }
+
+    /// Forgets everything if anything was forgotten.
+    fn forget(&mut self) {
+        let forgotten = self.scripts.forgotten.load(Ordering::Relaxed);
+        let full = self.bodies.len() >= SEEN_MAX || self.digests.len() >= SEEN_MAX;
+        if self.forgotten != forgotten || full {
             self.forgotten = forgotten;
             self.bodies.clear();
+            self.digests.clear();
         }
-        let key = (group, hash(body));
-        if self.bodies.insert(key) {
-            scripts.keep(key, body);
+    }
+
+    /// What becomes of the master's cache with a body. To a client that speaks with a replica this
+    /// has a cache of its own; what is queued may never be executed.
+    fn adds(
+        &mut self,
+        client: &Client,
+        (script, class): (Script, Class),
+        request: &Request<'_>,
+    ) -> Caching {
+        let Some(body) = body_of(script, request) else {
+            return Caching::Nothing;
+        };
+        let (key, sent) = ((client.group, hash(body)), self.scripts.times_emptied());
+        if self.bodies.contains(&key) {
+            return Caching::Nothing;
+        }
+        if self.scripts.is_at_master(key) {
+            self.bodies.insert(key);
+            return Caching::Nothing;
+        }
+        let at_replica = class == Class::Read && client.access.is_read_only();
+        if client.is_in_multi() || at_replica {
+            self.scripts.keep(key, body, (false, sent));
+            return Caching::Nothing;
+        }
+        Caching::Adds(sent)
+    }
+
+    /// Whether the master has the script that a request names.
+    fn knows(&mut self, group: GroupIndex, request: &Request<'_>) -> bool {
+        let Some(digest) = request.arg1().and_then(digest_of) else {
+            return false;
+        };
+        let key = (group, digest);
+        if self.digests.contains(&key) {
+            return true;
+        }
+        let known = self
+            .scripts
+            .find(group, &digest)
+            .is_some_and(|found| found.1);
+        if known {
+            self.digests.insert(key);
+        }
+        known
+    }
+
+    /// The oldest request of a link has its reply, and is one that ends in a script cache.
+    #[cold]
+    pub(super) fn answered(&self, link: &Link, reply: &[u8]) {
+        let Some((ticket, raw)) = link.pipeline.oldest() else {
+            return;
+        };
+        match ticket.caching {
+            _ if ticket.purpose == Purpose::Queued => {}
+            // What was added meanwhile may be gone, too.
+            Caching::Empties => self.scripts.forget(link.group),
+            Caching::Adds(sent) if is_cached(reply) => {
+                let Some(request) = Request::from_raw(raw) else {
+                    return;
+                };
+                let script = if request.name().eq_ignore_ascii_case(b"script") {
+                    Script::Load
+                } else {
+                    Script::Body
+                };
+                if let Some(body) = body_of(script, &request) {
+                    let at_master = link.lane.role == Role::Master;
+                    let key = (link.group, hash(body));
+                    self.scripts.keep(key, body, (at_master, sent));
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -252,6 +418,38 @@ impl Exchange {
         }
     }
 
+    /// Has a link to a replica bring the script that a request names, unless it has brought it.
+    #[inline]
+    pub(super) fn bring_script(&mut self, (key, caching): (LinkKey, Caching), raw: &[u8]) {
+        if caching == Caching::Names {
+            self.bring_named(key, raw);
+        }
+    }
+
+    #[cold]
+    fn bring_named(&mut self, key: LinkKey, raw: &[u8]) {
+        let digest = Request::from_raw(raw).and_then(|request| digest_of(request.arg1()?));
+        let Some((link, digest)) = self.links.get_mut(key).zip(digest) else {
+            return;
+        };
+        let group = self.groups.get_mut(link.group);
+        let node = group.and_then(|group| group.nodes.get_mut(link.lane.node.0));
+        let Some(node) = node.filter(|_| link.lane.role == Role::Replica) else {
+            return;
+        };
+        let brought = link.scripts.get_or_insert_default();
+        if brought.0.len() >= SEEN_MAX {
+            brought.0.clear();
+        }
+        if brought.0.contains(&digest) {
+            return;
+        }
+        if let Some((body, _)) = self.settings.scripts.find(link.group, &digest) {
+            brought.0.insert(digest);
+            load(link, node, &body);
+        }
+    }
+
     /// The master does not have the script that the oldest request of a shared link names: it is
     /// loaded, and the request placed anew behind that. False if that cannot be done, or if a later
     /// request of the client may have been executed before.
@@ -270,9 +468,9 @@ impl Exchange {
         if !alone || link.usage != Usage::Shared || ticket.bounces >= HEALED_MAX {
             return false;
         }
-        let digest = Request::from_raw(raw).and_then(|request| request.arg1());
-        let body = digest.and_then(|digest| self.settings.scripts.find(index, digest));
-        let Some(body) = body else {
+        let digest = Request::from_raw(raw).and_then(|request| digest_of(request.arg1()?));
+        let found = digest.and_then(|digest| self.settings.scripts.find(index, &digest));
+        let Some((body, _)) = found else {
             return false;
         };
         let again = ticket.again(Usage::Shared, ticket.bounces + 1, raw);
@@ -310,11 +508,28 @@ fn load(link: &mut Link, node: &mut Node, body: &[u8]) {
         bounces: 0,
         breaks: 0,
         marks: Marks::None,
+        caching: Caching::Nothing,
     };
     let mut raw = Vec::new();
     encode::request(&mut raw, &[b"SCRIPT", b"LOAD", body]);
     link.pipeline.push(ticket, &raw);
     node.in_flight += 1;
+}
+
+/// The body that a request carries.
+fn body_of<'r>(script: Script, request: &Request<'r>) -> Option<&'r [u8]> {
+    let at = if script == Script::Load { 2 } else { 1 };
+    request.args().nth(at)
+}
+
+/// A SHA-1 in hexadecimal of any case.
+fn digest_of(word: &[u8]) -> Option<Digest> {
+    Digest::try_from(word.to_ascii_lowercase()).ok()
+}
+
+/// Whether a script has come into the cache: where it was run, its own errors tell it.
+fn is_cached(reply: &[u8]) -> bool {
+    !reply.starts_with(b"-") || memchr::memmem::find(reply, b" script: ").is_some()
 }
 
 /// What a body counts for.

@@ -1,5 +1,5 @@
 //! Floor 4. Commands that Switchman answers itself, and those for which it asks the master first:
-//! AUTH, SELECT, HELLO.
+//! AUTH, SELECT; and, in `hello.rs`, HELLO.
 //!
 //! A login is proven on the present master by a connection of its own, each time; no verdict is
 //! kept. While that connection opens, the request stays where it is and is looked at again.
@@ -14,12 +14,12 @@ use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::route::Access;
-use crate::session::{HelloFacts, HelloRequest, IdentityId, Login, Outcome, Reject};
+use crate::session::{HelloFacts, IdentityId, Login, Outcome};
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
 
 /// What a question to the master has come to.
-enum Proof {
+pub(super) enum Proof {
     /// The link is open: the node agrees.
     Given(LinkKey),
     /// The request was answered, or waits.
@@ -29,17 +29,15 @@ enum Proof {
 /// Logins of one group that are proven at once; each is a connection to the master.
 const PROOFS_MAX: usize = 32;
 
-/// Redis acl.c and networking.c, `helloCommand`.
-const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
-    otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
-    and select the RESP protocol version at the same time";
-
 /// Redis cluster.c, `readonlyCommand` and `readwriteCommand`.
 const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 
 impl Exchange {
     /// A command of the class `Local`.
     pub(super) fn place_local(&mut self, job: Job, request: &Request<'_>, local: Local) -> Placed {
+        if let Some(placed) = self.ask_for_rights(job, request, local) {
+            return placed;
+        }
         self.scratch.clear();
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
@@ -58,7 +56,7 @@ impl Exchange {
             Outcome::Reset => self.reset(job),
             Outcome::Auth(login) => self.auth(job, &login),
             Outcome::Select(index) => self.select(job, index),
-            Outcome::Hello(hello) => self.hello(job, &hello),
+            Outcome::Hello(hello) => self.hello(job, hello),
             Outcome::ReadOnly => self.switch_reads(job, Access::read_only),
             Outcome::ReadWrite => self.switch_reads(job, Access::read_write),
             Outcome::WhoAmI | Outcome::Forward => {
@@ -140,68 +138,6 @@ impl Exchange {
         self.answer(job, RequestClass::Session, None)
     }
 
-    fn hello(&mut self, job: Job, hello: &HelloRequest) -> Placed {
-        let Some(client) = self.clients.get(job.key) else {
-            return Placed::Answered;
-        };
-        let protocol = hello.protocol.unwrap_or(client.session.protocol);
-        let (identity, database) = (client.session.identity, client.session.database);
-        let changes = protocol != client.session.protocol;
-        let locked_out = !client.session.is_logged_in()
-            && self
-                .groups
-                .get(client.group)
-                .is_some_and(|group| group.wants_login_now(job.now));
-        if changes && let Some(waits) = self.wait_for_answers(job) {
-            return waits;
-        }
-        let proof = match &hello.login {
-            Some(login) => self.prove(job, login, protocol),
-            None if locked_out => {
-                self.forget_verdict(job.key);
-                return self.reject(job, RequestClass::Session, Reject::Redis(HELLO_NOAUTH));
-            }
-            None => self.ask(job, identity, (database, protocol)),
-        };
-        let link = match proof {
-            Proof::Given(link) => link,
-            Proof::Settled(placed) => return placed,
-        };
-        if let Some(login) = &hello.login {
-            self.adopt(job, link, login);
-        }
-        self.say_hello(job, hello, protocol)
-    }
-
-    /// The master agrees: takes over what was asked and answers.
-    fn say_hello(&mut self, job: Job, hello: &HelloRequest, protocol: Protocol) -> Placed {
-        let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Answered;
-        };
-        if let Some(name) = &hello.name
-            && !client.session.set_name(name)
-        {
-            let text = "ERR Client names cannot contain spaces, newlines or special characters.";
-            return self.reject(job, RequestClass::Session, Reject::Redis(text));
-        }
-        self.scratch.clear();
-        let facts = self
-            .groups
-            .get(client.group)
-            .and_then(|group| group.hello(protocol));
-        match facts {
-            Some(facts) => {
-                client.session.protocol = protocol;
-                client.forget_lanes();
-                let role = client.access.role();
-                facts.write(&mut self.scratch, (protocol, role), client.session.id);
-            }
-            // A server before Redis 6.0, which speaks RESP2 and does not know the command.
-            None => encode::error(&mut self.scratch, "ERR unknown command 'HELLO'"),
-        }
-        self.answer(job, RequestClass::Session, None)
-    }
-
     /// READONLY and READWRITE, as the master's family answers them: where it takes them, they
     /// switch the client's reads of replicas.
     fn switch_reads(&mut self, job: Job, switch: fn(&mut Access)) -> Placed {
@@ -229,7 +165,7 @@ impl Exchange {
 
     /// Asks the master whether it takes a login. The same request comes here again until it is
     /// known.
-    fn prove(&mut self, job: Job, login: &Login, protocol: Protocol) -> Proof {
+    pub(super) fn prove(&mut self, job: Job, login: &Login, protocol: Protocol) -> Proof {
         if let Some(waits) = self.wait_for_answers(job) {
             return Proof::Settled(waits);
         }
@@ -239,7 +175,7 @@ impl Exchange {
         let Some(client) = self.clients.get(job.key) else {
             return Proof::Settled(Placed::Answered);
         };
-        let (index, database) = (client.group, client.session.database);
+        let index = client.group;
         if let Some(link) = client.proof.filter(|link| self.links.get(*link).is_some()) {
             return self.when_ready(job, link);
         }
@@ -262,7 +198,8 @@ impl Exchange {
             node,
             role: Role::Master,
             identity: UNPROVEN,
-            database,
+            // A user need not have the right to SELECT.
+            database: 0,
             protocol,
         };
         let usage = Usage::Proof(job.key);
@@ -301,7 +238,12 @@ impl Exchange {
     }
 
     /// Asks the master whether it has a database, or speaks a protocol, by the lane for it.
-    fn ask(&mut self, job: Job, identity: IdentityId, settings: (u32, Protocol)) -> Proof {
+    pub(super) fn ask(
+        &mut self,
+        job: Job,
+        identity: IdentityId,
+        settings: (u32, Protocol),
+    ) -> Proof {
         if let Some(settled) = self.verdict(job) {
             return settled;
         }
@@ -342,11 +284,11 @@ impl Exchange {
     }
 
     /// The node's own words against what was asked, if it has spoken.
-    fn verdict(&mut self, job: Job) -> Option<Proof> {
+    pub(super) fn verdict(&mut self, job: Job) -> Option<Proof> {
         let client = self.clients.get_mut(job.key)?;
-        let line = client.verdict.take()?;
+        let words = client.take_objection()?;
         self.scratch.clear();
-        self.scratch.extend_from_slice(&line);
+        self.scratch.extend_from_slice(&words);
         Some(Proof::Settled(self.answer(
             job,
             RequestClass::Session,
@@ -354,14 +296,14 @@ impl Exchange {
         )))
     }
 
-    fn forget_verdict(&mut self, key: ClientKey) {
+    pub(super) fn forget_verdict(&mut self, key: ClientKey) {
         if let Some(client) = self.clients.get_mut(key) {
             client.verdict = None;
         }
     }
 
     /// Gives a session its proven login; the link that proved it serves as the first with it.
-    fn adopt(&mut self, job: Job, key: LinkKey, login: &Login) {
+    pub(super) fn adopt(&mut self, job: Job, key: LinkKey, login: &Login) {
         let Some(client) = self.clients.get_mut(job.key) else {
             return;
         };
@@ -428,7 +370,7 @@ impl Exchange {
     }
 
     /// AUTH, HELLO AUTH and RESET take effect between requests, not among them.
-    fn wait_for_answers(&mut self, job: Job) -> Option<Placed> {
+    pub(super) fn wait_for_answers(&mut self, job: Job) -> Option<Placed> {
         let client = self.clients.get_mut(job.key)?;
         if job.again.is_some() || client.replies.outstanding() == 0 {
             return None;

@@ -5,6 +5,7 @@ use crate::exchange::ClientKey;
 use crate::exchange::client::{Again, Numbered, Origin};
 use crate::exchange::link::Usage;
 use crate::exchange::marks::Marks;
+use crate::exchange::scripts::Caching;
 use crate::session::Seq;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -27,6 +28,8 @@ pub(super) struct Ticket {
     pub(super) breaks: u8,
     /// What it changes, as far as anybody keeps account of that.
     pub(super) marks: Marks,
+    /// What it does to the script cache of its node.
+    pub(super) caching: Caching,
 }
 
 impl Ticket {
@@ -100,6 +103,8 @@ pub(super) enum Purpose {
     Sticks,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
+    /// The same, to learn whether its client may use what it has sent.
+    Rights,
     /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that
     /// stands for `seq`.
     Hedged,

@@ -1,12 +1,13 @@
 //! Floor 4. WATCH, MULTI, EXEC: one link from the first to the last, and what becomes of a
 //! transaction whose link is lost.
 
-use crate::command::{Class, Flags, Leased, Local};
+use crate::command::{Class, Flags, Leased, Local, Problem};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::inside::Inside;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
+use crate::exchange::scripts::Caching;
 use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::{ClientKey, Exchange};
@@ -140,8 +141,36 @@ impl Exchange {
         spec.is_some_and(|spec| spec.flags.contains(Flags::NO_MULTI))
     }
 
+    /// What the server will not queue: it words the error, and remembers it until EXEC.
+    pub(super) fn place_wrong_in_multi(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        (class, problem): (Class, Option<Problem>),
+    ) -> Placed {
+        // A master that is new, and has not told its commands yet, may have it after all.
+        let unknown = problem.is_some_and(Problem::is_unknown);
+        if unknown && class == Class::Refused {
+            return self.place_in_multi(job, request, class);
+        }
+        let placed = self.place_in_multi(job, request, Class::Write);
+        let lease = self.lease_of(job.key);
+        if unknown
+            && matches!(class, Class::Leased(_))
+            && let Some(link) = lease.and_then(|lease| lease.link)
+        {
+            // What sticks to a connection must not come into the pool with it.
+            self.retire(link);
+        }
+        placed
+    }
+
     pub(super) fn queue(&mut self, job: Job, raw: &[u8]) -> Placed {
-        self.send_on_lease(job, raw, Kind::leased(Purpose::Queued))
+        let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Queued));
+        if job.caching == Caching::Empties {
+            self.on_lease(job.key, placed, |lease| lease.flushes = true);
+        }
+        placed
     }
 
     /// Refuses a command as the server would: EXEC will not execute the others either.
@@ -177,6 +206,13 @@ impl Exchange {
             Some((_, Watch::Stale)) => Some(Undo::StaleWatch),
             _ => None,
         };
+        let flushes = lease.is_some_and(|lease| lease.flushes);
+        let caching = if flushes {
+            Caching::Empties
+        } else {
+            job.caching
+        };
+        let job = Job { caching, ..job };
         let placed = match undo {
             None => self.send_on_lease(job, raw, Kind::leased(Purpose::Exec)),
             Some(undo) => {
@@ -299,6 +335,7 @@ impl Lease {
     fn end_multi(&mut self) {
         self.multi = Multi::No;
         self.watch = Watch::No;
+        self.flushes = false;
     }
 
     /// Notes that the link, on which everything but the subscriptions was begun, never was.

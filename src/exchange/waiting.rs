@@ -1,7 +1,9 @@
 //! Floor 4. Commands that wait at the server: `BLPOP` and its kin, `XREAD BLOCK`, `WAIT`.
 //!
 //! The time for which a command is held here is part of its own: it is sent for the rest of it, or
-//! hears, without being sent, what a server says at the end of that time.
+//! hears, without being sent, what a server says at the end of that time. But where there is a
+//! master, it is sent once, for as short as can be, however long its link took to open: something
+//! may be there already.
 //!
 //! ```text
 //!   nothing is sent behind them: it could not be taken back, and would keep a switch waiting
@@ -75,7 +77,7 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        if let Some(words) = client.verdict.take() {
+        if let Some(words) = client.take_objection() {
             // Its link was refused with these.
             self.scratch.clear();
             self.scratch.extend_from_slice(&words);
@@ -85,7 +87,8 @@ impl Exchange {
         let until = client
             .until
             .or_else(|| time.and_then(|time| Some(begun? + time)));
-        if until.is_some_and(|until| until <= job.now) {
+        let is_over = until.is_some_and(|until| until <= job.now);
+        if is_over && begun.is_some() {
             self.compose_in_vain(job.key, request);
             return self.answer_unsent(job);
         }
@@ -95,6 +98,10 @@ impl Exchange {
                     self.send_internal(link, job, Purpose::Internal, before);
                 }
                 self.send_waiting(link, job, request, (waits, until))
+            }
+            Err(Placed::Waits) if is_over && self.is_held(job.key) => {
+                self.compose_in_vain(job.key, request);
+                return self.answer_unsent(job);
             }
             Err(placed) => placed,
         };
@@ -190,13 +197,21 @@ impl Exchange {
     fn answer_unsent(&mut self, job: Job) -> Placed {
         if let Some(client) = self.clients.get_mut(job.key) {
             client.until = None;
+            client.wait = Wait::No;
         }
         // The link that it waited for may go.
         self.touch(job.key);
         self.answer(job, RequestClass::Leased, None)
     }
 
-    /// Ends the waits of commands whose own time is over before their link is open.
+    /// Whether a client waits for a writable master.
+    fn is_held(&self, key: ClientKey) -> bool {
+        let client = self.clients.get(key);
+        client.is_some_and(|client| client.wait == Wait::Master)
+    }
+
+    /// Ends the waits of commands that have waited at a server before, and whose own time is over
+    /// before their next link is open.
     pub(super) fn expire_unopened(&mut self, now: Time) {
         if self.opening == 0 {
             return;
@@ -209,7 +224,7 @@ impl Exchange {
         let waiting = links.filter_map(|(key, link)| Some((key, owner(link)?)));
         let is_over = |(_, owner): &(LinkKey, ClientKey)| {
             let client = self.clients.get(*owner);
-            client.is_some_and(|client| client.is_out_of_time(now))
+            client.is_some_and(|client| client.has_waited_at_server() && client.is_out_of_time(now))
         };
         let over: Vec<_> = waiting.filter(is_over).collect();
         for (link, owner) in over {

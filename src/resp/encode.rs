@@ -16,11 +16,16 @@ pub fn request(out: &mut Vec<u8>, args: &[&[u8]]) {
 
 /// Writes the simple string `text`; line breaks become spaces, as Redis does it.
 pub fn simple(out: &mut Vec<u8>, text: &str) {
-    line(out, b'+', text);
+    line(out, b'+', text.as_bytes());
 }
 
 /// Writes the error `text`, which begins with its code (`ERR ...`); line breaks become spaces.
 pub fn error(out: &mut Vec<u8>, text: &str) {
+    error_bytes(out, text.as_bytes());
+}
+
+/// The same for a text that repeats a client's bytes, whatever they are.
+pub fn error_bytes(out: &mut Vec<u8>, text: &[u8]) {
     line(out, b'-', text);
 }
 
@@ -124,9 +129,9 @@ fn length(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn line(out: &mut Vec<u8>, lead: u8, text: &str) {
+fn line(out: &mut Vec<u8>, lead: u8, text: &[u8]) {
     out.push(lead);
-    out.extend(text.bytes().map(|byte| match byte {
+    out.extend(text.iter().map(|byte| match *byte {
         b'\r' | b'\n' => b' ',
         other => other,
     }));

@@ -1,57 +1,102 @@
 //! Floor 3. `HELLO`: what a client asks, and the answer, which is the master's own save for the id.
 
 use crate::resp::{ReplyScanner, Request, Scan, encode};
-use crate::session::Login;
+use crate::session::state::{BAD_NAME, is_fine};
+use crate::session::{Login, words};
 use crate::types::{ListenerRole, Protocol};
 
-/// A well-formed `HELLO`.
-#[derive(Debug, PartialEq, Eq)]
+/// What a `HELLO` asks, as far as it can be read.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct HelloRequest {
     /// The version asked for; `None` keeps the present one.
     pub protocol: Option<Protocol>,
+    /// `AUTH username password` and `SETNAME name`, as they stand.
+    pub steps: Vec<HelloStep>,
+    /// What is wrong behind these, in Redis's own words.
+    pub objection: Option<Vec<u8>>,
+}
+
+/// One option of a `HELLO`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HelloStep {
     /// `AUTH username password`.
-    pub login: Option<Login>,
+    Login(Login),
     /// `SETNAME name`.
-    pub name: Option<Box<[u8]>>,
+    Name(Box<[u8]>),
 }
 
 impl HelloRequest {
-    /// Reads the arguments. An `Err` is Redis's own error text (networking.c, `helloCommand`).
-    pub fn read(request: &Request<'_>) -> Result<Self, String> {
+    /// Reads the arguments up to the first that is wrong (Redis networking.c, `helloCommand`).
+    pub fn read(request: &Request<'_>) -> Self {
         let mut args = request.args().skip(1);
-        let mut hello = Self {
-            protocol: None,
-            login: None,
-            name: None,
-        };
+        let mut hello = Self::default();
         let Some(version) = args.next() else {
-            return Ok(hello);
+            return hello;
         };
-        hello.protocol = Some(read_version(version)?);
-        while let Some(option) = args.next() {
-            if option.eq_ignore_ascii_case(b"AUTH") && args.len() >= 2 {
-                let (username, password) = (args.next(), args.next());
-                hello.login = password.map(|password| Login::new(username, password));
-            } else if option.eq_ignore_ascii_case(b"SETNAME") && args.len() >= 1 {
-                hello.name = args.next().map(Box::from);
-            } else {
-                let option = String::from_utf8_lossy(option);
-                return Err(format!("ERR Syntax error in HELLO option '{option}'"));
+        match read_version(version) {
+            Ok(protocol) => hello.protocol = Some(protocol),
+            Err(text) => {
+                hello.objection = Some(text.as_bytes().to_vec());
+                return hello;
             }
         }
-        Ok(hello)
+        while let Some(option) = args.next() {
+            if words::is(option, "AUTH") && args.len() >= 2 {
+                let (username, password) = (args.next(), args.next());
+                let login = Login::new(username, password.unwrap_or_default());
+                hello.steps.push(HelloStep::Login(login));
+            } else if words::is(option, "SETNAME") && args.len() >= 1 {
+                let name = Box::from(args.next().unwrap_or_default());
+                hello.steps.push(HelloStep::Name(name));
+            } else {
+                let option = words::c_text(option);
+                hello.objection = Some([SYNTAX, option, b"'"].concat());
+                break;
+            }
+        }
+        hello
+    }
+
+    /// Whether it logs in.
+    pub fn has_login(&self) -> bool {
+        let login = |step: &HelloStep| matches!(step, HelloStep::Login(_));
+        self.steps.iter().any(login)
+    }
+
+    /// The same as servers since 7.2 take it: nothing is done where anything is wrong, the last of
+    /// several logins and names counts, and the login comes first.
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        let wrong = self.steps.iter().find_map(|step| match step {
+            HelloStep::Name(name) if !is_fine(name) => Some(BAD_NAME.as_bytes().to_vec()),
+            _ => None,
+        });
+        let objection = wrong.or(self.objection);
+        let steps = if objection.is_some() {
+            Vec::new()
+        } else {
+            let last = |login: bool| {
+                let kind = |step: &&HelloStep| matches!(step, HelloStep::Login(_)) == login;
+                self.steps.iter().rfind(kind).cloned()
+            };
+            last(true).into_iter().chain(last(false)).collect()
+        };
+        Self {
+            steps,
+            objection,
+            ..self
+        }
     }
 }
 
-fn read_version(text: &[u8]) -> Result<Protocol, String> {
-    let number = std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| text.parse::<i64>().ok());
-    match number {
-        None => Err("ERR Protocol version is not an integer or out of range".to_owned()),
+const SYNTAX: &[u8] = b"ERR Syntax error in HELLO option '";
+
+fn read_version(text: &[u8]) -> Result<Protocol, &'static str> {
+    match words::integer(text) {
+        None => Err("ERR Protocol version is not an integer or out of range"),
         Some(2) => Ok(Protocol::Resp2),
         Some(3) => Ok(Protocol::Resp3),
-        Some(_) => Err("NOPROTO unsupported protocol version".to_owned()),
+        Some(_) => Err("NOPROTO unsupported protocol version"),
     }
 }
 
@@ -96,15 +141,31 @@ impl HelloFacts {
     /// Whether the server takes READONLY and READWRITE although it is no node of a cluster: Valkey
     /// since 8.0 does (cluster.c, `readonlyCommand`), Redis answers that it has no cluster support.
     pub fn takes_readonly(&self) -> bool {
-        let value = |name: &[u8]| {
-            let field = self.fields.iter().find(|field| *field.name == *name)?;
-            let (_, text) = split_line(&field.value)?;
-            text.strip_suffix(b"\r\n")
-        };
-        let version = value(b"version").unwrap_or_default();
-        let major = version.split(|byte| *byte == b'.').next();
-        let major = major.and_then(|major| std::str::from_utf8(major).ok()?.parse::<u32>().ok());
-        value(b"server") == Some(b"valkey") && major.is_some_and(|major| major >= 8)
+        self.value(b"server") == Some(b"valkey") && self.version().0 >= 8
+    }
+
+    /// Whether the server does what stands in a `HELLO` one after the other, and so a part of what
+    /// has something wrong at its end: those before 7.2 do.
+    pub fn takes_hello_in_steps(&self) -> bool {
+        (1, 0) < self.version() && self.version() < (7, 2)
+    }
+
+    /// The text of a field.
+    fn value(&self, name: &[u8]) -> Option<&[u8]> {
+        let field = self.fields.iter().find(|field| *field.name == *name)?;
+        let (_, text) = split_line(&field.value)?;
+        text.strip_suffix(b"\r\n")
+    }
+
+    /// The first two numbers of the server's version; zeros if it does not tell.
+    fn version(&self) -> (u32, u32) {
+        let version = self.value(b"version").unwrap_or_default();
+        let mut numbers = version.split(|byte| *byte == b'.').map(|number| {
+            let number = std::str::from_utf8(number).ok()?;
+            number.parse().ok()
+        });
+        let mut next = || numbers.next().flatten().unwrap_or(0);
+        (next(), next())
     }
 
     /// Writes the answer for the client `id`: the master's words with that number, and the role
@@ -145,27 +206,64 @@ fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 mod tests {
     use super::*;
 
-    fn read(words: &[&[u8]]) -> Result<HelloRequest, String> {
+    fn read(words: &[&[u8]]) -> HelloRequest {
         let mut raw = Vec::new();
         encode::request(&mut raw, words);
         HelloRequest::read(&Request::from_raw(&raw).unwrap())
     }
 
+    fn login(user: &[u8]) -> HelloStep {
+        HelloStep::Login(Login::new(Some(user), b"p"))
+    }
+
+    fn name(name: &[u8]) -> HelloStep {
+        HelloStep::Name(Box::from(name))
+    }
+
     #[test]
     fn hello_is_read_as_redis_reads_it() {
-        assert_eq!(read(&[b"HELLO"]).unwrap().protocol, None);
-        let full = read(&[b"hello", b"3", b"auth", b"u", b"p", b"SetName", b"n"]).unwrap();
+        assert_eq!(read(&[b"HELLO"]), HelloRequest::default());
+        let full = read(&[b"hello", b"3", b"auth\0x", b"u", b"p", b"SetName", b"n"]);
         assert_eq!(full.protocol, Some(Protocol::Resp3));
-        assert_eq!(full.login, Some(Login::new(Some(b"u"), b"p")));
-        assert_eq!(full.name.as_deref(), Some(&b"n"[..]));
-        assert!(read(&[b"HELLO", b"4"]).unwrap_err().starts_with("NOPROTO"));
-        assert!(
-            read(&[b"HELLO", b"x"])
-                .unwrap_err()
-                .contains("not an integer")
-        );
-        let error = read(&[b"HELLO", b"3", b"AUTH", b"u"]).unwrap_err();
-        assert_eq!(error, "ERR Syntax error in HELLO option 'AUTH'");
+        assert_eq!(full.steps, [login(b"u"), name(b"n")]);
+        assert_eq!(full.objection, None);
+    }
+
+    #[test]
+    fn an_objection_is_in_redis_own_words_and_bytes() {
+        let check = |words: &[&[u8]], want: &[u8]| {
+            assert_eq!(read(words).objection.as_deref(), Some(want));
+        };
+        for version in [&b"4"[..], b"-1", b"0"] {
+            let text = b"NOPROTO unsupported protocol version";
+            check(&[b"HELLO", version], text);
+        }
+        for version in [&b"x"[..], b"02", b"+2", b"2 ", b"99999999999999999999"] {
+            let text = b"ERR Protocol version is not an integer or out of range";
+            check(&[b"HELLO", version, b"bad"], text);
+        }
+        let bytes = b"ERR Syntax error in HELLO option 'a\xff\r'";
+        check(&[b"HELLO", b"2", b"a\xff\r\0b"], bytes);
+        let few = b"ERR Syntax error in HELLO option 'AUTH'";
+        check(&[b"HELLO", b"3", b"AUTH", b"u"], few);
+    }
+
+    #[test]
+    fn what_stands_before_something_wrong_counts_with_older_servers_only() {
+        let words: [&[u8]; 12] = [
+            b"HELLO", b"3", b"SETNAME", b"a", b"AUTH", b"u", b"p", b"AUTH", b"v", b"p", b"SETNAME",
+            b"b",
+        ];
+        let fine = read(&words);
+        let steps = [name(b"a"), login(b"u"), login(b"v"), name(b"b")];
+        assert_eq!(fine.steps, steps);
+        assert_eq!(fine.at_once().steps, [login(b"v"), name(b"b")]);
+        let wrong = read(&[&words[..], &[b"x"]].concat());
+        assert_eq!(wrong.steps, steps);
+        let wrong = wrong.at_once();
+        assert!(wrong.steps.is_empty() && wrong.objection.is_some());
+        let name = read(&[b"HELLO", b"3", b"SETNAME", b"a b", b"x"]).at_once();
+        assert_eq!(name.objection.as_deref(), Some(BAD_NAME.as_bytes()));
     }
 
     #[test]
@@ -185,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_of_the_role_replica_says_so_and_valkey_8_takes_readonly() {
+    fn a_listener_of_the_role_replica_says_so_and_versions_make_a_difference() {
         let hello = |server: &str, version: &str| {
             let mut reply = Vec::new();
             encode::map_header(&mut reply, Protocol::Resp2, 3);
@@ -199,6 +297,16 @@ mod tests {
         facts.write(&mut out, (Protocol::Resp2, ListenerRole::Replica), 1);
         assert!(out.ends_with(b"$4\r\nrole\r\n$7\r\nreplica\r\n"));
         assert!(facts.takes_readonly());
+        for (version, in_steps) in [
+            ("7.0.15", true),
+            ("6.2.14", true),
+            ("7.2.0", false),
+            ("8.0.1", false),
+            ("x", false),
+        ] {
+            let facts = hello("redis", version);
+            assert_eq!(facts.takes_hello_in_steps(), in_steps, "{version}");
+        }
         for (server, version) in [("redis", "8.2.0"), ("valkey", "7.2.5"), ("valkey", "x")] {
             assert!(
                 !hello(server, version).takes_readonly(),

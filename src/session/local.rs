@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::command::Local;
 use crate::resp::{Request, encode};
-use crate::session::{HelloRequest, Reject, Session, Speech};
+use crate::session::{HelloRequest, Reject, Session, Speech, words};
 use crate::types::{Credentials, Protocol};
 
 /// A user name and password that a client has sent; bytes, as Redis takes them. Never printed.
@@ -84,10 +84,7 @@ impl Session {
     pub fn local(&mut self, local: Local, request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
         match local {
             Local::Auth => auth(request, out),
-            Local::Hello => match HelloRequest::read(request) {
-                Ok(hello) => Outcome::Hello(hello),
-                Err(text) => redis_error(out, &text),
-            },
+            Local::Hello => Outcome::Hello(HelloRequest::read(request)),
             Local::Select => select(request, out),
             Local::Reset => Outcome::Reset,
             Local::Quit => {
@@ -126,11 +123,8 @@ impl Session {
                 None => encode::null(out, self.protocol),
             },
             Local::ClientSetname => {
-                if !self.set_name(first) {
-                    return redis_error(
-                        out,
-                        "ERR Client names cannot contain spaces, newlines or special characters.",
-                    );
+                if let Err(text) = self.set_name(first) {
+                    return redis_error(out, text);
                 }
                 encode::simple(out, "OK");
             }
@@ -141,7 +135,7 @@ impl Session {
             Local::ClientGetredir => encode::integer(out, -1),
             Local::ClientTrackinginfo => tracking_off(out, self.protocol),
             Local::ClientNoEvict => {
-                if !first.eq_ignore_ascii_case(b"on") && !first.eq_ignore_ascii_case(b"off") {
+                if !words::is(first, "on") && !words::is(first, "off") {
                     return redis_error(out, "ERR syntax error");
                 }
                 encode::simple(out, "OK");
@@ -153,13 +147,15 @@ impl Session {
     }
 
     fn set_info(&mut self, attribute: &[u8], value: &[u8], out: &mut Vec<u8>) -> Outcome {
-        let (fine, name) = if attribute.eq_ignore_ascii_case(b"lib-name") {
+        let (fine, name) = if words::is(attribute, "lib-name") {
             (self.set_library_name(value), "lib-name")
-        } else if attribute.eq_ignore_ascii_case(b"lib-ver") {
+        } else if words::is(attribute, "lib-ver") {
             (self.set_library_version(value), "lib-ver")
         } else {
-            let attribute = String::from_utf8_lossy(attribute);
-            return redis_error(out, &format!("ERR Unrecognized option '{attribute}'"));
+            let attribute = words::c_text(attribute);
+            let text = [b"ERR Unrecognized option '", attribute, b"'"].concat();
+            encode::error_bytes(out, &text);
+            return Outcome::Replied;
         };
         if !fine {
             let text = format!("ERR {name} cannot contain spaces, newlines or special characters.");
@@ -170,14 +166,14 @@ impl Session {
     }
 
     fn set_speech(&mut self, mode: &[u8], out: &mut Vec<u8>) -> Outcome {
-        if mode.eq_ignore_ascii_case(b"on") {
+        if words::is(mode, "on") {
             self.speech = Speech::On;
             encode::simple(out, "OK");
             return Outcome::Replied;
         }
-        if mode.eq_ignore_ascii_case(b"off") {
+        if words::is(mode, "off") {
             self.speech = Speech::Off;
-        } else if mode.eq_ignore_ascii_case(b"skip") {
+        } else if words::is(mode, "skip") {
             if self.speech != Speech::Off {
                 self.speech = Speech::SkipNext;
             }
@@ -223,17 +219,18 @@ fn auth(request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
     }
 }
 
-/// `SELECT index`; the texts are those of Redis db.c, `selectCommand`.
+/// `SELECT index`; the texts are those of Redis db.c, `selectCommand`, and object.c,
+/// `getIntFromObjectOrReply`.
 fn select(request: &Request<'_>, out: &mut Vec<u8>) -> Outcome {
-    let text = request
-        .arg1()
-        .and_then(|index| std::str::from_utf8(index).ok());
-    match text.and_then(|text| text.parse::<i32>().ok()) {
+    let index = request.arg1().and_then(words::integer);
+    match index.map(|index| (i32::try_from(index), u32::try_from(index))) {
         None => redis_error(out, "ERR value is not an integer or out of range"),
-        Some(index) => match u32::try_from(index) {
-            Ok(index) => Outcome::Select(index),
-            Err(_negative) => redis_error(out, "ERR DB index is out of range"),
-        },
+        Some((Err(_), _)) => redis_error(
+            out,
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ),
+        Some((Ok(_), Err(_negative))) => redis_error(out, "ERR DB index is out of range"),
+        Some((Ok(_), Ok(index))) => Outcome::Select(index),
     }
 }
 
@@ -332,11 +329,25 @@ mod tests {
             ask(&mut session, Local::Select, &[b"select", b"-1"]).1,
             "-ERR DB index is out of range\r\n"
         );
-        assert!(
-            ask(&mut session, Local::Select, &[b"select", b"x"])
-                .1
-                .contains("not an integer")
-        );
+        for word in [
+            &b"x"[..],
+            b"00",
+            b"+1",
+            b"-0",
+            b" 1",
+            b"9223372036854775808",
+        ] {
+            assert_eq!(
+                ask(&mut session, Local::Select, &[b"select", word]).1,
+                "-ERR value is not an integer or out of range\r\n"
+            );
+        }
+        for word in [&b"2147483648"[..], b"-2147483649"] {
+            assert_eq!(
+                ask(&mut session, Local::Select, &[b"select", word]).1,
+                "-ERR value is out of range, value must between -2147483648 and 2147483647\r\n"
+            );
+        }
         let login = Login::new(Some(b"u"), b"p");
         assert_eq!(format!("{login:?}"), "Login(…)");
         assert_eq!(

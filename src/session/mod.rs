@@ -14,8 +14,9 @@ mod reject;
 mod replies;
 mod state;
 mod subscriptions;
+mod words;
 
-pub use hello::{HelloFacts, HelloRequest};
+pub use hello::{HelloFacts, HelloRequest, HelloStep};
 pub use local::{Login, Outcome};
 pub use reject::Reject;
 pub use replies::{Piece, Replies, Seq};

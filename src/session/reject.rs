@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::resp::encode;
+use crate::session::words;
 use crate::telemetry::Reason;
 use crate::types::MasterName;
 
@@ -168,6 +169,18 @@ impl Reject<'_> {
                 "EXECABORT Transaction discarded because of: NOAUTH Authentication required.",
             ),
             Self::Redis(text) => encode::error(out, text),
+            Self::UnknownCommand { .. } => self.write_unknown([].into_iter(), out),
+            Self::UnknownSubcommand { container, sub } => {
+                let container = container.to_uppercase();
+                let text = [
+                    b"ERR unknown subcommand '",
+                    start(sub, QUOTED_MAX),
+                    b"'. Try ",
+                    container.as_bytes(),
+                    b" HELP.",
+                ];
+                encode::error_bytes(out, &text.concat());
+            }
             Self::Stopping => encode::error(
                 out,
                 "MASTERDOWN switchman: stopping; the command was not sent, connect again",
@@ -232,21 +245,10 @@ impl Reject<'_> {
     /// Those among them that are Redis's own.
     fn of_redis(&self) -> String {
         match *self {
-            Self::UnknownCommand { command } => {
-                format!(
-                    "ERR unknown command '{}', with args beginning with: ",
-                    quoted(command)
-                )
-            }
             Self::WrongArity { name } => {
                 let code = code_of(name);
                 format!("{code} wrong number of arguments for '{name}' command")
             }
-            Self::UnknownSubcommand { container, sub } => format!(
-                "ERR unknown subcommand '{}'. Try {} HELP.",
-                quoted(sub),
-                container.to_uppercase()
-            ),
             Self::Subscribed { name } => {
                 let code = code_of(name);
                 format!(
@@ -258,22 +260,27 @@ impl Reject<'_> {
         }
     }
 
-    /// Appends Redis's line for an unknown command with the arguments that follow it (Redis
-    /// server.c, `afterErrorReply` of unknown commands: each in quotes, cut at 128 bytes in all).
+    /// Appends Redis's line for an unknown command with the arguments that follow it, each in
+    /// quotes, until there are 128 bytes of them (Redis server.c, `commandCheckExistence`).
     pub fn write_unknown<'a>(&self, args: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
-        let mut line = self.with_facts();
-        let mut left = QUOTED_MAX;
+        let Self::UnknownCommand { command } = *self else {
+            return self.write(out);
+        };
+        let mut excerpt = Vec::new();
         for arg in args {
-            if left == 0 {
+            if excerpt.len() >= QUOTED_MAX {
                 break;
             }
-            let cut = arg.get(..left).unwrap_or(arg);
-            left -= cut.len();
-            line.push('\'');
-            line.push_str(&String::from_utf8_lossy(cut));
-            line.push_str("' ");
+            let room = QUOTED_MAX - excerpt.len();
+            excerpt.extend_from_slice(&[b"'", start(arg, room), b"' "].concat());
         }
-        encode::error(out, &line);
+        let line = [
+            b"ERR unknown command '",
+            start(command, QUOTED_MAX),
+            b"', with args beginning with: ",
+            &excerpt[..],
+        ];
+        encode::error_bytes(out, &line.concat());
     }
 
     /// Whether the command may have been executed.
@@ -319,6 +326,12 @@ fn code_of(name: &str) -> &'static str {
         "exec" => "EXECABORT Transaction discarded because of:",
         _ => "ERR",
     }
+}
+
+/// As much of a word as C's `%.*s` takes: no more than `most` bytes, and nothing from a zero on.
+fn start(word: &[u8], most: usize) -> &[u8] {
+    let text = words::c_text(word);
+    text.get(..most).unwrap_or(text)
 }
 
 /// The client's own words for an error line: cut, and harmless there.
@@ -396,5 +409,44 @@ mod tests {
                 "{reject:?}"
             );
         }
+    }
+    #[test]
+    fn what_nobody_knows_is_repeated_byte_for_byte_as_far_as_redis_does_it() {
+        let check = |words: &[&[u8]], want: &[u8]| {
+            let mut out = Vec::new();
+            let reject = Reject::UnknownCommand { command: words[0] };
+            reject.write_unknown(words.iter().skip(1).copied(), &mut out);
+            let head = [b"-ERR unknown command '", want, b"\r\n"].concat();
+            assert_eq!(
+                out.escape_ascii().to_string(),
+                head.escape_ascii().to_string()
+            );
+        };
+        let begin = b"FOO', with args beginning with: ";
+        let (a, b) = ([b'a'; 130], [b'b'; 130]);
+        check(&[b"FOO\0x"], begin);
+        check(
+            &[b"FOO", b"x\0y", b"z\xff\r\n"],
+            &[begin, &b"'x' 'z\xff  ' "[..]].concat(),
+        );
+        check(
+            &[b"FOO", &a[..100], &b, b"c"],
+            &[&begin[..], b"'", &a[..100], b"' '", &b[..25], b"' "].concat(),
+        );
+        check(
+            &[b"FOO", &a[..124], b"b", b"c"],
+            &[&begin[..], b"'", &a[..124], b"' 'b' "].concat(),
+        );
+        check(
+            &[b"FOO", &a[..125], b"b"],
+            &[&begin[..], b"'", &a[..125], b"' "].concat(),
+        );
+        let mut out = Vec::new();
+        let (container, sub) = ("client", &b"n\xff\0x"[..]);
+        Reject::UnknownSubcommand { container, sub }.write(&mut out);
+        assert_eq!(
+            out,
+            b"-ERR unknown subcommand 'n\xff'. Try CLIENT HELP.\r\n"
+        );
     }
 }

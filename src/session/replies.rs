@@ -71,6 +71,11 @@ impl Replies {
         seq
     }
 
+    /// The number that the next request gets.
+    pub const fn next(&self) -> Seq {
+        self.next
+    }
+
     /// Requests whose reply is not wholly in the output yet.
     pub const fn outstanding(&self) -> u32 {
         self.next.wrapping_sub(self.head)

@@ -2,6 +2,11 @@
 
 use crate::types::Protocol;
 
+/// What Redis says to a name with other bytes than printable ASCII (networking.c,
+/// `clientSetNameOrReply`).
+pub(super) const BAD_NAME: &str =
+    "ERR Client names cannot contain spaces, newlines or special characters.";
+
 /// Which login a client has proven; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdentityId(pub u32);
@@ -61,11 +66,11 @@ impl Session {
         self.name.as_deref()
     }
 
-    /// Sets or, if empty, clears the name. Refuses what Redis refuses: bytes that are not printable
-    /// ASCII, and spaces (Redis networking.c, `validateClientAttr`).
-    #[must_use = "a refused name has to be answered"]
-    pub fn set_name(&mut self, name: &[u8]) -> bool {
-        set_attribute(&mut self.name, name)
+    /// Sets or, if empty, clears the name. Refuses what Redis refuses, in its own words: bytes that
+    /// are not printable ASCII, and spaces (Redis networking.c, `validateClientAttr`).
+    pub fn set_name(&mut self, name: &[u8]) -> Result<(), &'static str> {
+        let fine = set_attribute(&mut self.name, name);
+        fine.then_some(()).ok_or(BAD_NAME)
     }
 
     /// `LIB-NAME`.
@@ -117,9 +122,14 @@ impl Session {
 }
 
 fn set_attribute(slot: &mut Option<Box<[u8]>>, value: &[u8]) -> bool {
-    let fine = value.iter().all(u8::is_ascii_graphic);
+    let fine = is_fine(value);
     if fine {
         *slot = (!value.is_empty()).then(|| Box::from(value));
     }
     fine
+}
+
+/// Whether a name, or what describes a client otherwise, has no bytes but printable ones.
+pub(super) fn is_fine(value: &[u8]) -> bool {
+    value.iter().all(u8::is_ascii_graphic)
 }

@@ -1,7 +1,7 @@
 //! Floor 1. Tests of the table as the master's description and the operator's wishes change it.
 
 use crate::command::tests::{ADMIN, BLOCKING, MASTER, READ, REFUSED, WRITE, classify};
-use crate::command::{Class, Described, KeySpec, Local, Problem, Table};
+use crate::command::{Class, Described, KeySpec, Leased, Local, Problem, Table};
 
 fn names(list: &[&str]) -> Vec<String> {
     list.iter().map(|name| (*name).to_owned()).collect()
@@ -251,4 +251,58 @@ fn a_modules_command_may_reach_further_than_its_description_tells() {
     ] {
         assert_eq!(table.get(name).unwrap().keys, keys, "{name}");
     }
+}
+
+/// What a server tells that has the commands of `names`, subcommands with their containers.
+fn whole(names: &[&str]) -> Vec<Described> {
+    let mut told: Vec<Described> = Vec::new();
+    for name in ["get", "set", "ping", "command"].iter().chain(names) {
+        let command = described(name, -1, &[], (0, 0, 0));
+        match name.split_once('|') {
+            None => told.push(command),
+            Some(_) => told.last_mut().unwrap().subcommands.push(command),
+        }
+    }
+    told
+}
+
+#[test]
+fn what_the_master_does_not_have_is_unknown_whatever_its_arity() {
+    let table = Table::builtin().overlay(&whole(&["client", "client|id", "config"]));
+    let check = |text: &str, class: Class, problem: Option<Problem>| {
+        let got = classify(&table, text);
+        assert_eq!((got.class, got.problem), (class, problem), "{text}");
+        assert_eq!(got.is_sure_to_fail(), problem.is_some(), "{text}");
+    };
+    let unknown = Some(Problem::UnknownCommand);
+    // The master words the error.
+    check("HTTL k FIELDS 1 f", WRITE, unknown);
+    check("XREAD", WRITE, unknown);
+    // It must not come near such a connection, should the master have it after all.
+    check("XREAD BLOCK 0 STREAMS k $", WRITE, unknown);
+    check("WAITAOF", Class::Leased(Leased::Wait), unknown);
+    check("SENTINEL MASTERS", WRITE, unknown);
+    check("SHUTDOWN", REFUSED, unknown);
+    let sub = Some(Problem::UnknownSubcommand);
+    check("CLIENT SETINFO", Class::Local(Local::ClientSetinfo), sub);
+    check("client kill x", Class::Local(Local::ClientKill), sub);
+    check("CLIENT ID", Class::Local(Local::ClientId), None);
+    // A server before 7.0 does not tell its subcommands, nor of QUIT.
+    check("CONFIG GET a", MASTER, None);
+    check("QUIT", Class::Local(Local::Quit), None);
+    assert!(!classify(&table, "CLIENT OTHER").is_sure_to_fail());
+    assert!(!classify(&table, "OTHER").is_sure_to_fail());
+}
+
+#[test]
+fn what_is_missing_shows_in_a_whole_description_only() {
+    let mut told = whole(&["client"]);
+    told.remove(0);
+    let table = Table::builtin().overlay(&told);
+    assert_eq!(classify(&table, "HGET k f").problem, None);
+    let table = Table::builtin().overlay(&whole(&[]));
+    let refused = table.with_policy(&names(&["hget"]), &[]);
+    let got = classify(&refused, "HGET k f");
+    assert_eq!(got.class, REFUSED);
+    assert_eq!(got.problem, Some(Problem::UnknownCommand));
 }

@@ -51,6 +51,8 @@ fn reads_and_writes_reach_their_keys() {
         "XREAD STREAMS a b 0 0; SORT a STORE b; GEORADIUS a 0 0 1 m STORE b",
     );
     check("a b", "MIGRATE h 6379  0 10 KEYS a b");
+    // It keeps in the key what it has counted.
+    check("a b", "PFCOUNT a b");
 }
 
 #[test]

@@ -142,6 +142,37 @@ fn reads_of_a_read_only_client_follow_the_rules_of_all_reads() {
 }
 
 #[test]
+fn what_the_master_lacks_is_unknown_to_a_read_only_client_too() {
+    let mut world = World::new();
+    let told = ["get", "set", "ping", "command"].map(|name| crate::command::Described {
+        name: name.to_owned(),
+        arity: -1,
+        ..crate::command::Described::default()
+    });
+    let table = crate::command::Table::builtin().overlay(&told);
+    world.exchange.commands(0, Arc::new(table));
+    let client = world.client_by(replica());
+    world.send(client, &["HEXPIRE a"]);
+    let said = "-ERR unknown command 'HEXPIRE', with args beginning with: 'a' |";
+    assert_eq!(world.heard(client), said);
+    world.assert_calm();
+}
+
+#[test]
+fn what_reads_at_a_replica_as_well_is_read_there_for_a_read_only_client() {
+    let mut world = World::new();
+    let (split, client) = (world.client(), world.client_by(replica()));
+    for line in ["PFCOUNT a", "ROLE"] {
+        world.send(split, &[line]);
+        world.answer("m", line, ":1");
+        world.send(client, &[line]);
+        world.answer("r1", line, ":2");
+    }
+    assert_eq!(world.heard(client), ":2|:2|");
+    world.assert_calm();
+}
+
+#[test]
 fn a_script_of_a_read_only_client_must_not_write_wherever_it_runs() {
     let mut world = World::new();
     let client = world.client_by(replica());

@@ -241,8 +241,23 @@ fn what_writes_no_data_marks_nothing() {
     for line in ["PUBLISH c m", "SCRIPT LOAD x", "TOUCH a", "CONFIG SET a b"] {
         let mut scene = Scene::new();
         scene.write(line);
-        assert_eq!(scene.reader("EVAL_RO x 0"), "r1", "{line}");
+        assert_eq!(scene.reader("FCALL_RO f 0"), "r1", "{line}");
     }
+}
+
+#[test]
+fn a_count_is_kept_in_its_key_and_so_counts_as_a_write_to_it() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    scene.world.send(client, &["PFCOUNT a", "GET a", "GET b"]);
+    assert_eq!(scene.world.asked("m"), ["PFCOUNT a", "GET a"]);
+    assert_eq!(scene.world.asked("r1"), ["GET b"]);
+    scene.world.answer_all("m");
+    scene.world.answer_all("r1");
+    assert_eq!(scene.reader("GET a"), "m");
+    assert_eq!(scene.reader("GET b"), "r1");
+    scene.settle("r1");
+    assert_eq!(scene.reader("GET a"), "r1");
 }
 
 #[test]
@@ -422,7 +437,7 @@ fn what_is_seen_early_is_read_by_the_rules_that_hold_when_it_is_its_turn() {
         world.refuse(link, no_auth());
     }
     world.heard(client);
-    world.send(client, &["AUTH app secret"]);
+    world.send(client, &["AUTH default secret"]);
     world.open_all();
     assert_eq!(world.heard(client), "+OK|");
     let long = format!("SET k {}", "v".repeat(20_000));

@@ -7,10 +7,12 @@ use crate::exchange::Scripts;
 const ONE: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
 const NOSCRIPT: &str = "-NOSCRIPT No matching script. Please use EVAL.";
 
-/// Requests in which `_` stands for a space within a word.
+/// Requests in which `_` stands for a space within an argument.
 fn request(line: &str) -> Vec<u8> {
-    let words: Vec<String> = line.split(' ').map(|word| word.replace('_', " ")).collect();
-    let words: Vec<&[u8]> = words.iter().map(String::as_bytes).collect();
+    let (name, args) = line.split_once(' ').unwrap();
+    let args: Vec<String> = args.split(' ').map(|word| word.replace('_', " ")).collect();
+    let mut words = vec![name.as_bytes()];
+    words.extend(args.iter().map(String::as_bytes));
     let mut raw = Vec::new();
     encode::request(&mut raw, &words);
     raw
@@ -81,15 +83,141 @@ fn a_script_that_is_missing_is_loaded_and_run() {
 }
 
 #[test]
-fn a_read_only_script_is_found_by_way_of_the_master() {
+fn a_replica_is_given_the_script_that_it_is_to_run() {
+    let (mut world, client) = with_script();
+    let evalsha = format!("EVALSHA_RO {ONE} 0");
+    world.send(client, &["GET a", &evalsha, &evalsha]);
+    let load = "SCRIPT LOAD return 1";
+    assert_eq!(world.asked("r1"), ["GET a", load, &evalsha, &evalsha]);
+    for (line, reply) in [("GET a", "$1|1"), (load, "$3|sha")] {
+        world.answer("r1", line, reply);
+    }
+    world.answer("r1", &evalsha, ":1");
+    world.answer("r1", &evalsha, ":1");
+    assert_eq!(world.heard(client), "$1|1|:1|:1|");
+    // Another connection may lead to another process.
+    world.lose_node("r1");
+    let upper = format!("evalsha_ro {} 0", ONE.to_uppercase());
+    world.send(client, &[&upper]);
+    assert_eq!(world.asked("r1"), [load, &upper]);
+    world.answer_all("r1");
+    world.assert_calm();
+}
+
+#[test]
+fn a_read_only_script_that_a_replica_does_not_take_is_found_by_way_of_the_master() {
     let (mut world, client) = with_script();
     let evalsha = format!("EVALSHA_RO {ONE} 0");
     world.send(client, &[&evalsha]);
+    world.answer("r1", "SCRIPT LOAD return 1", "-NOPERM no permissions");
     world.answer("r1", &evalsha, NOSCRIPT);
     world.answer("m", &evalsha, NOSCRIPT);
     world.answer("m", "SCRIPT LOAD return 1", "$3|sha");
     world.answer("m", &evalsha, ":1");
     assert_eq!(world.heard(client), ":1|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_script_that_only_reads_is_the_masters_until_that_has_it() {
+    let mut world = World::new();
+    let (client, other) = (world.client(), world.client());
+    say(&mut world, client, "EVAL_RO return_1 0");
+    say(&mut world, other, "EVAL_RO return_1 0");
+    assert_eq!(world.asked("m").len(), 2, "it is not there yet");
+    // Its own errors show that it has come there, others do not.
+    for reply in [
+        "-NOPERM no permissions",
+        "-ERR user_script:1: x script: y, on @user_script:1.",
+    ] {
+        world.answer("m", "EVAL_RO return 1 0", reply);
+    }
+    say(&mut world, client, "EVAL_RO return_1 0");
+    world.answer("r1", "EVAL_RO return 1 0", ":1");
+    let evalsha = format!("EVALSHA {ONE} 0");
+    world.send(client, &["SCRIPT EXISTS x", &evalsha]);
+    assert_eq!(world.asked("m"), ["SCRIPT EXISTS x", &evalsha]);
+    world.answer_all("m");
+    world.assert_calm();
+}
+
+#[test]
+fn a_script_that_nobody_here_knows_is_for_the_master_to_find() {
+    let mut world = World::new();
+    let client = world.client();
+    for digest in [ONE, "12"] {
+        let evalsha = format!("EVALSHA_RO {digest} 0");
+        world.send(client, &[&evalsha]);
+        world.answer("m", &evalsha, NOSCRIPT);
+        assert_eq!(world.heard(client), format!("{NOSCRIPT}|"));
+    }
+    world.assert_calm();
+}
+
+#[test]
+fn what_was_flushed_no_replica_runs() {
+    let (mut world, client) = with_script();
+    let evalsha = format!("EVALSHA_RO {ONE} 0");
+    world.send(client, &[&evalsha]);
+    world.answer_all("r1");
+    world.heard(client);
+    world.send(client, &["SCRIPT FLUSH"]);
+    // Executed before the flush, perhaps, though it was sent behind it.
+    let other = world.client();
+    say(&mut world, other, "EVAL return_1 0");
+    world.answer("m", "SCRIPT FLUSH", "+OK");
+    world.answer("m", "EVAL return 1 0", ":1");
+    world.send(client, &[&evalsha]);
+    world.answer("m", &evalsha, NOSCRIPT);
+    assert_eq!(world.heard(client), format!("+OK|{NOSCRIPT}|"));
+    say(&mut world, client, "EVAL_RO return_1 0");
+    world.answer("m", "EVAL_RO return 1 0", ":1");
+    world.send(client, &[&evalsha]);
+    world.answer("r1", &evalsha, ":1");
+    assert_eq!(world.heard(client), ":1|:1|");
+    world.assert_calm();
+}
+
+#[test]
+fn what_is_queued_takes_effect_with_exec() {
+    let mut world = World::new();
+    let (client, other) = (world.client(), world.client());
+    let evalsha = format!("EVALSHA_RO {ONE} 0");
+    world.send(client, &["MULTI"]);
+    say(&mut world, client, "EVAL_RO return_1 0");
+    world.send(client, &["SCRIPT FLUSH"]);
+    world.answer_all("m");
+    world.send(other, &[&evalsha]);
+    world.answer("m", &evalsha, NOSCRIPT);
+    say(&mut world, other, "EVAL return_1 0");
+    world.answer("m", "EVAL return 1 0", ":1");
+    world.send(other, &[&evalsha]);
+    world.answer("r1", "SCRIPT LOAD return 1", "$3|sha");
+    world.answer("r1", &evalsha, ":1");
+    world.send(client, &["EXEC"]);
+    world.answer("m", "EXEC", "*2|:1|+OK");
+    world.send(other, &[&evalsha]);
+    world.answer("m", &evalsha, NOSCRIPT);
+    world.assert_calm();
+}
+
+#[test]
+fn a_read_only_client_has_the_cache_of_a_replica() {
+    let mut world = World::new();
+    let client = world.client_by(Access::new(
+        crate::types::ListenerRole::Replica,
+        crate::route::Reads::Replicas,
+    ));
+    say(&mut world, client, "EVAL return_1 0");
+    world.answer("r1", "EVAL_RO return 1 0", ":1");
+    let evalsha = format!("EVALSHA_RO {ONE} 0");
+    world.send(client, &[&evalsha]);
+    world.answer("r1", "SCRIPT LOAD return 1", "$3|sha");
+    world.answer("r1", &evalsha, ":1");
+    let other = world.client();
+    world.send(other, &[&evalsha]);
+    assert_eq!(world.asked("m"), [&*evalsha]);
+    world.answer_all("m");
     world.assert_calm();
 }
 

@@ -1,6 +1,7 @@
 //! Floor 4. Tests: AUTH, SELECT, HELLO, CLIENT, RESET, QUIT, and what a client may do before login.
 
 use super::*;
+use crate::command::{Described, Table};
 
 /// A world whose nodes want a login, which is known.
 fn locked() -> World {
@@ -543,5 +544,71 @@ fn clients_whose_turn_others_leave_unused_have_it_all_the_same() {
     for client in &clients[64..] {
         assert_eq!(world.heard(*client), "+OK|");
     }
+    world.assert_calm();
+}
+
+/// Has the master tell that it lacks all but a few commands.
+fn without_most(world: &mut World) {
+    let told = [
+        "get", "set", "ping", "command", "multi", "exec", "discard", "client",
+    ]
+    .map(|name| {
+        let mut told = Described {
+            name: name.to_owned(),
+            arity: -1,
+            ..Described::default()
+        };
+        if name == "client" {
+            let id = Described {
+                name: "client|id".to_owned(),
+                arity: 2,
+                ..Described::default()
+            };
+            told.subcommands.push(id);
+        }
+        told
+    });
+    let table = Table::builtin().overlay(&told);
+    world.exchange.commands(0, Arc::new(table));
+}
+
+#[test]
+fn a_command_that_the_master_lacks_is_unknown_as_at_the_master() {
+    let mut world = World::new();
+    without_most(&mut world);
+    let client = world.client();
+    world.send(
+        client,
+        &["WAITAOF 1", "client setinfo LIB-NAME x", "SHUTDOWN"],
+    );
+    let want = "-ERR unknown command 'WAITAOF', with args beginning with: '1' |\
+        -ERR unknown subcommand 'setinfo'. Try CLIENT HELP.|\
+        -ERR unknown command 'SHUTDOWN', with args beginning with: |";
+    assert_eq!(world.heard(client), want);
+    // On a shared connection the master says so itself.
+    world.send(client, &["HTTL"]);
+    world.answer("m", "HTTL", "-ERR unknown command 'HTTL'");
+    assert_eq!(world.heard(client), "-ERR unknown command 'HTTL'|");
+    world.assert_calm();
+}
+
+#[test]
+fn in_a_transaction_the_master_says_what_it_lacks_and_nothing_refused_comes_to_it() {
+    let mut world = World::new();
+    without_most(&mut world);
+    let client = world.client();
+    world.send(client, &["MULTI", "CLIENT NO-TOUCH ON"]);
+    world.answer("m", "MULTI", "+OK");
+    let link = world.asked_on("m", "CLIENT NO-TOUCH ON");
+    world.answer("m", "CLIENT NO-TOUCH ON", "+QUEUED");
+    world.send(client, &["EXEC"]);
+    world.answer("m", "EXEC", "*0");
+    assert_eq!(world.heard(client), "+OK|+QUEUED|*0|");
+    assert!(!world.wires.contains_key(&link), "it was closed");
+    world.send(client, &["MULTI", "FAILOVER"]);
+    assert!(!world.asked("m").contains(&"FAILOVER".to_owned()));
+    world.answer_all("m");
+    world.send(client, &["DISCARD"]);
+    world.answer_all("m");
     world.assert_calm();
 }

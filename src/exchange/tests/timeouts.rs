@@ -205,17 +205,36 @@ fn the_time_until_a_link_is_open_is_part_of_a_commands_own() {
 }
 
 #[test]
-fn a_command_whose_time_ends_before_its_link_is_open_is_not_sent() {
+fn a_command_whose_time_ends_before_its_link_is_open_is_tried_once_all_the_same() {
     let mut world = World::new();
     let client = world.client();
     world.opens = false;
     world.send(client, &["BLPOP q 1", "PING"]);
     let (link, _) = world.only_opening();
+    world.pass(ms(1200));
+    assert_eq!(world.heard(client), "");
+    world.open(link);
+    world.answer("m", "BLPOP q 0.001", "*2|$1|q|$1|v");
+    assert_eq!(world.heard(client), "*2|$1|q|$1|v|+PONG|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_command_whose_time_has_ended_hears_so_where_no_link_can_be_opened() {
+    let mut world = World::new();
+    let client = world.client();
+    world.opens = false;
+    world.send(client, &["BLPOP q 1", "BLPOP q 1", "PING"]);
+    let (link, _) = world.only_opening();
+    world.pass(ms(1200));
+    world.refuse(link, unreachable());
+    assert_eq!(world.heard(client), "*-1|");
+    world.switching();
     world.pass(ms(950));
     assert_eq!(world.heard(client), "");
     world.pass(ms(50));
     assert_eq!(world.heard(client), "*-1|+PONG|");
-    assert!(!world.wires.contains_key(&link), "nobody needs it");
+    world.switch_to("m", &[]);
     world.assert_calm();
 }
 

@@ -33,6 +33,26 @@ fn what_a_client_tracks_it_reads_from_its_own_link_and_hears_what_changes() {
 }
 
 #[test]
+fn the_node_tells_what_is_tracked_while_anything_is() {
+    let mut world = World::new();
+    let (client, link) = tracking(&mut world);
+    for line in ["CLIENT TRACKINGINFO", "CLIENT GETREDIR"] {
+        world.send(client, &[line]);
+        assert_eq!(world.asked_on("m", line), link);
+        world.answer("m", line, ":0");
+    }
+    assert_eq!(world.heard(client), ":0|:0|");
+    world.send(client, &["CLIENT TRACKING OFF", "CLIENT GETREDIR"]);
+    world.answer("m", "CLIENT TRACKING OFF", "+OK");
+    world.answer("m", "CLIENT GETREDIR", ":-1");
+    assert_eq!(world.heard(client), "+OK|:-1|");
+    let off = "%3|$5|flags|~1|$3|off|$8|redirect|:-1|$8|prefixes|*0|";
+    world.send(client, &["CLIENT TRACKINGINFO"]);
+    assert_eq!(world.heard(client), off);
+    world.assert_calm();
+}
+
+#[test]
 fn after_a_switch_all_is_invalid_and_tracking_is_on_before_the_next_read() {
     let mut world = World::new();
     let (client, _) = tracking(&mut world);

@@ -78,8 +78,15 @@ impl Scene {
         let proxy = launch.start();
         proxy.wait_ready();
         let connect = |addr| Client::connect(addr, 4 * SOON).unwrap();
+        let mut doors = [connect(theirs.node(0).addr()), connect(proxy.addr())];
+        // Until the master has told its commands, those of younger servers are known.
+        let told = wait_for(SOON, || {
+            let [theirs, ours] = doors.each_mut().map(|it| say(it, &["CLIENT", "SETINFO"]));
+            (theirs == ours).then_some(())
+        });
+        assert!(told.is_some(), "the master's commands are not known");
         Self {
-            doors: [connect(theirs.node(0).addr()), connect(proxy.addr())],
+            doors,
             masters: [connect(theirs.node(0).addr()), connect(ours.node(0).addr())],
             proxy,
             ours,

@@ -178,43 +178,10 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |_| false,
     },
     Known {
-        name: "hasty waits",
-        why: "one whose time is over before a connection is open is not sent, and hears that \
-              nothing has come, even where something was there",
-        is: |_| false,
-    },
-    Known {
-        name: "rights to the connection",
-        why: "PING, ECHO, CLIENT and READONLY are answered to users who may not use them",
-        is: |_| false,
-    },
-    Known {
-        name: "PFCOUNT",
-        why: "keeps what it has counted in the key at the master, which WATCH and tracking notice; \
-              at a replica nobody does",
-        is: |call| call.is("pfcount"),
-    },
-    Known {
-        name: "HELLO with a name and more",
-        why: "sets the name in Redis 7.0 before it sees that something is wrong behind it",
-        is: |call| call.is("hello") && call.says("setname") && call.words.len() != 4,
-    },
-    Known {
         name: "tracking again",
         why: "a client that turns tracking off and on again hears of what it has read before in \
               Redis, and has another connection here",
         is: |_| false,
-    },
-    Known {
-        name: "HELLO with odd bytes",
-        why: "Redis repeats the bytes of an option as they are, and only those before a zero",
-        is: |call| {
-            call.is("hello")
-                && call
-                    .words
-                    .iter()
-                    .any(|it| !it.is_ascii() || it.contains(&0))
-        },
     },
     Known {
         name: "BITFIELD that fails",
@@ -225,40 +192,5 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         name: "XINFO at replicas",
         why: "how many entries a group has read is not replicated with XREADGROUP",
         is: |call| call.is("xinfo|groups") || call.is("xinfo|stream"),
-    },
-    Known {
-        name: "scripts at replicas",
-        why: "a replica has another script cache: SCRIPT FLUSH does not come to it, and what it \
-              has run the master does not know",
-        is: |call| call.is("evalsha_ro") || call.is("eval_ro"),
-    },
-    Known {
-        name: "state of tracking",
-        why: "says that tracking is off, always",
-        is: |call| call.is("client|trackinginfo") || call.is("client|getredir"),
-    },
-    Known {
-        name: "commands of younger servers",
-        why: "are known to Switchman where the server does not know them: their arity is checked",
-        is: |call| {
-            let first = String::from_utf8_lossy(&call.words[0]).to_lowercase();
-            let of_client = call.is("client|setinfo") || call.is("client|no-touch");
-            of_client || ["sentinel", "hexpire", "waitaof"].contains(&&*first)
-        },
-    },
-    Known {
-        name: "odd numbers",
-        why: "SELECT and HELLO take 00 and +1, SELECT has another word for what is out of range",
-        is: |call| {
-            let word = call.words.get(1).map_or(&b""[..], Vec::as_slice);
-            let text = std::str::from_utf8(word).unwrap_or_default();
-            let plain = text.parse::<i32>().is_ok_and(|it| it.to_string() == text);
-            (call.is("select") || call.is("hello")) && text.parse::<i128>().is_ok() && !plain
-        },
-    },
-    Known {
-        name: "HELLO with AUTH and more",
-        why: "says what is wrong behind AUTH before it tries AUTH",
-        is: |call| call.is("hello") && call.says("auth") && call.words.len() != 5,
     },
 ];

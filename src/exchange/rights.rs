@@ -1,0 +1,169 @@
+//! Floor 4. Commands that are answered here, from clients with a login of their own: whether such a
+//! user may use them only the master knows, at each moment.
+//!
+//! PING and ECHO go from database 0 to the master as they are. Of the others a form is sent that is
+//! refused or changes nothing: access is looked at before arguments are (Redis server.c,
+//! `processCommand`). `-NOPERM` is passed on; after anything else the command is answered here.
+//!
+//! The default user may do all this unless an operator takes it away, and is not asked about. Nor
+//! is the master while there is none: a PING does not wait for the end of a failover.
+
+use crate::command::{Class, Leased, Local};
+use crate::exchange::client::{Client, Numbered, Verdict, Wait};
+use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::node::Group;
+use crate::exchange::session_commands::Proof;
+use crate::exchange::ticket::{Effect, Purpose, Ticket};
+use crate::exchange::{Exchange, LinkKey};
+use crate::resp::{Request, encode};
+use crate::session::Login;
+
+/// The user whom everybody is who has no other name.
+const DEFAULT: &[u8] = b"default";
+
+impl Exchange {
+    /// Has the master say whether a client may use a command that is answered here. `None` if it
+    /// may.
+    pub(super) fn ask_for_rights(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        local: Local,
+    ) -> Option<Placed> {
+        let client = self.clients.get_mut(job.key)?;
+        let group = self.groups.get(client.group)?;
+        if !group.has_name(client) {
+            return None;
+        }
+        let asks = group.writable.is_some() && job.again.is_none();
+        match local {
+            // The server looks at no rights for these, or says the answer itself.
+            Local::Auth
+            | Local::Hello
+            | Local::Quit
+            | Local::Reset
+            | Local::AclWhoami
+            | Local::ClientCapa
+            | Local::ClientHelp => return None,
+            Local::Ping | Local::Echo if client.session.database == 0 => {
+                let kind = Kind::shared(Class::MasterRead);
+                return asks.then(|| self.place_on_master(job, request, kind));
+            }
+            _ if client.permission() => return None,
+            _ => {}
+        }
+        if let Some(Proof::Settled(denied)) = self.verdict(job) {
+            return Some(denied);
+        }
+        if !asks {
+            return None;
+        }
+        if let Some(waits) = self.wait_for_answers(job) {
+            return Some(waits);
+        }
+        let client = self.clients.get(job.key)?;
+        // To come into another database takes the right to SELECT.
+        let database = selected(local, request).unwrap_or(0);
+        let settings = (database, client.session.protocol);
+        match self.ask(job, client.session.identity, settings) {
+            Proof::Settled(placed) => Some(placed),
+            Proof::Given(link) => Some(self.send_question(link, job, &question(local, request))),
+        }
+    }
+
+    /// The same for EXEC, DISCARD and UNWATCH of a client that has begun nothing: the master says
+    /// that itself.
+    pub(super) fn ask_for_rights_to_end(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        leased: Leased,
+    ) -> Option<Placed> {
+        let client = self.clients.get(job.key)?;
+        let group = self.groups.get(client.group)?;
+        let ends = matches!(leased, Leased::Exec | Leased::Discard | Leased::Unwatch);
+        let clean = client.lease.as_ref().is_none_or(|it| it.is_clean());
+        let asks = ends && clean && group.has_name(client);
+        (asks && group.writable.is_some())
+            .then(|| self.place_on_master(job, request, Kind::shared(Class::MasterRead)))
+    }
+
+    /// Asks for a client's rights; what it has sent waits for the reply.
+    fn send_question(&mut self, link: LinkKey, job: Job, raw: &[u8]) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Answered;
+        };
+        // A number like any other, and an empty reply.
+        let again = Some(Numbered::new(client.replies.begin(), false));
+        let kind = Kind {
+            effect: Effect::Reads,
+            ..Kind::leased(Purpose::Rights)
+        };
+        let placed = self.send(link, Job { again, ..job }, raw, kind);
+        if placed == Placed::Sent
+            && let Some(client) = self.clients.get_mut(job.key)
+        {
+            client.wait = Wait::Answers;
+            return Placed::Waits;
+        }
+        placed
+    }
+
+    /// The master has said whether a client may.
+    pub(super) fn rights_told(&mut self, ticket: Ticket, reply: &[u8]) {
+        let denied = reply.starts_with(b"-NOPERM ");
+        let words: &[u8] = if denied { reply } else { &[] };
+        if let Some(client) = self.clients.get_mut(ticket.client) {
+            client.verdict = Some(Box::new(Verdict(Box::from(words))));
+        }
+    }
+}
+
+impl Client {
+    /// Whether the master has just permitted the next command; used up by asking.
+    fn permission(&mut self) -> bool {
+        let permitted = self.verdict.as_ref().is_some_and(|it| it.0.is_empty());
+        if permitted {
+            self.verdict = None;
+        }
+        permitted
+    }
+
+    /// What a node said against what the client asked.
+    pub(super) fn take_objection(&mut self) -> Option<Box<[u8]>> {
+        let verdict = self.verdict.take()?;
+        (!verdict.0.is_empty()).then_some(verdict.0)
+    }
+}
+
+impl Group {
+    /// Whether a client is another user than the default one.
+    fn has_name(&self, client: &Client) -> bool {
+        let login = self.login(client.session.identity);
+        let name = login.and_then(Login::username);
+        name.is_some_and(|name| name != DEFAULT)
+    }
+}
+
+/// The database that a SELECT names: the connection on which it is asked for is in that already.
+fn selected(local: Local, request: &Request<'_>) -> Option<u32> {
+    let index = request.arg1().filter(|_| local == Local::Select)?;
+    std::str::from_utf8(index).ok()?.parse().ok()
+}
+
+/// What asks for the right to a command and changes nothing.
+fn question(local: Local, request: &Request<'_>) -> Vec<u8> {
+    let mut words: Vec<&[u8]> = request.args().take(2).collect();
+    match local {
+        // A space in a name, and options that there are not.
+        Local::ClientSetname => words.push(b" "),
+        Local::ClientSetinfo | Local::ClientKill => words.extend([&b"?"[..], b"?"]),
+        Local::ClientList | Local::ClientUnblock | Local::ClientNoEvict | Local::ClientReply => {
+            words.push(b"?");
+        }
+        _ => {}
+    }
+    let mut raw = Vec::new();
+    encode::request(&mut raw, &words);
+    raw
+}
