@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::command::{Class, Command, Problem, Reach, Spec};
+use crate::consistency::Slot;
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
@@ -40,6 +41,8 @@ pub(super) struct Job {
     pub(super) reach: Reach,
     /// What it changes, as far as anybody keeps account of that.
     pub(super) marks: Marks,
+    /// The stamp of its first argument in its client's database, where stamps will be asked.
+    pub(super) slot: Option<Slot>,
 }
 
 impl Job {
@@ -52,6 +55,7 @@ impl Job {
             now,
             reach: Reach::Nothing,
             marks: Marks::None,
+            slot: None,
         }
     }
 
@@ -130,6 +134,8 @@ impl Exchange {
         let Some(group) = self.groups.get(client.group) else {
             return Placed::Answered;
         };
+        let expected = || group.expect_stamp(client, request);
+        let slot = job.slot.or_else(expected);
         let command = group.table.classify(request);
         if command.problem == Some(Problem::UnknownCommand) && request.is_cross_protocol() {
             self.end(job.key, Ending::Now);
@@ -151,7 +157,8 @@ impl Exchange {
         }
         let job = Job {
             reach,
-            marks: group.marks(client, (class, reach), request),
+            marks: group.marks(client, (class, reach), (request, slot)),
+            slot,
             ..job
         };
         let plain = client.lease.is_none() || job.passes_by(client);
