@@ -1,6 +1,10 @@
 //! Floor 4. Tests: Listeners with a role of their own, READONLY and READWRITE.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::consistency::Stamps;
+use crate::exchange::GroupSettings;
 use crate::route::Reads;
 use crate::telemetry::MasterRead;
 use crate::types::ListenerRole;
@@ -13,9 +17,13 @@ fn replica() -> Access {
 
 /// A world whose nodes say at the handshake that they are this server.
 fn of_family(server: &'static str, version: &'static str) -> World {
+    of_family_with(Setup::default(), server, version)
+}
+
+fn of_family_with(setup: Setup, server: &'static str, version: &'static str) -> World {
     let mut world = World::with(Setup {
         opens: false,
-        ..Setup::default()
+        ..setup
     });
     while let Some(link) = world.opening() {
         let mut hello = Vec::new();
@@ -220,6 +228,23 @@ fn a_read_only_client_is_told_that_it_speaks_with_a_replica() {
     world.answer_all("r1");
     world.answer_all("m");
     world.assert_calm();
+}
+
+#[test]
+fn what_was_seen_before_the_word_that_switches_is_placed_once() {
+    let setup = Setup {
+        group: GroupSettings {
+            stamps: Some(Arc::new(Stamps::new(64, 1))),
+            ..Setup::default().group
+        },
+        ..Setup::default()
+    };
+    let mut world = of_family_with(setup, "valkey", "8.0.1");
+    let client = world.client_by(Access::new(ListenerRole::Split, Reads::OwnWrites));
+    let lines = ["GET a", "READWRITE", "GET b", "READONLY", "GET c", "GET d"];
+    world.send(client, &lines);
+    assert_eq!(world.asked("r1"), ["GET a", "GET c", "GET d"]);
+    assert_eq!(world.asked("m"), ["GET b"]);
 }
 
 #[test]
