@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::exchange::lease::Lease;
 use crate::exchange::link::MaybeNode;
 use crate::exchange::ticket::Effect;
+use crate::exchange::upload::Upload;
 use crate::exchange::{GroupIndex, LinkKey, Place, Role};
 use crate::resp::RequestDecoder;
 use crate::route::Access;
@@ -191,6 +192,8 @@ pub(super) struct Client {
     pub(super) reader: MaybeNode,
     /// The link that is this client's alone.
     pub(super) lease: Option<Box<Lease>>,
+    /// A request that is passed on while it comes; nothing else is decoded meanwhile.
+    pub(super) upload: Option<Box<Upload>>,
     /// Requests to be placed anew, before anything else, by number.
     pub(super) again: VecDeque<Again>,
     /// A link that proves a login or a database, while it opens.
@@ -235,6 +238,7 @@ impl Client {
             replica_lane: None,
             reader: MaybeNode::default(),
             lease: None,
+            upload: None,
             again: VecDeque::new(),
             proof: None,
             verdict: None,

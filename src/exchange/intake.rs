@@ -159,6 +159,17 @@ impl Exchange {
             }
             let group = self.groups.get(client.group);
             let limits = limits(client, group);
+            if client.upload.is_some() {
+                match self.go_on_uploading(key, rest, &limits, now) {
+                    Ok(0) => break,
+                    Ok(used) => at += used,
+                    Err(error) => {
+                        self.protocol_error(key, error);
+                        break;
+                    }
+                }
+                continue;
+            }
             let decoded = match ahead.take() {
                 Some((request, consumed, logged_in)) if logged_in == limits.authenticated => {
                     Ok(Decoded::Request { request, consumed })
@@ -182,6 +193,9 @@ impl Exchange {
                 Ok(Decoded::Incomplete { missing })
                     if rest.len().saturating_add(missing) <= self.settings.request_max =>
                 {
+                    if self.begin_upload(key, (rest, missing), &limits, now) {
+                        at = bytes.len();
+                    }
                     break;
                 }
                 Ok(Decoded::Request { .. } | Decoded::Incomplete { .. }) => {

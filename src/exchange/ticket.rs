@@ -92,6 +92,8 @@ pub(super) enum Purpose {
     Retracking,
     /// `CLIENT CACHING` of a RESP3 client.
     Caching,
+    /// A write that is passed on while it comes.
+    Upload,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
     /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that
