@@ -196,6 +196,13 @@ impl Exchange {
         let Some(link) = self.links.get_mut(key) else {
             return true;
         };
+        if link.pipeline.is_open()
+            && kind == ReplyKind::Error
+            && let Some(ticket) = link.pipeline.oldest_ticket()
+        {
+            self.refuse_upload(key, ticket, frame);
+            return true;
+        }
         if let Some(ticket) = link.pipeline.oldest_ticket()
             && ticket.marks != Marks::None
             && let Some(group) = self.groups.get(link.group)

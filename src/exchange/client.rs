@@ -8,6 +8,7 @@ use crate::exchange::lease::Lease;
 use crate::exchange::link::MaybeNode;
 use crate::exchange::overtaking::Sketch;
 use crate::exchange::ticket::Effect;
+use crate::exchange::upload::Upload;
 use crate::exchange::{GroupIndex, LinkKey, Place, Role, Settings};
 use crate::resp::RequestDecoder;
 use crate::route::Access;
@@ -201,6 +202,8 @@ pub(super) struct Client {
     pub(super) reader: MaybeNode,
     /// The link that is this client's alone.
     pub(super) lease: Option<Box<Lease>>,
+    /// A request that is passed on while it comes; nothing else is decoded meanwhile.
+    pub(super) upload: Option<Box<Upload>>,
     /// Requests to be placed anew, before anything else, by number.
     pub(super) again: VecDeque<Again>,
     /// A link that proves a login or a database, while it opens.
@@ -248,6 +251,7 @@ impl Client {
             replica_lane: None,
             reader: MaybeNode::default(),
             lease: None,
+            upload: None,
             again: VecDeque::new(),
             proof: None,
             verdict: None,

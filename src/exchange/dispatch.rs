@@ -539,7 +539,11 @@ impl Place<'_> {
         if job.marks != Marks::None {
             group.mark_sent(job.marks, link.lane.database, raw);
         }
-        link.pipeline.push(ticket, raw);
+        if kind.purpose == Purpose::Upload {
+            link.pipeline.open(ticket, raw);
+        } else {
+            link.pipeline.push(ticket, raw);
+        }
         match link.lane.role {
             Role::Master => {
                 client.master_out += 1;

@@ -159,6 +159,17 @@ impl Exchange {
             }
             let group = self.groups.get(client.group);
             let limits = limits(client, group);
+            if client.upload.is_some() {
+                match self.go_on_uploading(key, rest, &limits, now) {
+                    Ok(0) => break,
+                    Ok(used) => at += used,
+                    Err(error) => {
+                        self.protocol_error(key, error);
+                        break;
+                    }
+                }
+                continue;
+            }
             if let Some((request, slot)) = ahead.take((client, group), (at, rest), &limits)
                 && request.raw().len() <= self.settings.request_max
             {
@@ -189,6 +200,9 @@ impl Exchange {
                 Ok(Decoded::Incomplete { missing })
                     if rest.len().saturating_add(missing) <= self.settings.request_max =>
                 {
+                    if self.begin_upload(key, (rest, missing), &limits, now) {
+                        at = bytes.len();
+                    }
                     break;
                 }
                 Ok(Decoded::Request { .. } | Decoded::Incomplete { .. }) => {

@@ -8,6 +8,7 @@
 //! | between MULTI and EXEC | begun anew | begun anew, or UNCERTAIN with its EXEC | – |
 //! | EXEC | begun anew | UNCERTAIN | – |
 //! | of a transaction that cannot be begun anew | EXECABORT | EXECABORT, or UNCERTAIN | – |
+//! | one passed on while it came | an error: nothing was executed | UNCERTAIN | – |
 //! | WATCH | `OK`, but EXEC will not succeed | the same | – |
 //! | DISCARD, UNWATCH | done | done | – |
 //! | SUBSCRIBE, CLIENT TRACKING | placed anew | placed anew | – |
@@ -450,6 +451,12 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         }
         _ => false,
     };
+    if ticket.purpose == Purpose::Upload && standing.sent == Sent::No {
+        return match end {
+            End::Refused(_) => Fate::Passed,
+            _ => Fate::Error(Reject::HalfSent),
+        };
+    }
     let undone = standing.close == Close::Undone;
     let is_part = matches!(ticket.purpose, Purpose::Multi | Purpose::Queued);
     let loss = match end {
@@ -478,7 +485,12 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         }
         (Purpose::Exec | Purpose::Multi | Purpose::Queued, ..)
         | (
-            Purpose::Plain | Purpose::Slow | Purpose::Waits(_) | Purpose::Caching | Purpose::Sticks,
+            Purpose::Plain
+            | Purpose::Slow
+            | Purpose::Waits(_)
+            | Purpose::Caching
+            | Purpose::Sticks
+            | Purpose::Upload,
             Effect::Writes,
             Sent::Yes,
         ) => Fate::Error(uncertain),

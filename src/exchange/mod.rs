@@ -61,6 +61,7 @@ mod tests;
 mod ticket;
 mod tracking;
 mod transaction;
+mod upload;
 mod waiting;
 
 use std::collections::VecDeque;

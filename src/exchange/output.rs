@@ -239,15 +239,18 @@ impl Exchange {
             .map_or(&[], |link| link.pipeline.unwritten())
     }
 
-    /// A node's socket has taken the first `count` bytes.
-    pub fn written(&mut self, key: LinkKey, count: usize, now: Time) {
+    /// A node's socket has taken the first `count` bytes. Returns whether there is something to do
+    /// because of that, as after an input.
+    pub fn written(&mut self, key: LinkKey, count: usize, now: Time) -> bool {
         let Some(link) = self.links.get_mut(key) else {
-            return;
+            return false;
         };
         link.pipeline.advance_written(count, now);
+        let streams = link.pipeline.is_streamed();
         if let Some(group) = self.groups.get_mut(link.group) {
             group.counts.upstream_sent_bytes += offset(count);
         }
+        streams && self.fed(key, now)
     }
 
     /// The worker has begun to write a link: later requests mark it again.

@@ -101,6 +101,8 @@ pub(super) enum Purpose {
     Reset,
     /// A command that sets something on the connection for good, if the server takes it.
     Sticks,
+    /// A write that is passed on while it comes.
+    Upload,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
     /// The same, to learn whether its client may use what it has sent.

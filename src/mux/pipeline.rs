@@ -9,6 +9,9 @@
 //! A command's bytes stay until its reply has come, so that on a loss the caller can say of each
 //! one whether it was written, and send it again elsewhere where that is allowed.
 //!
+//! One command may be passed on while it comes, on a connection where nothing else is in flight: its
+//! bytes are gone once they are written, and whether it was sent is all that is known of it.
+//!
 //! Invariants: `start <= written <= bytes.len()`; the lengths of `tickets` sum to
 //! `bytes.len() - start`; `flushes` rise in `upto`, and the last one is at the offset of `written`.
 
@@ -33,6 +36,19 @@ pub struct Pipeline<T> {
     flushes: VecDeque<Flush>,
     /// Offset of `start` in the connection's whole output.
     start_offset: u64,
+    /// Whether the oldest command is passed on while it comes.
+    stream: Stream,
+}
+
+/// Whether, and how far, a command is passed on while it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    /// None is.
+    No,
+    /// Its end has not come.
+    Open,
+    /// All of it has come.
+    Whole,
 }
 
 /// A command that got its reply.
@@ -102,6 +118,7 @@ impl<T: Copy> Pipeline<T> {
             tickets: VecDeque::new(),
             flushes: VecDeque::new(),
             start_offset: 0,
+            stream: Stream::No,
         }
     }
 
@@ -123,7 +140,8 @@ impl<T: Copy> Pipeline<T> {
     /// The oldest command without a reply, if all of it was written.
     pub fn oldest_written(&self) -> Option<T> {
         let entry = self.tickets.front()?;
-        (self.start + entry.len <= self.written).then_some(entry.ticket)
+        let whole = self.stream != Stream::Open;
+        (whole && self.start + entry.len <= self.written).then_some(entry.ticket)
     }
 
     /// The oldest command without a reply, written or not.
@@ -152,8 +170,10 @@ impl<T: Copy> Pipeline<T> {
     pub fn waiting(&self) -> impl Iterator<Item = Waiting<'_, T>> + '_ {
         let mut flushes = self.flushes.iter().peekable();
         let mut end = self.start;
+        let whole = self.stream != Stream::Open;
         self.tickets
             .iter()
+            .take_while(move |_| whole)
             .enumerate()
             .map_while(move |(place, entry)| {
                 let start = end;
@@ -189,6 +209,40 @@ impl<T: Copy> Pipeline<T> {
         });
     }
 
+    /// Begins a command of which more is to come, where nothing is in flight; returns whether that
+    /// is so. It is the only one until its reply has come.
+    pub fn open(&mut self, ticket: T, front: &[u8]) -> bool {
+        let free = self.is_empty();
+        if free {
+            self.push(ticket, front);
+            self.stream = Stream::Open;
+        }
+        free
+    }
+
+    /// More of that command; `whole` says that this is its end.
+    pub fn feed(&mut self, bytes: &[u8], whole: bool) {
+        if self.stream == Stream::Open
+            && let Some(entry) = self.tickets.front_mut()
+        {
+            entry.len += bytes.len();
+            self.bytes.extend_from_slice(bytes);
+            if whole {
+                self.stream = Stream::Whole;
+            }
+        }
+    }
+
+    /// Whether the end of the only command has not come.
+    pub fn is_open(&self) -> bool {
+        self.stream == Stream::Open
+    }
+
+    /// Whether the oldest command is, or was, passed on while it came: its bytes are not kept.
+    pub fn is_streamed(&self) -> bool {
+        self.stream != Stream::No
+    }
+
     /// The bytes to write next.
     pub fn unwritten(&self) -> &[u8] {
         self.bytes.get(self.written..).unwrap_or_default()
@@ -199,6 +253,26 @@ impl<T: Copy> Pipeline<T> {
         self.written = (self.written + count).min(self.bytes.len());
         let upto = self.start_offset + offset(self.written - self.start);
         self.flushes.push_back(Flush { upto, at: now });
+        if self.stream != Stream::No {
+            self.drop_written();
+        }
+    }
+
+    /// Forgets what was written of a command that nobody could send again.
+    fn drop_written(&mut self) {
+        let Some(entry) = self.tickets.front_mut() else {
+            return;
+        };
+        let gone = entry.len.min(self.written - self.start);
+        entry.len -= gone;
+        self.bytes.drain(self.start..self.start + gone);
+        self.written -= gone;
+        self.start_offset += offset(gone);
+        if gone > 0 {
+            // Only the last of them will be asked for.
+            let last = self.flushes.len().saturating_sub(1);
+            self.flushes.drain(..last);
+        }
     }
 
     /// Takes the oldest command off, because its reply has come.
@@ -206,9 +280,10 @@ impl<T: Copy> Pipeline<T> {
     /// `None` if no whole command was written: the peer sent a reply that nobody asked for.
     pub fn complete(&mut self) -> Option<Completed<T>> {
         let entry = *self.tickets.front()?;
-        if self.start + entry.len > self.written {
+        if self.start + entry.len > self.written || self.stream == Stream::Open {
             return None;
         }
+        self.stream = Stream::No;
         self.tickets.pop_front();
         self.start += entry.len;
         self.start_offset += offset(entry.len);
@@ -229,10 +304,11 @@ impl<T: Copy> Pipeline<T> {
     /// Every command without a reply, oldest first. The caller drops the pipeline afterwards.
     pub fn lost(&self) -> impl Iterator<Item = Lost<'_, T>> + '_ {
         let mut at = self.start;
+        let whole = self.stream != Stream::Open;
         self.tickets.iter().map(move |entry| {
             let end = at + entry.len;
             let bytes = self.bytes.get(at..end).unwrap_or_default();
-            let sent = if end <= self.written {
+            let sent = if whole && end <= self.written {
                 Sent::Yes
             } else {
                 Sent::No
@@ -356,6 +432,48 @@ mod tests {
         assert_eq!(waiting, [(0, 2, 5, at(2)), (1, 3, 10, at(2))]);
         *pipeline.ticket_mut(1).unwrap() = 9;
         assert_eq!(pipeline.tickets().collect::<Vec<_>>(), [2, 9, 4]);
+    }
+
+    #[test]
+    fn a_command_that_is_passed_on_while_it_comes_leaves_nothing_behind() {
+        let mut pipeline = Pipeline::new();
+        assert!(pipeline.open('a', b"SET k "));
+        assert!(pipeline.is_open() && pipeline.is_streamed());
+        assert!(!pipeline.open('b', b"SET k "), "one at a time");
+        pipeline.advance_written(4, at(1));
+        assert_eq!(
+            (pipeline.unwritten(), pipeline.pending_bytes()),
+            (&b"k "[..], 2)
+        );
+        pipeline.advance_written(2, at(2));
+        assert_eq!(pipeline.complete(), None, "its end has not come");
+        assert_eq!(pipeline.oldest_written(), None);
+        assert_eq!(pipeline.waiting().count(), 0);
+        let sent = |pipeline: &Pipeline<char>| {
+            let lost = pipeline.lost().map(|lost| (lost.ticket, lost.sent));
+            lost.collect::<Vec<_>>()
+        };
+        assert_eq!(sent(&pipeline), [('a', Sent::No)]);
+        pipeline.feed(b"val", false);
+        pipeline.feed(b"ue", true);
+        pipeline.push('b', b"GET k");
+        assert_eq!(sent(&pipeline), [('a', Sent::No), ('b', Sent::No)]);
+        pipeline.advance_written(7, at(3));
+        assert_eq!(sent(&pipeline), [('a', Sent::Yes), ('b', Sent::No)]);
+        assert_eq!(pipeline.unwritten(), b"T k");
+        pipeline.advance_written(3, at(4));
+        let waiting: Vec<_> = pipeline
+            .waiting()
+            .map(|it| (it.ticket, it.offset))
+            .collect();
+        assert_eq!(waiting, [('a', 11), ('b', 11)]);
+        assert_eq!(pipeline.oldest(), Some(('a', &b""[..])));
+        let done = pipeline.complete().unwrap();
+        assert_eq!((done.ticket, done.written_at), ('a', at(3)));
+        assert!(!pipeline.is_streamed());
+        assert_eq!(pipeline.oldest(), Some(('b', &b"GET k"[..])));
+        assert_eq!(pipeline.complete().unwrap().written_at, at(4));
+        assert!(pipeline.is_empty() && pipeline.pending_bytes() == 0);
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //! Owns the grammar and its limits. Knows no command, no connection and no buffer of its own.
 //!
 //! * [`RequestDecoder`] takes whole requests off a client's bytes, inline commands included.
+//! * [`Upload`] follows one that is passed on before it is whole.
 //! * [`ReplyScanner`] finds where each reply (or push) of a node ends, and what kind it is.
 //! * [`encode`] writes the requests and replies that Switchman makes itself.
 //!
@@ -33,6 +34,7 @@ mod limits;
 mod properties;
 mod reply;
 mod request;
+mod upload;
 
 pub use limits::{
     AGGREGATE_MAX, ATOMIC_LINE_MAX, LINE_MAX, REPLY_BULK_MAX, RequestLimits, UNAUTHENTICATED_ARGS,
@@ -40,3 +42,4 @@ pub use limits::{
 };
 pub use reply::{ReplyError, ReplyKind, ReplyScanner, Scan};
 pub use request::{Args, Decoded, Request, RequestDecoder, RequestError};
+pub use upload::Upload;

@@ -326,6 +326,21 @@ impl<'a> Request<'a> {
         (consumed == raw.len()).then_some(request)
     }
 
+    /// One of which more is to come behind `raw`.
+    pub(super) const fn begun(
+        raw: &'a [u8],
+        name: &'a [u8],
+        arg1: Option<&'a [u8]>,
+        argc: usize,
+    ) -> Self {
+        Self {
+            raw,
+            name,
+            arg1,
+            argc,
+        }
+    }
+
     /// The bytes to forward.
     pub fn raw(&self) -> &'a [u8] {
         self.raw
@@ -483,7 +498,7 @@ fn allowed_count(value: i64, limits: &RequestLimits) -> Result<usize, RequestErr
 }
 
 #[inline]
-fn allowed_bulk(value: i64, limits: &RequestLimits) -> Result<usize, RequestError> {
+pub(super) fn allowed_bulk(value: i64, limits: &RequestLimits) -> Result<usize, RequestError> {
     let Ok(length) = usize::try_from(value) else {
         return Err(RequestError::InvalidBulk);
     };

@@ -55,6 +55,8 @@ pub enum Reject<'a> {
     UncertainEnded,
     /// Executed by a master that is being replaced; its successor may not have it.
     UncertainFork,
+    /// A request that was passed on while it came, and whose connection was lost in the middle.
+    HalfSent,
     /// A queued command of a transaction whose connection was lost before EXEC was sent.
     TransactionLost,
     /// EXEC of such a transaction.
@@ -154,6 +156,11 @@ impl Reject<'_> {
                 out,
                 "MASTERDOWN switchman: the transaction's connection was lost before EXEC; nothing \
                  of it was executed",
+            ),
+            Self::HalfSent => encode::error(
+                out,
+                "MASTERDOWN switchman: the connection to the master was lost before all of the \
+                 request was sent; it was not executed",
             ),
             Self::ExecAborted => encode::error(
                 out,
@@ -297,6 +304,7 @@ impl Reject<'_> {
             Self::NoMaster { .. }
             | Self::NoConnection { .. }
             | Self::UnknownName { .. }
+            | Self::HalfSent
             | Self::TransactionLost
             | Self::ExecAborted => Some(Reason::NoMaster),
             Self::NoMajority { .. } => Some(Reason::NoMajority),

@@ -140,7 +140,9 @@ impl Peer for Turn<'_> {
     }
 
     fn written(&mut self, count: usize) {
-        self.core.exchange.written(self.key, count, self.now);
+        if self.core.exchange.written(self.key, count, self.now) {
+            self.core.perform(self.now);
+        }
     }
 
     fn wants_input(&self) -> bool {

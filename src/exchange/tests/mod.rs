@@ -30,6 +30,7 @@ mod switching;
 mod timeouts;
 mod tracking;
 mod transactions;
+mod uploads;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

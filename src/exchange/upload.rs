@@ -1,0 +1,231 @@
+//! Floor 4. Requests with an argument too large to be kept: they are passed on while they come.
+//!
+//! ```text
+//!  its front is there ──► a link of the client's own ──► fed while it has room ──► whole ──► reply
+//!        │                       │ lost, or the node objects
+//!        │ refused               ▼
+//!        └────────────────► the rest is taken from the client and dropped
+//! ```
+//!
+//! Nothing of it is left to be sent again, so that a loss in the middle is told: no node executes
+//! half a request. Everything else about it is as with any other write.
+
+use crate::command::{Class, Reach, Spec};
+use crate::exchange::client::Wait;
+use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::link::State;
+use crate::exchange::marks::Marks;
+use crate::exchange::ticket::{Purpose, Ticket};
+use crate::exchange::{ClientKey, Exchange, LinkKey, Stopping};
+use crate::resp::{self, RequestError, RequestLimits};
+use crate::session::{Piece, Seq};
+use crate::telemetry::RequestClass;
+use crate::types::Time;
+
+/// Bytes of an argument that have not come from which on its request is passed on while it comes.
+/// Smaller ones are forwarded when they are whole, and survive the loss of a connection.
+const UPLOAD_FROM: usize = 1 << 20;
+
+/// Bytes of it that are kept for the node to take; then its client is not read from.
+const WINDOW: usize = 256 * 1024;
+
+/// A request that is passed on while it comes.
+#[derive(Debug)]
+pub(super) struct Upload {
+    rest: resp::Upload,
+    /// The link that it is on, and its number there; `None` if what comes is dropped.
+    on: Option<(LinkKey, Seq)>,
+}
+
+impl Exchange {
+    /// Begins with the request at the front of `bytes`, of which `missing` bytes at least have not
+    /// come. Returns whether all of `bytes` are done with.
+    pub(super) fn begin_upload(
+        &mut self,
+        key: ClientKey,
+        (bytes, missing): (&[u8], usize),
+        limits: &RequestLimits,
+        now: Time,
+    ) -> bool {
+        if missing < UPLOAD_FROM || self.stopping != Stopping::No {
+            return false;
+        }
+        let Some((request, rest)) = resp::Upload::begin(bytes, limits, UPLOAD_FROM) else {
+            return false;
+        };
+        let Some(client) = self.clients.get_mut(key) else {
+            return false;
+        };
+        let Some(group) = self.groups.get(client.group) else {
+            return false;
+        };
+        let command = group.table.classify(&request);
+        let known = command.class == Class::Write && command.problem.is_none();
+        let fit = known && command.spec.and_then(Spec::script).is_none();
+        // What is bound to its own link, or bound to fail, is looked at when it is whole.
+        let plain = client.lease.as_ref().is_none_or(|lease| lease.is_clean());
+        let may = client.session.is_logged_in() || !group.wants_login();
+        if !fit || !plain || !may || client.access.is_read_only() || request.arg1().is_none() {
+            return false;
+        }
+        let reach = command.reach();
+        let marks = match (&group.settings.stamps, reach) {
+            (None, _) | (Some(_), Reach::Nothing) => Marks::None,
+            (Some(_), Reach::Keys(keys)) if keys.is_arg1() => {
+                group.marks(client, (command.class, reach), (&request, None))
+            }
+            (Some(stamps), _) => Marks::One(stamps.everything()),
+        };
+        let arrived = client.arrived;
+        let job = Job {
+            reach,
+            marks,
+            ..Job::new(key, arrived, now)
+        };
+        let on = match self.upload_link(job) {
+            Ok(link) => match self.send(link, job, bytes, Kind::leased(Purpose::Upload)) {
+                Placed::Sent => self.newest(link),
+                Placed::Waits => return false,
+                Placed::Answered => None,
+            },
+            Err(Placed::Waits) => return false,
+            Err(Placed::Sent | Placed::Answered) => None,
+        };
+        if let Some(client) = self.clients.get_mut(key) {
+            client.upload = Some(Box::new(Upload { rest, on }));
+            client.decoder = resp::RequestDecoder::default();
+        }
+        true
+    }
+
+    fn newest(&self, link: LinkKey) -> Option<(LinkKey, Seq)> {
+        let newest = self.links.get(link)?.pipeline.newest_ticket()?;
+        Some((link, newest.seq))
+    }
+
+    /// An open link of the client's own on which nothing is in flight.
+    fn upload_link(&mut self, job: Job) -> Result<LinkKey, Placed> {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Err(Placed::Answered);
+        };
+        if client.replies.outstanding() >= self.settings.pipeline_max {
+            client.wait = Wait::Room;
+            return Err(Placed::Waits);
+        }
+        if let Some(words) = client.verdict.take() {
+            // Its link was refused with these.
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&words);
+            return Err(self.answer(job, RequestClass::Leased, None));
+        }
+        if client.master_out > 0 {
+            client.wait = Wait::Order;
+            return Err(Placed::Waits);
+        }
+        let key = self.lease_link(job)?;
+        let (Some(link), Some(client)) = (self.links.get_mut(key), self.clients.get_mut(job.key))
+        else {
+            return Err(Placed::Answered);
+        };
+        if link.state == State::Opening {
+            // Once it is open nothing of the request is lost if it cannot be.
+            link.waiters.push(job.key);
+            client.wait = Wait::Proof(key);
+            return Err(Placed::Waits);
+        }
+        Ok(key)
+    }
+
+    /// Takes more of a request that is passed on while it comes from the front of `bytes`. Returns
+    /// how many are done with; fewer than there are if it is whole, if a header is not, or if its
+    /// client has to wait for room.
+    pub(super) fn go_on_uploading(
+        &mut self,
+        key: ClientKey,
+        bytes: &[u8],
+        limits: &RequestLimits,
+        now: Time,
+    ) -> Result<usize, RequestError> {
+        let Some(client) = self.clients.get_mut(key) else {
+            return Ok(bytes.len());
+        };
+        let Some(upload) = &mut client.upload else {
+            return Ok(0);
+        };
+        // Links that are lost are never named again.
+        let on = upload.on;
+        let mut link = on.and_then(|(at, _)| Some((at, self.links.get_mut(at)?)));
+        let mut bytes = bytes;
+        if let Some((at, link)) = &mut link {
+            let room = WINDOW.saturating_sub(link.pipeline.pending_bytes());
+            if room == 0 {
+                link.waiters.push(key);
+                client.wait = Wait::Link(*at);
+                return Ok(0);
+            }
+            bytes = bytes.get(..room).unwrap_or(bytes);
+        }
+        let used = match upload.rest.take(bytes, limits) {
+            Ok(used) => used,
+            Err(error) => {
+                client.upload = None;
+                self.give_up_upload(key, on, now);
+                return Err(error);
+            }
+        };
+        let whole = upload.rest.is_done();
+        if whole {
+            client.upload = None;
+        }
+        if let Some((at, link)) = link {
+            let pipeline = &mut link.pipeline;
+            pipeline.feed(bytes.get(..used).unwrap_or_default(), whole);
+            if whole && let Some(ticket) = pipeline.ticket_mut(0) {
+                ticket.arrived = now;
+            }
+            if !link.dirty {
+                link.dirty = true;
+                self.dirty_links.push(at);
+            }
+        }
+        Ok(used)
+    }
+
+    /// The rest of it makes no sense. Redis answers with one error, and closes.
+    fn give_up_upload(&mut self, key: ClientKey, on: Option<(LinkKey, Seq)>, now: Time) {
+        let Some((_, seq)) = on.filter(|(link, _)| self.links.get(*link).is_some()) else {
+            return;
+        };
+        self.drop_lease(key, now);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.replies.deliver(seq, &[], Piece::Last);
+        }
+    }
+
+    /// The node answers before it has all of the request: it wants nothing more of it.
+    pub(super) fn refuse_upload(&mut self, key: LinkKey, ticket: Ticket, frame: &[u8]) {
+        self.uncount(ticket, key);
+        self.discard(key);
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        client.lease = None;
+        let bytes = if ticket.spoken { frame } else { &[] };
+        client.replies.deliver(ticket.seq, bytes, Piece::Last);
+        self.touch(ticket.client);
+    }
+
+    /// A node has taken bytes at `now`. Returns whether a client goes on that feeds this link.
+    pub(super) fn fed(&mut self, key: LinkKey, now: Time) -> bool {
+        let Some(link) = self.links.get_mut(key) else {
+            return false;
+        };
+        if link.waiters.is_empty() || link.pipeline.pending_bytes() > WINDOW / 2 {
+            return false;
+        }
+        let waiters = std::mem::take(&mut link.waiters);
+        self.end_waits(key, &waiters);
+        self.settle(now);
+        true
+    }
+}
