@@ -7,6 +7,7 @@ use crate::exchange::gate::Verdict;
 use crate::exchange::intake::offset;
 use crate::exchange::link::{NodeId, Usage};
 use crate::exchange::marks::Marks;
+use crate::exchange::node::Group;
 use crate::exchange::ticket::{Purpose, Ticket, Undo};
 use crate::exchange::waiting::is_null;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};

@@ -19,7 +19,7 @@ use crate::exchange::link::LaneId;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{ReplyScanner, Request, Scan};
-use crate::session::{HelloFacts, HelloRequest, Login, Outcome, Seq};
+use crate::session::{HelloFacts, HelloRequest, HelloStep, Login, Outcome, Seq};
 use crate::types::Time;
 
 /// Bytes of such commands that are kept of one transaction. A further one is not offered.
@@ -215,8 +215,16 @@ impl Exchange {
         reply: &[u8],
         now: Time,
     ) -> Vec<u8> {
-        if let Some(login) = &hello.login {
-            self.logged_in((key, owner), login, now);
+        for step in &hello.steps {
+            match step {
+                HelloStep::Login(login) => self.logged_in((key, owner), login, now),
+                HelloStep::Name(name) => {
+                    if let Some(client) = self.clients.get_mut(owner) {
+                        // The server takes no other names than we do.
+                        let _ = client.session.set_name(name);
+                    }
+                }
+            }
         }
         let Some(client) = self.clients.get_mut(owner) else {
             return Vec::new();
@@ -224,10 +232,6 @@ impl Exchange {
         let protocol = hello.protocol.unwrap_or(client.session.protocol);
         client.session.protocol = protocol;
         client.forget_lanes();
-        if let Some(name) = &hello.name {
-            // The server takes no other names than we do.
-            let _ = client.session.set_name(name);
-        }
         let (role, id) = (client.access.role(), client.session.id);
         self.set_lane(key, |lane| lane.protocol = protocol);
         let Some(facts) = HelloFacts::read(reply) else {

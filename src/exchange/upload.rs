@@ -112,7 +112,7 @@ impl Exchange {
             client.wait = Wait::Room;
             return Err(Placed::Waits);
         }
-        if let Some(words) = client.verdict.take() {
+        if let Some(words) = client.take_objection() {
             // Its link was refused with these.
             self.scratch.clear();
             self.scratch.extend_from_slice(&words);
