@@ -21,6 +21,7 @@ use crate::exchange::client::Client;
 use crate::exchange::inside::Orders;
 use crate::exchange::link::NodeId;
 use crate::exchange::marks::Marks;
+use crate::exchange::scripts::Caching;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::waiting::is_null;
 use crate::exchange::{Exchange, GroupIndex, LinkKey, Role, Stopping};
@@ -245,6 +246,7 @@ impl Exchange {
                     bounces: 0,
                     breaks: 0,
                     marks: Marks::None,
+                    caching: Caching::Nothing,
                 };
                 group.gate.push(Kept {
                     ticket,
