@@ -242,7 +242,7 @@ impl Exchange {
             self.touched.push(ticket.client);
         }
         if ticket.purpose == Purpose::Plain && ticket.spoken {
-            client.replies.deliver(ticket.seq, frame, Piece::Last);
+            client.reply(ticket, (frame, kind));
         } else {
             self.deliver_special(key, ticket, (frame, kind), now);
         }
@@ -302,7 +302,7 @@ impl Exchange {
             &[]
         };
         if let Some(client) = self.clients.get_mut(ticket.client) {
-            client.replies.deliver(ticket.seq, bytes, Piece::Last);
+            client.reply(ticket, (bytes, kind));
         }
     }
 

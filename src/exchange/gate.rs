@@ -10,19 +10,22 @@
 //! | `Doubtful`, or nobody knows | UNCERTAIN | UNCERTAIN | – |
 //!
 //! Kept are replies that acknowledge a write: no errors and no nulls, and nothing of which the
-//! client has a part already. A request with a kept reply counts as in flight for its client, and
-//! not for the node.
+//! client has a part already. Those that came before, and wait for an earlier reply of their
+//! client, are taken back. A request with a kept reply counts as in flight for its client, and not
+//! for the node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::exchange::client::Client;
 use crate::exchange::link::NodeId;
+use crate::exchange::marks::Marks;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::waiting::is_null;
 use crate::exchange::{Exchange, GroupIndex, LinkKey, Role, Stopping};
 use crate::resp::ReplyKind;
 use crate::session::{Piece, Reject};
-use crate::telemetry::Target;
+use crate::telemetry::{RequestClass, Target};
 use crate::topology::{Acks, Phase, Snapshot};
 use crate::types::{NodeAddr, Time};
 
@@ -59,6 +62,8 @@ struct Kept {
     late: bool,
     /// The database that the transaction has selected.
     selected: Option<u32>,
+    /// Whether it had been passed on before, and waited for an earlier reply of its client.
+    parked: bool,
 }
 
 /// What becomes of a reply.
@@ -158,6 +163,18 @@ impl Gate {
     }
 }
 
+impl Client {
+    /// Takes the whole reply of a node.
+    #[inline]
+    pub(super) fn reply(&mut self, ticket: Ticket, (bytes, kind): (&[u8], ReplyKind)) {
+        if may_acknowledge(ticket) && kind != ReplyKind::Error && !is_null(bytes) {
+            self.replies.acknowledge(ticket.seq, bytes);
+        } else {
+            self.replies.deliver(ticket.seq, bytes, Piece::Last);
+        }
+    }
+}
+
 impl Exchange {
     /// A new picture of a group: closes or opens its gate, and decides about what is behind it.
     pub(super) fn turn_gate(&mut self, index: GroupIndex, now: Time) {
@@ -170,6 +187,7 @@ impl Exchange {
         let master = snapshot.master.as_ref().filter(|_| closes);
         let at = master.map(|addr| group.node(addr));
         let gate = &mut group.gate;
+        let was_closed = gate.closed.is_some() && gate.master == snapshot.master;
         let (mut passed, mut doubted) = (Vec::new(), Vec::new());
         for kept in std::mem::take(&mut gate.kept) {
             match gate.fate(kept.late, &snapshot) {
@@ -186,11 +204,55 @@ impl Exchange {
         }
         gate.cut.retain(|link| self.links.get(*link).is_some());
         gate.rearm();
+        if closes && !was_closed {
+            self.take_back(index, now);
+        }
         for kept in &passed {
             self.pass(kept, now);
         }
         for kept in doubted {
             self.doubt(kept.ticket);
+        }
+    }
+
+    /// Keeps back what the master has acknowledged and no client has heard: it waits behind an
+    /// earlier reply, mostly a replica's, and the master may have been lost before it was
+    /// replicated.
+    fn take_back(&mut self, index: GroupIndex, now: Time) {
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        for (key, client) in self.clients.iter_mut() {
+            if client.group != index {
+                continue;
+            }
+            for (seq, reply) in client.replies.take_back() {
+                if client.master_out == 0 {
+                    client.master_link = None;
+                }
+                client.master_out += 1;
+                client.writes_out += 1;
+                let ticket = Ticket {
+                    client: key,
+                    seq,
+                    arrived: now,
+                    class: RequestClass::Write,
+                    effect: Effect::Writes,
+                    purpose: Purpose::Plain,
+                    spoken: true,
+                    bounces: 0,
+                    breaks: 0,
+                    marks: Marks::None,
+                };
+                group.gate.push(Kept {
+                    ticket,
+                    reply: reply.into_boxed_slice(),
+                    at: now,
+                    late: false,
+                    selected: None,
+                    parked: true,
+                });
+            }
         }
     }
 
@@ -220,6 +282,7 @@ impl Exchange {
                 at: now,
                 late: group.quiet,
                 selected,
+                parked: false,
             });
         }
     }
@@ -254,13 +317,15 @@ impl Exchange {
             client.session.database = database;
             client.forget_lanes();
         }
-        client.replies.deliver(ticket.seq, &kept.reply, Piece::Last);
+        client.replies.acknowledge(ticket.seq, &kept.reply);
         if let Some(group) = self.groups.get_mut(client.group) {
             let counts = &mut group.counts;
-            counts.request(ticket.class, Target::Master, 1);
-            counts
-                .request_duration(ticket.class, Target::Master)
-                .record(now.since(ticket.arrived));
+            if !kept.parked {
+                counts.request(ticket.class, Target::Master, 1);
+                counts
+                    .request_duration(ticket.class, Target::Master)
+                    .record(now.since(ticket.arrived));
+            }
             counts.kept_released += 1;
         }
         self.touch(ticket.client);

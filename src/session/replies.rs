@@ -50,6 +50,8 @@ enum Slot {
     Waiting,
     /// A whole reply, in the arena.
     Done(Range<usize>),
+    /// The same, and it acknowledges a write.
+    Acknowledged(Range<usize>),
     /// A reply that arrives in pieces.
     Pieces { bytes: Vec<u8>, whole: bool },
 }
@@ -103,7 +105,11 @@ impl Replies {
         let slot = usize::try_from(ahead)
             .ok()
             .and_then(|ahead| parked?.slots.get(ahead));
-        (self.partial && ahead == 0) || matches!(slot, Some(Slot::Done(_) | Slot::Pieces { .. }))
+        (self.partial && ahead == 0)
+            || matches!(
+                slot,
+                Some(Slot::Done(_) | Slot::Acknowledged(_) | Slot::Pieces { .. })
+            )
     }
 
     /// Takes back what has come of a reply to `seq`, because its connection is lost. False if a
@@ -140,6 +146,47 @@ impl Replies {
                 }
             }
         }
+    }
+
+    /// The same as [`Replies::deliver`] for a whole reply that acknowledges a write: while it waits
+    /// for earlier ones, [`Replies::take_back`] finds it.
+    #[inline]
+    pub fn acknowledge(&mut self, seq: Seq, bytes: &[u8]) {
+        self.deliver(seq, bytes, Piece::Last);
+        if seq.wrapping_sub(self.head) < self.outstanding() {
+            self.mark_acknowledged(seq);
+        }
+    }
+
+    #[cold]
+    fn mark_acknowledged(&mut self, seq: Seq) {
+        let index = usize::try_from(seq.wrapping_sub(self.head)).ok();
+        if let (Some(parked), Some(index)) = (&mut self.parked, index)
+            && let Some(slot) = parked.slots.get_mut(index)
+            && let Slot::Done(range) = slot
+        {
+            *slot = Slot::Acknowledged(range.clone());
+        }
+    }
+
+    /// Takes every reply back that acknowledges a write and waits for an earlier one. Their
+    /// requests have no reply any more, and are to get another one.
+    pub fn take_back(&mut self) -> Vec<(Seq, Vec<u8>)> {
+        let Some(parked) = &mut self.parked else {
+            return Vec::new();
+        };
+        let mut taken = Vec::new();
+        let mut seq = self.head;
+        for slot in &mut parked.slots {
+            if let Slot::Acknowledged(range) = slot {
+                let bytes = parked.arena.get(range.clone()).unwrap_or_default();
+                parked.dead += bytes.len();
+                taken.push((seq, bytes.to_vec()));
+                *slot = Slot::Waiting;
+            }
+            seq = seq.wrapping_add(1);
+        }
+        taken
     }
 
     /// Takes a push message, which belongs to no request.
@@ -238,7 +285,7 @@ impl Replies {
                 *whole = piece == Piece::Last;
             }
             // A second answer to one request: the connection's pipeline makes that impossible.
-            (Slot::Done(_), _) => {}
+            (Slot::Done(_) | Slot::Acknowledged(_), _) => {}
         }
     }
 
@@ -253,7 +300,7 @@ impl Replies {
         parked.slots.pop_front();
         loop {
             match parked.slots.front_mut() {
-                Some(Slot::Done(range)) => {
+                Some(Slot::Done(range) | Slot::Acknowledged(range)) => {
                     let bytes = parked.arena.get(range.clone()).unwrap_or_default();
                     self.out.extend_from_slice(bytes);
                     parked.dead += bytes.len();
@@ -286,7 +333,7 @@ impl Replies {
         }
         let old = std::mem::take(&mut parked.arena);
         for slot in &mut parked.slots {
-            if let Slot::Done(range) = slot {
+            if let Slot::Done(range) | Slot::Acknowledged(range) = slot {
                 let start = parked.arena.len();
                 parked
                     .arena
@@ -311,6 +358,28 @@ mod tests {
         let text = String::from_utf8(replies.output().to_vec()).unwrap();
         replies.advance(text.len());
         text
+    }
+
+    #[test]
+    fn what_acknowledges_can_be_taken_back_while_it_waits() {
+        let mut replies = Replies::default();
+        let seqs: Vec<_> = (0..5).map(|_| replies.begin()).collect();
+        replies.acknowledge(seqs[3], b"d");
+        replies.deliver(seqs[2], b"c", Piece::Last);
+        replies.acknowledge(seqs[1], b"b");
+        let back = vec![(seqs[1], b"b".to_vec()), (seqs[3], b"d".to_vec())];
+        assert_eq!(replies.take_back(), back);
+        assert_eq!(replies.take_back(), []);
+        assert_eq!(replies.held_bytes(), 1);
+        replies.acknowledge(seqs[0], b"a");
+        assert_eq!(taken(&mut replies), "a");
+        replies.acknowledge(seqs[1], b"B");
+        assert_eq!(taken(&mut replies), "Bc", "what is out is given");
+        replies.deliver(seqs[4], b"e", Piece::Last);
+        assert_eq!(replies.take_back(), []);
+        replies.acknowledge(seqs[3], b"D");
+        assert_eq!(taken(&mut replies), "De");
+        assert!(replies.owns_nothing());
     }
 
     #[test]

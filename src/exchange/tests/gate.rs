@@ -53,6 +53,46 @@ fn replies_to_writes_are_kept_in_order_until_the_candidates_have_everything() {
 }
 
 #[test]
+fn what_waits_behind_a_replica_is_taken_back_when_its_master_is_suspected() {
+    // Given: the same master goes on. Settled: its successor has it. Doubtful: it may lack it.
+    for (acks, end) in [
+        (Acks::Given, "+OK|"),
+        (Acks::Settled, "+OK|"),
+        (Acks::Doubtful, DOUBT),
+    ] {
+        let mut world = World::with(Setup {
+            replicas: ["r1", "r2"].map(addr).to_vec(),
+            ..Setup::default()
+        });
+        let client = world.client();
+        world.send(client, &["GET x", "SET a 1", "SET b 1 NX", "DBSIZE"]);
+        world.answer("m", "SET a 1", "+OK");
+        world.answer("m", "SET b 1 NX", "-ERR no");
+        world.answer("m", "DBSIZE", ":7");
+        let generation = suspect(&mut world);
+        assert_eq!(world.reports, [ReportKind::Quiet { generation }]);
+        let slow = ["r1", "r2"]
+            .into_iter()
+            .find(|host| !world.asked(host).is_empty());
+        world.answer(slow.unwrap(), "GET x", "$1|0");
+        assert_eq!(world.heard(client), "$1|0|", "{acks:?}");
+        // What comes next belongs behind it.
+        world.send(client, &["SET c 1"]);
+        let next = if acks == Acks::Given {
+            world.picture.acks = acks;
+            world.publish(Phase::Stable, Some("m"));
+            "m"
+        } else {
+            leave(&mut world, acks);
+            "r1"
+        };
+        world.answer(next, "SET c 1", "+OK");
+        assert_eq!(world.heard(client), format!("{end}-ERR no|:7|+OK|"));
+        world.assert_calm();
+    }
+}
+
+#[test]
 fn reads_errors_and_nulls_acknowledge_nothing() {
     let mut world = World::new();
     let clients = [(); 4].map(|()| world.client());
