@@ -10,9 +10,9 @@
 //! | `Doubtful`, or nobody knows | UNCERTAIN | UNCERTAIN | – |
 //!
 //! Kept are replies that acknowledge a write: no errors and no nulls, and nothing of which the
-//! client has a part already. Those that came before, and wait for an earlier reply of their client,
-//! are taken back. A request with a kept reply counts as in flight for its client, and
-//! not for the node.
+//! client has a part already. Those that came before, and wait for an earlier reply of their
+//! client, are taken back. A request with a kept reply counts as in flight for its client, and not
+//! for the node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
