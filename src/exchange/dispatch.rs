@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use crate::command::{Class, Leased, Problem, Reach, Spec};
-use crate::consistency::Slot;
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
@@ -48,8 +47,6 @@ pub(super) struct Job {
     pub(super) asks: Sketch,
     /// What it does to the script cache of its node.
     pub(super) caching: Caching,
-    /// The stamp of its first argument in its client's database, where stamps will be asked.
-    pub(super) slot: Option<Slot>,
 }
 
 impl Job {
@@ -64,7 +61,6 @@ impl Job {
             marks: Marks::None,
             asks: Sketch::EMPTY,
             caching: Caching::Nothing,
-            slot: None,
         }
     }
 
@@ -140,8 +136,6 @@ impl Exchange {
         let Some(group) = self.groups.get(client.group) else {
             return Placed::Answered;
         };
-        let expected = || group.expect_stamp(client, request);
-        let slot = job.slot.or_else(expected);
         let command = group.table.classify(request);
         if command.problem == Some(Problem::UnknownCommand) && request.is_cross_protocol() {
             self.end(job.key, Ending::Now);
@@ -163,8 +157,7 @@ impl Exchange {
         }
         let mut job = Job {
             reach,
-            marks: group.marks(client, (class, reach), (request, slot)),
-            slot,
+            marks: group.marks(client, (class, reach), request),
             ..job
         };
         if client.waits_for_reads(group, (class, reach), request) {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use crate::exchange::ahead::Ahead;
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::node::Group;
@@ -142,8 +141,9 @@ impl Exchange {
     /// Decodes and places requests from the front of `bytes`; returns how many bytes are done with.
     fn consume(&mut self, key: ClientKey, bytes: &[u8], now: Time) -> usize {
         let mut inline = std::mem::take(&mut self.inline);
-        let mut ahead = Ahead::new();
         let mut at = 0;
+        // The next request, seen while the one before it was placed, for who had logged in or not.
+        let mut ahead: Option<Ahead<'_>> = None;
         while let Some(rest) = bytes.get(at..)
             && !rest.is_empty()
         {
@@ -170,26 +170,19 @@ impl Exchange {
                 }
                 continue;
             }
-            if let Some((request, slot)) = ahead.take((client, group), (at, rest), &limits)
-                && request.raw().len() <= self.settings.request_max
-            {
-                let end = at + request.raw().len();
-                let arrived = client.arrived_at(end - 1);
-                let job = Job {
-                    slot,
-                    ..Job::new(key, arrived, now)
-                };
-                if self.dispatch(job, request) == Placed::Waits {
-                    break;
+            let decoded = match ahead.take() {
+                Some((request, consumed, logged_in)) if logged_in == limits.authenticated => {
+                    Ok(Decoded::Request { request, consumed })
                 }
-                at = end;
-                continue;
-            }
-            match client.decoder.decode(rest, &limits, &mut inline) {
+                _ => client.decoder.decode(rest, &limits, &mut inline),
+            };
+            match decoded {
                 Ok(Decoded::Request { request, consumed })
                     if consumed <= self.settings.request_max =>
                 {
                     let arrived = client.arrived_at(at + consumed - 1);
+                    let behind = rest.get(consumed..).unwrap_or_default();
+                    ahead = look_ahead(client, group, behind, &limits);
                     let job = Job::new(key, arrived, now);
                     if self.dispatch(job, &request) == Placed::Waits {
                         break;
@@ -270,6 +263,26 @@ impl Exchange {
             self.spare.push(buffer);
         }
     }
+}
+
+/// A request that is not decoded yet, its length, and whether its client had logged in.
+type Ahead<'a> = (Request<'a>, usize, bool);
+
+/// The request behind one that is about to be placed, where stamps are asked: its own is on the way
+/// from memory meanwhile.
+#[inline]
+fn look_ahead<'a>(
+    client: &Client,
+    group: Option<&Group>,
+    behind: &'a [u8],
+    limits: &RequestLimits,
+) -> Option<Ahead<'a>> {
+    let stamps = group?.stamps_for(client)?;
+    let (next, len) = client.decoder.look_ahead(behind, limits)?;
+    if let Some(key) = next.arg1() {
+        stamps.prefetch(stamps.slot(client.session.database, key));
+    }
+    Some((next, len, limits.authenticated))
 }
 
 /// What a client may announce: little before it has logged in where it has to.

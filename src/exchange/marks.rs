@@ -94,23 +94,13 @@ impl Group {
         stamps.filter(|_| client.access.reads() == Reads::OwnWrites)
     }
 
-    /// The stamp of a request's first argument, mostly its key, if stamps will be asked. It is
-    /// fetched while the command is looked up.
-    #[inline]
-    pub(super) fn expect_stamp(&self, client: &Client, request: &Request<'_>) -> Option<Slot> {
-        let stamps = self.stamps_for(client)?;
-        let slot = stamps.slot(client.session.database, request.arg1()?);
-        stamps.prefetch(slot);
-        Some(slot)
-    }
-
-    /// What a request changes. `slot` is that of its first argument, if it is known.
+    /// What a request changes.
     #[inline]
     pub(super) fn marks(
         &self,
         client: &Client,
         (class, reach): (Class, Reach),
-        (request, slot): (&Request<'_>, Option<Slot>),
+        request: &Request<'_>,
     ) -> Marks {
         let Some(stamps) = &self.settings.stamps else {
             return Marks::None;
@@ -127,8 +117,8 @@ impl Group {
         match reach {
             Reach::Nothing => Marks::None,
             Reach::Keys(keys) if keys.is_arg1() => {
-                let key = || request.arg1().map(|key| stamps.slot(database, key));
-                slot.or_else(key).map_or(Marks::None, Marks::One)
+                let key = request.arg1();
+                key.map_or(Marks::None, |key| Marks::One(stamps.slot(database, key)))
             }
             Reach::Keys(_) | Reach::OtherDatabase(_) => Marks::Several,
             Reach::Declared(_) if self.settings.script_keys == Scripts::Declared => Marks::Several,
@@ -137,23 +127,15 @@ impl Group {
         }
     }
 
-    /// What a read needs. `slot` is that of its first argument, if it is known.
+    /// What a read needs.
     #[inline]
-    pub(super) fn need(
-        &self,
-        reach: Reach,
-        database: u32,
-        (request, slot): (&Request<'_>, Option<Slot>),
-    ) -> Need {
+    pub(super) fn need(&self, reach: Reach, database: u32, request: &Request<'_>) -> Need {
         let Some(stamps) = &self.settings.stamps else {
             return Need::NOTHING;
         };
         let trusted = self.settings.script_keys == Scripts::Declared;
         let (keys, mut whole) = match reach {
             Reach::Nothing => return Need::NOTHING,
-            Reach::Keys(keys) if keys.is_arg1() && slot.is_some() => {
-                (slot.map_or(u32::MAX, |slot| stamps.stamp(slot)), false)
-            }
             Reach::Keys(keys) => newest_of(stamps, keys, database, request),
             Reach::Declared(keys) if trusted => newest_of(stamps, keys, database, request),
             Reach::Declared(_) | Reach::OtherDatabase(_) | Reach::Database | Reach::Everything => {

@@ -18,7 +18,6 @@
 //! After each input the caller performs what [`Exchange::poll_action`] gives, writes the links of
 //! [`Exchange::poll_dirty_link`] and the clients of [`Exchange::poll_dirty_client`].
 
-mod ahead;
 mod answers;
 mod client;
 mod demotion;
