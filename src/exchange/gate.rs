@@ -98,14 +98,18 @@ impl Gate {
         if self.mend(link) {
             return Verdict::Doubt;
         }
-        let acknowledges = kind != ReplyKind::Error && !is_null(reply);
-        if self.closed != Some(node) || begun || !acknowledges || !may_acknowledge(ticket) {
+        if self.closed != Some(node) || begun || !acknowledges(ticket, (reply, kind)) {
             return Verdict::Pass;
         }
-        if self.bytes + reply.len() + KEPT_EACH > KEPT_MAX {
-            return Verdict::Doubt;
+        if self.has_room_for(reply) {
+            Verdict::Keep
+        } else {
+            Verdict::Doubt
         }
-        Verdict::Keep
+    }
+
+    const fn has_room_for(&self, reply: &[u8]) -> bool {
+        self.bytes + reply.len() + KEPT_EACH <= KEPT_MAX
     }
 
     /// Decides about a piece of a reply that is too large to be kept: whether it is dropped.
@@ -170,7 +174,7 @@ impl Client {
     /// Takes the whole reply of a node.
     #[inline]
     pub(super) fn reply(&mut self, ticket: Ticket, (bytes, kind): (&[u8], ReplyKind)) {
-        if may_acknowledge(ticket) && kind != ReplyKind::Error && !is_null(bytes) {
+        if acknowledges(ticket, (bytes, kind)) {
             self.replies.acknowledge(ticket.seq, bytes);
         } else {
             self.replies.deliver(ticket.seq, bytes, Piece::Last);
@@ -225,10 +229,9 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
-        for (key, client) in self.clients.iter_mut() {
-            if client.group != index {
-                continue;
-            }
+        let mut doubted = Vec::new();
+        let clients = self.clients.iter_mut();
+        for (key, client) in clients.filter(|(_, client)| client.group == index) {
             for (seq, reply) in client.replies.take_back() {
                 if client.master_out == 0 {
                     client.master_link = None;
@@ -248,6 +251,10 @@ impl Exchange {
                     marks: Marks::None,
                     caching: Caching::Nothing,
                 };
+                if !group.gate.has_room_for(&reply) {
+                    doubted.push(ticket);
+                    continue;
+                }
                 group.gate.push(Kept {
                     ticket,
                     reply: reply.into_boxed_slice(),
@@ -257,6 +264,9 @@ impl Exchange {
                     orders: Orders::default(),
                 });
             }
+        }
+        for ticket in doubted {
+            self.doubt(ticket);
         }
     }
 
@@ -335,6 +345,12 @@ impl Exchange {
         self.tell(ticket, Reject::UncertainFork);
         self.touch(ticket.client);
     }
+}
+
+/// Whether this reply acknowledges a write.
+#[inline]
+fn acknowledges(ticket: Ticket, (reply, kind): (&[u8], ReplyKind)) -> bool {
+    may_acknowledge(ticket) && kind != ReplyKind::Error && !is_null(reply)
 }
 
 /// Whether a reply to this request can acknowledge a write.

@@ -166,11 +166,24 @@ impl Replies {
     #[cold]
     fn mark_acknowledged(&mut self, seq: Seq) {
         let index = usize::try_from(seq.wrapping_sub(self.head)).ok();
-        if let (Some(parked), Some(index)) = (&mut self.parked, index)
-            && let Some(slot) = parked.slots.get_mut(index)
-            && let Slot::Done(range) = slot
-        {
-            *slot = Slot::Acknowledged(range.clone());
+        let (Some(parked), Some(index)) = (&mut self.parked, index) else {
+            return;
+        };
+        match parked.slots.get_mut(index) {
+            Some(slot @ Slot::Done(_)) => {
+                if let Slot::Done(range) = std::mem::take(slot) {
+                    *slot = Slot::Acknowledged(range);
+                }
+            }
+            Some(slot @ Slot::Pieces { whole: true, .. }) => {
+                if let Slot::Pieces { bytes, .. } = std::mem::take(slot) {
+                    parked.pieces -= bytes.len();
+                    let start = parked.arena.len();
+                    parked.arena.extend_from_slice(&bytes);
+                    *slot = Slot::Acknowledged(start..parked.arena.len());
+                }
+            }
+            _ => {}
         }
     }
 
@@ -384,6 +397,22 @@ mod tests {
         assert_eq!(replies.take_back(), []);
         replies.acknowledge(seqs[3], b"D");
         assert_eq!(taken(&mut replies), "De");
+        assert!(replies.owns_nothing());
+    }
+
+    #[test]
+    fn what_acknowledges_in_pieces_can_be_taken_back_once_it_is_whole() {
+        let mut replies = Replies::default();
+        let (a, b) = (replies.begin(), replies.begin());
+        replies.deliver(b, b"one ", Piece::More);
+        assert_eq!(replies.take_back(), []);
+        replies.acknowledge(b, b"two");
+        assert_eq!(replies.held_bytes(), 7);
+        assert_eq!(replies.take_back(), [(b, b"one two".to_vec())]);
+        assert_eq!(replies.held_bytes(), 0);
+        replies.deliver(a, b"a", Piece::Last);
+        replies.deliver(b, b"b", Piece::Last);
+        assert_eq!(taken(&mut replies), "ab");
         assert!(replies.owns_nothing());
     }
 

@@ -93,6 +93,36 @@ fn what_waits_behind_a_replica_is_taken_back_when_its_master_is_suspected() {
 }
 
 #[test]
+fn no_more_is_taken_back_than_may_be_kept() {
+    let mut world = World::with(Setup {
+        replicas: ["r1", "r2"].map(addr).to_vec(),
+        settings: Settings {
+            output_high: 64 << 20,
+            ..Settings::default()
+        },
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["GET x", "GETDEL a", "GETDEL b"]);
+    let value = format!("${}|{}", 3 << 20, "v".repeat(3 << 20));
+    world.answer("m", "GETDEL a", &value);
+    world.answer("m", "GETDEL b", &value);
+    suspect(&mut world);
+    let slow = ["r1", "r2"]
+        .into_iter()
+        .find(|host| !world.asked(host).is_empty());
+    world.answer(slow.unwrap(), "GET x", "$1|0");
+    assert_eq!(world.heard(client), "$1|0|");
+    turn(&mut world, Acks::Settled);
+    let heard = world.heard(client);
+    let (first, second) = heard.split_at(value.len() + 1);
+    assert!(first == format!("{value}|"), "the first is kept");
+    assert_eq!(second, DOUBT, "the other had no room");
+    assert_eq!(counted(&mut world).1, 1);
+    world.assert_calm();
+}
+
+#[test]
 fn reads_errors_and_nulls_acknowledge_nothing() {
     let mut world = World::new();
     let clients = [(); 4].map(|()| world.client());
