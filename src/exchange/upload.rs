@@ -18,7 +18,7 @@ use crate::exchange::marks::Marks;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Stopping};
 use crate::resp::{self, RequestError, RequestLimits};
-use crate::session::{Piece, Seq};
+use crate::session::Piece;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
 
@@ -33,8 +33,8 @@ const WINDOW: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Upload {
     rest: resp::Upload,
-    /// The link that it is on, and its number there; `None` if what comes is dropped.
-    on: Option<(LinkKey, Seq)>,
+    /// The link that it is on; `None` if what comes is dropped.
+    on: Option<LinkKey>,
 }
 
 impl Exchange {
@@ -84,7 +84,7 @@ impl Exchange {
         };
         let on = match self.upload_link(job) {
             Ok(link) => match self.send(link, job, bytes, Kind::leased(Purpose::Upload)) {
-                Placed::Sent => self.newest(link),
+                Placed::Sent => Some(link),
                 Placed::Waits => return false,
                 Placed::Answered => None,
             },
@@ -96,11 +96,6 @@ impl Exchange {
             client.decoder = resp::RequestDecoder::default();
         }
         true
-    }
-
-    fn newest(&self, link: LinkKey) -> Option<(LinkKey, Seq)> {
-        let newest = self.links.get(link)?.pipeline.newest_ticket()?;
-        Some((link, newest.seq))
     }
 
     /// An open link of the client's own on which nothing is in flight.
@@ -154,7 +149,7 @@ impl Exchange {
         };
         // Links that are lost are never named again.
         let on = upload.on;
-        let mut link = on.and_then(|(at, _)| Some((at, self.links.get_mut(at)?)));
+        let mut link = on.and_then(|at| Some((at, self.links.get_mut(at)?)));
         let mut bytes = bytes;
         if let Some((at, link)) = &mut link {
             let room = WINDOW.saturating_sub(link.pipeline.pending_bytes());
@@ -169,7 +164,10 @@ impl Exchange {
             Ok(used) => used,
             Err(error) => {
                 client.upload = None;
-                self.give_up_upload(key, on, now);
+                if link.is_some() {
+                    // With half a request on it, the link ends too, and the error is the only reply.
+                    self.drop_lease(key, now);
+                }
                 return Err(error);
             }
         };
@@ -189,17 +187,6 @@ impl Exchange {
             }
         }
         Ok(used)
-    }
-
-    /// The rest of it makes no sense. Redis answers with one error, and closes.
-    fn give_up_upload(&mut self, key: ClientKey, on: Option<(LinkKey, Seq)>, now: Time) {
-        let Some((_, seq)) = on.filter(|(link, _)| self.links.get(*link).is_some()) else {
-            return;
-        };
-        self.drop_lease(key, now);
-        if let Some(client) = self.clients.get_mut(key) {
-            client.replies.deliver(seq, &[], Piece::Last);
-        }
     }
 
     /// The node answers before it has all of the request: it wants nothing more of it.
