@@ -212,8 +212,9 @@ pub(super) struct Client {
     pub(super) verdict: Option<Box<Verdict>>,
     /// How far its HELLO has come, while that waits.
     pub(super) hello: Done,
-    /// Links throttled because this client does not read.
-    pub(super) throttled: Vec<LinkKey>,
+    /// Links throttled because this client does not read. Few ever are, so that it has no room to
+    /// grow.
+    pub(super) throttled: Box<[LinkKey]>,
     /// Whether it had more unread output than allowed when its socket took nothing more, and still
     /// has, or throttles links because of it.
     pub(super) stalled: bool,
@@ -256,7 +257,7 @@ impl Client {
             proof: None,
             verdict: None,
             hello: Done::default(),
-            throttled: Vec::new(),
+            throttled: Box::default(),
             stalled: false,
             took_at: now,
             touched: false,

@@ -229,7 +229,9 @@ impl Exchange {
         }
         for client in &link.throttled_by {
             if let Some(client) = self.clients.get_mut(*client) {
-                client.throttled.retain(|other| *other != key);
+                let mut throttled = std::mem::take(&mut client.throttled).into_vec();
+                throttled.retain(|other| *other != key);
+                client.throttled = throttled.into_boxed_slice();
             }
         }
         if let Usage::Proof(owner) = link.usage

@@ -80,7 +80,8 @@ impl Exchange {
         if client.throttled.contains(&key) {
             return;
         }
-        client.throttled.push(key);
+        let others = std::mem::take(&mut client.throttled);
+        client.throttled = others.into_iter().chain([key]).collect();
         link.throttled_by.push(by);
         link.throttled_at.get_or_insert(now);
         if link.usage == Usage::Shared {

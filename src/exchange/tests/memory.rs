@@ -62,7 +62,7 @@ fn an_idle_client_owns_no_memory_besides_itself() {
     assert_eq!(client.input.capacity(), 0);
     assert_eq!(client.later.capacity(), 0);
     assert_eq!(client.again.capacity(), 0);
-    assert_eq!(client.throttled.capacity(), 0);
+    assert!(client.throttled.is_empty());
     assert!(client.verdict.is_none() && client.lease.is_none());
     assert!(client.replies.is_bare() && client.replies.owns_nothing());
     for (_, link) in world.exchange.links.iter() {
