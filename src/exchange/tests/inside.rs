@@ -99,6 +99,12 @@ fn a_protocol_and_a_login_hold_from_their_place_on() {
     assert_eq!(plan.protocol, Protocol::Resp3);
     assert_eq!(plan.login, Some(login("app", "secret")));
     world.answer("m", "SET a 1", "+OK");
+    // Whether this user may ask that is asked over a link with the login and the protocol too.
+    let link = world.asked_on("m", "CLIENT GETNAME");
+    let plan = &world.wires[&link].plan;
+    assert_eq!(plan.protocol, Protocol::Resp3);
+    assert_eq!(plan.login, Some(login("app", "secret")));
+    world.answer("m", "CLIENT GETNAME", "_");
     let own = hello.replace(":77", ":101");
     assert_eq!(world.heard(client), format!("*3|$-1|{own}|_|+OK|_|"));
     world.leave(client);

@@ -465,8 +465,14 @@ fn what_is_seen_early_is_weighed_in_the_database_in_which_it_is_read() {
     let reader = scene.world.client();
     let lines = ["GET k", "SELECT 1", "GET k", "SELECT 0", "GET k"];
     scene.world.send(reader, &lines);
-    assert_eq!(scene.world.asked("m"), ["GET k"], "of database 1");
-    assert_eq!(scene.world.asked("r1"), ["GET k", "GET k"]);
+    for (host, database) in [("r1", 0), ("m", 1), ("r1", 0)] {
+        let link = scene.world.asked_on(host, "GET k");
+        assert_eq!(scene.world.wires[&link].plan.database, database);
+        let others = ["m", "r1"].map(|host| scene.world.asked(host).len());
+        assert_eq!(others.iter().sum::<usize>(), 1, "SELECT waits for replies");
+        scene.world.answer(host, "GET k", "$1|v");
+    }
+    assert_eq!(scene.world.heard(reader), "$1|v|+OK|$1|v|+OK|$1|v|");
 }
 
 #[test]

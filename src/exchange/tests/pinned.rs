@@ -76,6 +76,8 @@ fn a_login_and_a_protocol_hold_beside_a_watch() {
     let own = HELLO.replace(":77", ":101");
     assert_eq!(world.heard(client), format!("+OK|{own}|"));
     world.send(client, &["CLIENT GETNAME", "UNWATCH", "SET a 1"]);
+    // The master says whether this user may ask that, and then it is answered here.
+    world.answer("m", "CLIENT GETNAME", "_");
     world.answer("m", "UNWATCH", "+OK");
     let link = world.asked_on("m", "SET a 1");
     let plan = &world.wires[&link].plan;

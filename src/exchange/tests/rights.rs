@@ -99,7 +99,7 @@ fn a_select_is_asked_for_where_it_changes_nothing() {
         ("SELECT 5", 5, DENIED),
         (
             "SELECT x",
-            3,
+            0,
             "-ERR value is not an integer or out of range",
         ),
     ] {
