@@ -14,7 +14,7 @@ use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, St
 use crate::resp::{ReplyError, ReplyKind, Scan};
 use crate::route::NoReplica;
 use crate::session::{Piece, Replies};
-use crate::telemetry::{RequestClass, Target};
+use crate::telemetry::Target;
 use crate::topology::ReportKind;
 use crate::types::Time;
 
@@ -197,24 +197,19 @@ impl Exchange {
         let Some(link) = self.links.get_mut(key) else {
             return true;
         };
-        if link.pipeline.is_open()
-            && kind == ReplyKind::Error
-            && let Some(ticket) = link.pipeline.oldest_ticket()
-        {
-            self.refuse_upload(key, ticket, frame);
+        let Some(oldest) = link.pipeline.oldest_ticket() else {
+            return false;
+        };
+        if link.pipeline.is_open() && kind == ReplyKind::Error {
+            self.refuse_upload(key, oldest, frame);
             return true;
         }
-        if let Some(ticket) = link.pipeline.oldest_ticket()
-            && ticket.marks != Marks::None
+        if oldest.marks != Marks::None
             && let Some(group) = self.groups.get(link.group)
         {
             group.mark_answered(link, &self.clients, self.generation);
         }
-        if link
-            .pipeline
-            .oldest_ticket()
-            .is_some_and(|it| it.caching.ends())
-        {
+        if oldest.caching.ends() {
             self.seen.answered(link, frame);
         }
         let Some(done) = link.pipeline.complete() else {
@@ -227,10 +222,7 @@ impl Exchange {
         };
         let took = now.since(done.written_at);
         if let Some(node) = group.nodes.get_mut(node.0) {
-            node.in_flight = node.in_flight.saturating_sub(1);
-            if ticket.class == RequestClass::Read {
-                node.reader.replied(took);
-            }
+            node.replied(ticket.class, took);
         }
         let Some(client) = self.clients.get_mut(ticket.client) else {
             self.nobodys(key, done, (frame, kind), now);

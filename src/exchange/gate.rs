@@ -62,8 +62,8 @@ struct Kept {
     at: Time,
     /// Whether it came after the worker had reported that it is quiet.
     late: bool,
-    /// The link that it came over; `None` if it had been passed on before, and waited for an earlier
-    /// reply of its client.
+    /// The link that it came over; `None` if it had been passed on before, and waited for an
+    /// earlier reply of its client.
     link: Option<LinkKey>,
     /// What the transaction has said of the connection.
     orders: Orders,

@@ -193,10 +193,10 @@ impl Exchange {
     /// No clients, no links, nothing known of any group. `seed` is the worker's chance.
     pub fn new(settings: Settings, groups: Vec<GroupSettings>, seed: u64) -> Self {
         let table = Table::builtin();
-        let seen = Seen::new(Arc::clone(&settings.scripts));
         let hedges = groups.iter().any(|group| group.hedge_reads);
         let group = |settings: GroupSettings| Group::new(settings, Arc::clone(&table));
         Self {
+            seen: Seen::new(Arc::clone(&settings.scripts)),
             settings,
             groups: groups.into_iter().map(group).collect(),
             clients: Slab::new(),
@@ -211,7 +211,6 @@ impl Exchange {
             spare: Vec::new(),
             inline: Vec::new(),
             scratch: Vec::new(),
-            seen,
             generation: 0,
             opening: 0,
             queued: 0,

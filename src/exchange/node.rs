@@ -14,7 +14,7 @@ use crate::exchange::readers::Reader;
 use crate::exchange::{ClientKey, GroupSettings, LinkKey};
 use crate::route::Candidate;
 use crate::session::{HelloFacts, IdentityId, Login};
-use crate::telemetry::{Counts, NodeIndex};
+use crate::telemetry::{Counts, NodeIndex, RequestClass};
 use crate::topology::Snapshot;
 use crate::types::{NodeAddr, Protocol, Time};
 
@@ -120,6 +120,15 @@ impl Node {
     /// Whether a link to it may be opened now.
     pub(super) fn may_open(&self, now: Time) -> bool {
         self.open_at.is_none_or(|at| at <= now)
+    }
+
+    /// It has answered a request of this class, after this time.
+    #[inline]
+    pub(super) fn replied(&mut self, class: RequestClass, took: Duration) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if class == RequestClass::Read {
+            self.reader.replied(took);
+        }
     }
 
     /// Ends its pauses that are over by `now`. Returns whether there were any.

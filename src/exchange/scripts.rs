@@ -280,8 +280,8 @@ impl Seen {
         }
     }
 
-    /// A client sends a script, names one, or has them all forgotten: what that does to the cache of
-    /// its node, and what it is because of that.
+    /// A client sends a script, names one, or has them all forgotten: what that does to the cache
+    /// of its node, and what it is because of that.
     #[cold]
     pub(super) fn note(
         &mut self,

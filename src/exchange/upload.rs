@@ -165,7 +165,7 @@ impl Exchange {
             Err(error) => {
                 client.upload = None;
                 if link.is_some() {
-                    // With half a request on it, the link ends too, and the error is the only reply.
+                    // With half a request on it the link ends too. The error is the only reply.
                     self.drop_lease(key, now);
                 }
                 return Err(error);

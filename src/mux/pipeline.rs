@@ -9,8 +9,8 @@
 //! A command's bytes stay until its reply has come, so that on a loss the caller can say of each
 //! one whether it was written, and send it again elsewhere where that is allowed.
 //!
-//! One command may be passed on while it comes, on a connection where nothing else is in flight: its
-//! bytes are gone once they are written, and whether it was sent is all that is known of it.
+//! One command may be passed on while it comes, on a connection where nothing else is in flight:
+//! its bytes are gone once they are written, and whether it was sent is all that is known of it.
 //!
 //! Invariants: `start <= written <= bytes.len()`; the lengths of `tickets` sum to
 //! `bytes.len() - start`; `flushes` rise in `upto`, and the last one is at the offset of `written`.

@@ -330,13 +330,13 @@ impl<'a> Request<'a> {
     pub(super) const fn begun(
         raw: &'a [u8],
         name: &'a [u8],
-        arg1: Option<&'a [u8]>,
+        first: Option<&'a [u8]>,
         argc: usize,
     ) -> Self {
         Self {
             raw,
             name,
-            arg1,
+            arg1: first,
             argc,
         }
     }

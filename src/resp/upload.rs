@@ -39,13 +39,13 @@ impl Upload {
             return None;
         }
         let (name, mut rest) = cursor::bulk(rest.strip_prefix(b"$")?, max_bulk)?;
-        let mut arg1 = None;
+        let mut first = None;
         let mut left = argc.checked_sub(1)?;
         loop {
             left = left.checked_sub(1)?;
             let arg = rest.strip_prefix(b"$")?;
             if let Some((body, behind)) = cursor::bulk(arg, max_bulk) {
-                arg1 = arg1.or(Some(body));
+                first = first.or(Some(body));
                 rest = behind;
                 continue;
             }
@@ -58,7 +58,7 @@ impl Upload {
                 body: to_come.saturating_add(CRLF),
                 args: left,
             };
-            return Some((Request::begun(buf, name, arg1, argc), upload));
+            return Some((Request::begun(buf, name, first, argc), upload));
         }
     }
 
@@ -112,6 +112,12 @@ impl Upload {
 
 #[cfg(test)]
 mod tests {
+    #![expect(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test that slices out of bounds fails, as it should"
+    )]
+
     use proptest::prelude::*;
 
     use super::*;
