@@ -11,6 +11,8 @@
 //! * `RANDOMKEY`, `DBSIZE`: a replica counts keys that have expired and are not yet deleted.
 //! * `OBJECT`, `MEMORY USAGE`, `TOUCH`: access times, encodings and sizes are each node's own.
 //! * `PFCOUNT`: the master keeps in the key what it has counted, which `WATCH` notices.
+//! * `XINFO`: how many entries a group has read, and when a consumer asked last, is not replicated
+//!   with every `XREADGROUP`.
 //! * `PUBLISH`, `SPUBLISH`: no write by their flags, but a replica reaches only its subscribers.
 //! * `EVAL`, `EVALSHA`, `FCALL`: carry neither flag, and may write.
 //! * `SCRIPT EXISTS`, `SCRIPT SHOW`: each node has its own script cache; `EVALSHA` uses the
@@ -277,10 +279,10 @@ pub(super) static ROWS: &[Row] = &[
     Row("xgroup|setid",          -5, Write,      range(2, 2, 1), "write"),
     Row("xidmprecord",            5, Write,      ONE,            "write denyoom fast"),
     Row("xinfo",                 -2, MasterRead, NONE,           ""),
-    Row("xinfo|consumers",        4, Read,       range(2, 2, 1), "readonly"),
-    Row("xinfo|groups",           3, Read,       range(2, 2, 1), "readonly"),
+    Row("xinfo|consumers",        4, MasterRead, range(2, 2, 1), "readonly"),
+    Row("xinfo|groups",           3, MasterRead, range(2, 2, 1), "readonly"),
     Row("xinfo|help",             2, MasterRead, NONE,           ""),
-    Row("xinfo|stream",          -3, Read,       range(2, 2, 1), "readonly"),
+    Row("xinfo|stream",          -3, MasterRead, range(2, 2, 1), "readonly"),
     Row("xlen",                   2, Read,       ONE,            "readonly fast"),
     Row("xnack",                 -7, Write,      ONE,            "write fast"),
     Row("xpending",              -3, Read,       ONE,            "readonly"),

@@ -6,7 +6,7 @@
 //! | has Redis's flag `write` | `-READONLY …`, and between MULTI and EXEC EXECABORT later |
 //! | EVAL, EVALSHA, FCALL | goes on as `EVAL_RO`, `EVALSHA_RO`, `FCALL_RO` |
 //! | WAIT, WAITAOF | what a replica says |
-//! | ROLE, INFO | goes where reads go |
+//! | ROLE, INFO, PFCOUNT, XINFO | goes where reads go |
 //! | administers a node, MONITOR, SCRIPT FLUSH | refused: it would reach the master |
 //! | any other | the same as for other clients |
 //!
@@ -79,9 +79,7 @@ impl ReadOnly {
             Class::Leased(Leased::Monitor) | Class::Admin => {
                 return Self::Refused(Refusal::Administers);
             }
-            Class::MasterRead if ["role", "info", "pfcount"].contains(&spec.name.as_ref()) => {
-                return Self::Read;
-            }
+            Class::MasterRead if replicas_own(spec) => return Self::Read,
             _ => {}
         }
         if spec.flags.contains(Flags::WRITE) {
@@ -98,6 +96,14 @@ impl ReadOnly {
             _ => Self::Same,
         }
     }
+}
+
+/// Whether a replica's answer is another one than the master's, and right for whoever wants that of
+/// a replica.
+fn replicas_own(spec: &Spec) -> bool {
+    let name = spec.name.as_ref();
+    let is_xinfo = name.starts_with("xinfo|") && spec.flags.contains(Flags::READONLY);
+    is_xinfo || ["role", "info", "pfcount"].contains(&name)
 }
 
 /// The name under which a script's writes are refused (since Redis 7.0).

@@ -87,8 +87,8 @@ fn reads_that_any_node_can_answer() {
         READ,
         "GET k; get k; GeT k; MGET a b; EXISTS a b; TTL k; HGETALL k; \
          LRANGE k 0 -1; SMEMBERS k; ZRANGE k 0 -1; ZUNION 2 a b; XRANGE k - +; \
-         XREAD STREAMS k 0; XREAD COUNT 5 STREAMS block 0; XPENDING k g; XINFO STREAM k; \
-         xinfo groups k; KEYS *; SORT_RO k; BITFIELD_RO k; GEORADIUS_RO k 0 0 1 m; \
+         XREAD STREAMS k 0; XREAD COUNT 5 STREAMS block 0; XPENDING k g; \
+         KEYS *; SORT_RO k; BITFIELD_RO k; GEORADIUS_RO k 0 0 1 m; \
          EVAL_RO x 0; EVALSHA_RO x 0; FCALL_RO f 0; GEOSEARCH k FROMMEMBER m BYRADIUS 1 m; \
          DUMP k",
     );
@@ -101,7 +101,8 @@ fn reads_that_only_the_master_answers_right() {
         "SCAN 0; HSCAN k 0; SSCAN k 0; ZSCAN k 0; PFCOUNT k; RANDOMKEY; DBSIZE; TOUCH k; \
          OBJECT FREQ k; OBJECT HELP; MEMORY USAGE k; INFO; INFO replication; ROLE; TIME; COMMAND; \
          COMMAND DOCS; CONFIG GET save; PUBSUB NUMSUB a; SCRIPT EXISTS x; FUNCTION LIST; \
-         ACL LIST; SLOWLOG GET; FT.CURSOR READ i 1",
+         ACL LIST; SLOWLOG GET; FT.CURSOR READ i 1; XINFO STREAM k; xinfo groups k; \
+         XINFO CONSUMERS k g",
     );
 }
 

@@ -170,13 +170,15 @@ fn what_the_master_lacks_is_unknown_to_a_read_only_client_too() {
 fn what_reads_at_a_replica_as_well_is_read_there_for_a_read_only_client() {
     let mut world = World::new();
     let (split, client) = (world.client(), world.client_by(replica()));
-    for line in ["PFCOUNT a", "ROLE"] {
+    for line in ["PFCOUNT a", "ROLE", "XINFO STREAM s", "XINFO GROUPS s"] {
         world.send(split, &[line]);
         world.answer("m", line, ":1");
         world.send(client, &[line]);
         world.answer("r1", line, ":2");
     }
-    assert_eq!(world.heard(client), ":2|:2|");
+    assert_eq!(world.heard(client), ":2|:2|:2|:2|");
+    world.send(client, &["XINFO HELP"]);
+    world.answer("m", "XINFO HELP", "*0");
     world.assert_calm();
 }
 

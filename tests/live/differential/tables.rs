@@ -188,9 +188,4 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         why: "makes an empty key at the master, of which replicas are not told: reads there differ",
         is: |call| call.is("bitfield") && call.says("FAIL"),
     },
-    Known {
-        name: "XINFO at replicas",
-        why: "how many entries a group has read is not replicated with XREADGROUP",
-        is: |call| call.is("xinfo|groups") || call.is("xinfo|stream"),
-    },
 ];
