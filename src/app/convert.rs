@@ -66,6 +66,7 @@ pub(super) fn sentinel(
 /// For a worker's exchange.
 pub(super) fn exchange(settings: &Settings, scripts: &Arc<Scripts>) -> exchange::Settings {
     exchange::Settings {
+        workers: settings.workers.get(),
         scripts: Arc::clone(scripts),
         output_high: settings.limits.client_output_limit,
         write_timeout: settings.limits.client_write_timeout,

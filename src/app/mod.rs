@@ -178,7 +178,7 @@ fn start_workers(
         gauges: Arc::clone(&group.gauges),
     };
     let scripts = Arc::new(Scripts::new(settings.limits.script_cache));
-    let start = |worker| {
+    let start = |(worker, neighbours)| {
         let setup = Setup {
             worker,
             exchange: convert::exchange(settings, &scripts),
@@ -188,11 +188,13 @@ fn start_workers(
             seed: fastrand::u64(..),
             busy: metrics.worker_busy(),
             policy: policy.clone(),
+            neighbours,
         };
         worker::start(setup, settings.shutdown.drain_timeout)
             .context("cannot start a worker thread")
     };
-    (0..settings.workers.get()).map(start).collect()
+    let all = worker::neighbours(settings.workers.get());
+    all.into_iter().enumerate().map(start).collect()
 }
 
 /// One line for each address, for people and for scripts that let the system choose a port.

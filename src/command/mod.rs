@@ -113,6 +113,16 @@ pub enum Local {
     ClientUnblock,
 }
 
+impl Local {
+    /// Whether it tells of other clients, or acts on them.
+    pub const fn is_about_others(self) -> bool {
+        matches!(
+            self,
+            Self::ClientKill | Self::ClientList | Self::ClientUnblock
+        )
+    }
+}
+
 /// Requests that need a server connection of their own, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Leased {

@@ -19,6 +19,8 @@ pub struct Spec {
     pub flags: Flags,
     /// Which of its arguments are keys.
     pub keys: KeySpec,
+    /// Its place in its table.
+    pub number: u16,
 }
 
 impl Spec {

@@ -53,6 +53,7 @@ impl Table {
             class: row.2,
             flags: Flags::from_words(row.4.split_whitespace()),
             keys: row.3,
+            number: 0,
         });
         Self::assemble(specs.collect())
     }
@@ -102,6 +103,7 @@ impl Table {
                     class,
                     flags: flags | anything,
                     keys,
+                    number: 0,
                 });
             }
             (_, Err(_)) => {}
@@ -154,6 +156,7 @@ impl Table {
             class: Class::Write,
             flags: Flags::NONE,
             keys: KeySpec::Any,
+            number: 0,
         };
         if let Some((container, _)) = name.split_once('|') {
             match self.number(container).and_then(|number| specs.get(number)) {
@@ -275,6 +278,7 @@ impl Table {
             numbers.insert(spec.name.clone(), number);
             table.specs.push(Spec {
                 flags: spec.flags | own_flags(&spec.name),
+                number: u16::try_from(number).unwrap_or(u16::MAX),
                 ..spec
             });
         }

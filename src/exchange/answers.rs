@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::exchange::client::Ending;
 use crate::exchange::gate::Verdict;
+use crate::exchange::inside::Carried;
 use crate::exchange::intake::offset;
 use crate::exchange::link::{NodeId, Usage};
 use crate::exchange::marks::Marks;
@@ -272,10 +273,14 @@ impl Exchange {
     ) {
         let failed = kind == ReplyKind::Error;
         let orders = self.orders(key, ticket, frame);
-        let rewritten = match ticket.purpose {
+        let carried = match ticket.purpose {
             Purpose::Setting => self.set((key, ticket), frame, now),
             _ => self.carry_out((key, ticket), orders, frame, now),
         };
+        if let Carried::Later = carried {
+            // It is in flight again.
+            return self.count_again(ticket);
+        }
         match ticket.purpose {
             // A transaction that the server did not end must not be the next client's.
             Purpose::Exec if failed && !frame.starts_with(b"-EXECABORT ") => self.retire(key),
@@ -287,7 +292,7 @@ impl Exchange {
             }
             Purpose::Undo(_) if failed => self.retire(key),
             Purpose::Renewal => self.renew_queue(key, ticket, frame, now),
-            Purpose::Rights => self.rights_told(ticket, frame),
+            Purpose::Rights(weighs) => self.rights_told(ticket, weighs, frame),
             // It would rely on news that never come.
             Purpose::Retracking if failed => self.end(ticket.client, Ending::Now),
             // Others may have read for it meanwhile what changed since.
@@ -303,18 +308,18 @@ impl Exchange {
             _ => {}
         }
         let bytes: &[u8] = match ticket.purpose {
-            Purpose::Exec | Purpose::Setting => rewritten.as_deref().unwrap_or(frame),
+            Purpose::Exec | Purpose::Setting => carried.words().unwrap_or(frame),
             Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch
             }
-            Purpose::Internal | Purpose::Rights | Purpose::Renewal | Purpose::Retracking => &[],
+            Purpose::Internal | Purpose::Rights(_) | Purpose::Renewal | Purpose::Retracking => &[],
             _ => frame,
         };
         // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,
         // CLIENT_PUSHING).
         let confirms = matches!(ticket.purpose, Purpose::Subscription(it) if it.asked) && !failed;
-        let bytes = if ticket.spoken || confirms || rewritten.is_some() {
+        let bytes = if ticket.spoken || confirms || carried.words().is_some() {
             bytes
         } else {
             &[]

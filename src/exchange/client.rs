@@ -68,7 +68,7 @@ pub(super) enum Wait {
     Proof(LinkKey),
     /// For its transaction to be begun anew on another link.
     Renewal,
-    /// For fewer logins being proven at once.
+    /// For fewer logins being proven, or fewer questions about clients being answered, at once.
     Turn,
     /// For a writable master. Released by a snapshot, or by the end of the hold time.
     Master,
@@ -167,6 +167,10 @@ pub(super) struct Client {
     /// What came while the client waited: from which offset of `input`, and when.
     pub(super) later: Vec<(usize, Time)>,
     pub(super) group: GroupIndex,
+    /// When it connected, in seconds since the start of the process.
+    pub(super) joined: u32,
+    /// Its last command, by its number in the table; [`NO_COMMAND`] if there is none.
+    pub(super) command: u16,
     /// What its listener and its own words let it have.
     pub(super) access: Access,
     pub(super) wait: Wait,
@@ -234,6 +238,8 @@ impl Client {
             arrived: now,
             later: Vec::new(),
             group,
+            joined: u32::try_from(now.since_start().as_secs()).unwrap_or(u32::MAX),
+            command: NO_COMMAND,
             access,
             wait: Wait::No,
             ending: Ending::No,
@@ -308,10 +314,14 @@ impl Client {
 
     /// Keeps in mind that the bytes of `input` from `offset` on came at `now`.
     pub(super) fn mark_arrival(&mut self, offset: usize, now: Time) {
-        let last = self.later.last().map_or(self.arrived, |(_, at)| *at);
-        if now.since(last) >= ARRIVAL_STEP {
+        if now.since(self.last_arrived()) >= ARRIVAL_STEP {
             self.later.push((offset, now));
         }
+    }
+
+    /// When something of it was last read, or a command of its own had waited at a server.
+    pub(super) fn last_arrived(&self) -> Time {
+        self.later.last().map_or(self.arrived, |(_, at)| *at)
     }
 
     /// When the byte at `offset` of the input was read; a request is there with its last.
@@ -392,6 +402,9 @@ impl Client {
         }
     }
 }
+
+/// The number of no command.
+pub(super) const NO_COMMAND: u16 = u16::MAX;
 
 /// Times of arrival that differ by less are not told apart. With the hold time it bounds how many
 /// there are.

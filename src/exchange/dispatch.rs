@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::command::{Class, Leased, Problem, Reach, Spec};
 use crate::exchange::answers::target;
-use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
+use crate::exchange::client::{Client, Ending, NO_COMMAND, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
@@ -25,7 +25,7 @@ use crate::types::Time;
 
 impl Client {
     /// The number of a request: the one it has, or the next.
-    fn number(&mut self, again: Option<Numbered>) -> Numbered {
+    pub(super) fn number(&mut self, again: Option<Numbered>) -> Numbered {
         again.unwrap_or_else(|| Numbered::new(self.replies.begin(), self.session.speaks()))
     }
 }
@@ -141,6 +141,7 @@ impl Exchange {
             self.end(job.key, Ending::Now);
             return Placed::Answered;
         }
+        client.command = command.spec.map_or(NO_COMMAND, |spec| spec.number);
         let (mut class, reach) = (command.class, command.reach());
         let locked_out = !client.session.is_logged_in() && group.wants_login_now(job.now);
         if client.access.is_read_only() && !locked_out {
@@ -178,7 +179,6 @@ impl Exchange {
         }
         let is_exec = class == Class::Leased(Leased::Exec);
         if let Some((reject, class)) = objection(client, locked_out, &command, request) {
-            client.verdict = None;
             let reason = write_reject(&mut self.scratch, reject, request);
             if is_exec {
                 self.unwatch_by_exec(job);

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::exchange::client::Client;
-use crate::exchange::inside::Orders;
+use crate::exchange::inside::{Carried, Orders};
 use crate::exchange::link::NodeId;
 use crate::exchange::marks::Marks;
 use crate::exchange::scripts::Caching;
@@ -312,14 +312,18 @@ impl Exchange {
     fn pass(&mut self, kept: Kept, now: Time) {
         let ticket = kept.ticket;
         let (orders, reply) = (kept.orders, &kept.reply);
-        let carry_out = |link| self.carry_out((link, ticket), orders, reply, now);
-        let rewritten = kept.link.and_then(carry_out);
+        let carried = match kept.link {
+            Some(link) => self.carry_out((link, ticket), orders, reply, now),
+            None => Carried::AsItIs,
+        };
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return;
         };
-        client.answered(Role::Master, ticket.effect);
-        let reply = rewritten.as_deref().unwrap_or(&kept.reply);
-        client.replies.acknowledge(ticket.seq, reply);
+        if !matches!(carried, Carried::Later) {
+            client.answered(Role::Master, ticket.effect);
+            let reply = carried.words().unwrap_or(&kept.reply);
+            client.replies.acknowledge(ticket.seq, reply);
+        }
         if let Some(group) = self.groups.get_mut(client.group) {
             let counts = &mut group.counts;
             if kept.link.is_some() {
@@ -330,6 +334,33 @@ impl Exchange {
             }
             counts.kept_released += 1;
         }
+        self.touch(ticket.client);
+    }
+
+    /// Passes the reply of a transaction on for which other clients had to be asked first. It is
+    /// kept like any other if its master has come under suspicion since.
+    pub(super) fn pass_late(&mut self, ticket: Ticket, reply: Vec<u8>, now: Time) {
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        if let Some(group) = self.groups.get_mut(client.group)
+            && group.gate.closed.is_some()
+        {
+            if !group.gate.has_room_for(&reply) {
+                return self.doubt(ticket);
+            }
+            return group.gate.push(Kept {
+                ticket,
+                reply: reply.into_boxed_slice(),
+                at: now,
+                // The master had answered before.
+                late: false,
+                link: None,
+                orders: Orders::default(),
+            });
+        }
+        client.answered(Role::Master, ticket.effect);
+        client.reply(ticket, (&reply, ReplyKind::Array));
         self.touch(ticket.client);
     }
 

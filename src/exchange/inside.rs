@@ -14,12 +14,13 @@
 use std::collections::VecDeque;
 
 use crate::command::Local;
+use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::link::LaneId;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{ReplyScanner, Request, Scan};
-use crate::session::{HelloFacts, HelloRequest, HelloStep, Login, Outcome, Seq};
+use crate::session::{AboutClients, HelloFacts, HelloRequest, HelloStep, Login, Outcome, Seq};
 use crate::types::Time;
 
 /// Bytes of such commands that are kept of one transaction. A further one is not offered.
@@ -51,11 +52,91 @@ pub(super) struct Orders(Vec<(usize, Order)>);
 impl Orders {
     /// Whether the link is not as it was before them.
     fn change_link(&self) -> bool {
-        let tells = |local| {
-            use Local::{ClientGetname, ClientId, ClientInfo, ClientList};
-            matches!(local, ClientGetname | ClientId | ClientInfo | ClientList)
+        let tells = |local: Local| {
+            use Local::{ClientGetname, ClientId, ClientInfo};
+            matches!(local, ClientGetname | ClientId | ClientInfo) || local.is_about_others()
         };
         self.0.iter().any(|(_, order)| !tells(order.local))
+    }
+}
+
+/// What a client hears of its EXEC.
+pub(super) enum Carried {
+    /// The reply as it came.
+    AsItIs,
+    /// This.
+    Rewritten(Vec<u8>),
+    /// Other clients are asked first.
+    Later,
+}
+
+impl Carried {
+    /// What it hears, if that is not the reply.
+    pub(super) fn words(&self) -> Option<&[u8]> {
+        match self {
+            Self::Rewritten(words) => Some(words),
+            Self::AsItIs | Self::Later => None,
+        }
+    }
+}
+
+/// A transaction that was executed, and of which what it has said about the connection is being
+/// carried out.
+#[derive(Debug)]
+pub(super) struct Carrying {
+    link: LinkKey,
+    ticket: Ticket,
+    orders: VecDeque<(usize, Order)>,
+    reply: Vec<u8>,
+    /// How far the reply is read, and how many elements that were.
+    at: usize,
+    place: usize,
+    /// What the client hears, and whether it hears the next element.
+    out: Vec<u8>,
+    spoken: bool,
+}
+
+impl Carrying {
+    /// Whose it is.
+    pub(super) const fn client(&self) -> ClientKey {
+        self.ticket.client
+    }
+
+    /// The client hears this in its place, if it hears anything.
+    pub(super) fn hear(&mut self, said: &[u8]) {
+        if self.spoken {
+            self.out.extend_from_slice(said);
+        }
+    }
+
+    /// The next element of the reply.
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let rest = self.reply.get(self.at..)?;
+        let Ok(Scan::Complete { len, .. }) = ReplyScanner::default().scan(rest) else {
+            return None;
+        };
+        self.at += len;
+        rest.get(..len).map(Vec::from)
+    }
+}
+
+impl Order {
+    /// What it asks about clients, if it does, where the server has said this to the form that it
+    /// got. An `Err` is what the client hears.
+    fn about_clients(&self, said: &[u8]) -> Option<Result<AboutClients, Vec<u8>>> {
+        if self.local != Local::ClientInfo && !self.local.is_about_others() {
+            return None;
+        }
+        let request = Request::from_raw(&self.raw)?;
+        let (_, weighs) = AboutClients::question(self.local, &request);
+        if weighs.is_objection(said) {
+            return Some(Err(Vec::from(said)));
+        }
+        Some(AboutClients::read(self.local, &request).map_err(|reject| {
+            let mut out = Vec::new();
+            reject.write(&mut out);
+            out
+        }))
     }
 }
 
@@ -72,6 +153,11 @@ impl Inside {
             self.orders.0.extend(order);
             self.queued += 1;
         }
+    }
+
+    /// Commands that the server has queued.
+    pub(super) const fn queued(&self) -> usize {
+        self.queued
     }
 
     /// Whether there are any in a transaction without a reply to its EXEC.
@@ -107,7 +193,13 @@ impl Inside {
 impl Exchange {
     /// A command about the connection between MULTI and EXEC.
     pub(super) fn queue_order(&mut self, job: Job, request: &Request<'_>, local: Local) -> Placed {
-        let placed = self.queue(job, request.raw());
+        let placed = if local.is_about_others() {
+            // What has its place there has no effect there.
+            let (raw, _) = AboutClients::question(local, request);
+            self.queue(job, &raw)
+        } else {
+            self.queue(job, request.raw())
+        };
         if placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
             && let Some(lease) = client.lease.as_deref_mut()
@@ -141,43 +233,88 @@ impl Exchange {
     }
 
     /// Carries out what a transaction with this reply to EXEC has said about the connection.
-    /// Returns what the client hears, if that is not the reply.
     pub(super) fn carry_out(
         &mut self,
-        (key, ticket): (LinkKey, Ticket),
+        (link, ticket): (LinkKey, Ticket),
         orders: Orders,
         reply: &[u8],
         now: Time,
-    ) -> Option<Vec<u8>> {
-        let mut orders = orders.0.into_iter().peekable();
-        orders.peek()?;
-        let behind_header = memchr::memchr(b'\n', reply)? + 1;
-        let (header, mut rest) = reply.split_at_checked(behind_header)?;
-        let (mut out, mut scanner) = (Vec::new(), ReplyScanner::default());
-        let mut spoken = ticket.spoken;
-        if spoken {
-            out.extend_from_slice(header);
+    ) -> Carried {
+        let header = memchr::memchr(b'\n', reply).filter(|_| !orders.0.is_empty());
+        let Some((header, _)) = header.and_then(|end| reply.split_at_checked(end + 1)) else {
+            return Carried::AsItIs;
+        };
+        let spoken = ticket.spoken;
+        let carrying = Box::new(Carrying {
+            link,
+            ticket,
+            orders: orders.0.into(),
+            reply: Vec::from(reply),
+            at: header.len(),
+            place: 0,
+            out: Vec::from(if spoken { header } else { &[] }),
+            spoken,
+        });
+        match self.go_on_carrying(carrying, now) {
+            Some(out) => Carried::Rewritten(out),
+            None => Carried::Later,
         }
-        let mut place = 0;
-        while let Ok(Scan::Complete { len, .. }) = scanner.scan(rest) {
-            let (element, behind) = rest.split_at_checked(len)?;
-            let begun = out.len();
-            match orders.next_if(|(at, _)| *at == place) {
-                None => out.extend_from_slice(element),
-                Some((_, order)) => {
-                    let link = (key, ticket.client);
-                    let order_of = (order.local, &*order.raw);
-                    out.extend(self.take_effect(link, order_of, element, now));
+    }
+
+    /// Goes on with a transaction for which other clients had to be asked.
+    pub(super) fn carry_on(&mut self, carrying: Box<Carrying>, now: Time) {
+        let ticket = carrying.ticket;
+        if let Some(out) = self.go_on_carrying(carrying, now) {
+            self.pass_late(ticket, out, now);
+        }
+    }
+
+    /// Returns what the client hears; `None` if other clients are asked first.
+    fn go_on_carrying(&mut self, mut it: Box<Carrying>, now: Time) -> Option<Vec<u8>> {
+        while let Some(element) = it.next() {
+            let place = it.place;
+            it.place += 1;
+            let is_next = it.orders.front().is_some_and(|(at, _)| *at == place);
+            let order = is_next.then(|| it.orders.pop_front()).flatten();
+            let Some((_, order)) = order else {
+                it.hear(&element);
+                continue;
+            };
+            match order.about_clients(&element) {
+                None => {
+                    let link = (it.link, it.ticket.client);
+                    let said = self.take_effect(link, (order.local, &order.raw), &element, now);
                     // `CLIENT REPLY ON` is heard, whatever was before.
-                    spoken |= order.local == Local::ClientReply && element.starts_with(b"+");
+                    it.spoken |= order.local == Local::ClientReply && element.starts_with(b"+");
+                    it.hear(&said);
+                }
+                Some(Err(said)) => it.hear(&said),
+                Some(Ok(about)) => {
+                    // What the rest of it changes, what comes behind it is to find changed.
+                    if let Some(client) = self.clients.get_mut(it.ticket.client)
+                        && matches!(client.wait, Wait::No | Wait::Over | Wait::Room)
+                    {
+                        client.wait = Wait::Answers;
+                    }
+                    self.ask_inside(it, about, now);
+                    return None;
                 }
             }
-            if !spoken {
-                out.truncate(begun);
-            }
-            (rest, place) = (behind, place + 1);
         }
-        Some(out)
+        Some(it.out)
+    }
+
+    /// A request that was answered is in flight again for its client: what it hears is not known
+    /// yet.
+    pub(super) fn count_again(&mut self, ticket: Ticket) {
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        if client.master_out == 0 {
+            client.master_link = None;
+        }
+        client.master_out += 1;
+        client.writes_out += 1;
     }
 
     /// A server has executed a command about the connection, and said this. Returns what the client

@@ -438,7 +438,7 @@ fn is_behind(link: &Link, now: Time) -> bool {
 fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
     let again = match ticket.purpose {
         Purpose::Internal
-        | Purpose::Rights
+        | Purpose::Rights(_)
         | Purpose::Renewal
         | Purpose::Retracking
         | Purpose::Hedged => return Fate::Nothing,

@@ -49,6 +49,7 @@ mod reading;
 mod recall;
 mod refusals;
 mod rights;
+mod roll;
 mod scripts;
 mod session_commands;
 mod settings;
@@ -83,6 +84,8 @@ pub use link::{LinkKey, OpenFailure, Opened, Role};
 pub use losses::Loss;
 use node::Group;
 pub use readers::{ReaderSettings, Spread, WEIGHT_MAX};
+use roll::Roll;
+pub use roll::{Answer, CALLS_MAX, Question};
 pub use scripts::Scripts;
 use scripts::Seen;
 pub use settings::{GroupSettings, Settings};
@@ -108,6 +111,8 @@ pub struct Exchange {
     stalled: Vec<ClientKey>,
     /// Requests of links that are being ended at their nodes.
     fencing: Vec<Fencing>,
+    /// Questions about clients.
+    roll: Roll,
     /// Clients whose transaction is being begun anew; some may be done.
     renewing: Vec<ClientKey>,
     /// Empty buffers for clients that need one for a moment.
@@ -170,6 +175,9 @@ pub enum Action {
     /// Have this connection ended at its node; if a link is named, answer with
     /// [`Exchange::fenced`].
     Fence(GroupIndex, fence::Request, Option<LinkKey>),
+    /// Put this to [`Exchange::answer_roll`] of every worker, or, if it is not for all, of this
+    /// one; give each answer to [`Exchange::roll_answered`].
+    Ask(Question),
 }
 
 /// How to open a link.
@@ -207,6 +215,7 @@ impl Exchange {
             touched: Vec::new(),
             stalled: Vec::new(),
             fencing: Vec::new(),
+            roll: Roll::default(),
             renewing: Vec::new(),
             spare: Vec::new(),
             inline: Vec::new(),
@@ -265,8 +274,18 @@ impl Exchange {
 
     /// Takes a table overlaid with what the master knows.
     pub fn commands(&mut self, group: GroupIndex, table: Arc<Table>) {
-        if let Some(group) = self.groups.get_mut(group) {
-            group.table = table;
+        let Some(of) = self.groups.get_mut(group) else {
+            return;
+        };
+        let former = std::mem::replace(&mut of.table, table);
+        for (_, client) in self.clients.iter_mut() {
+            let known = former.specs().get(usize::from(client.command));
+            if client.group == group
+                && let Some(known) = known
+            {
+                let now = of.table.get(&known.name);
+                client.command = now.map_or(client::NO_COMMAND, |spec| spec.number);
+            }
         }
     }
 
@@ -281,7 +300,8 @@ impl Exchange {
                 || group.is_backing_off()
                 || group.is_busy()
         };
-        let waited_for = !self.stalled.is_empty() || !self.fencing.is_empty();
+        let waited_for =
+            !self.stalled.is_empty() || !self.fencing.is_empty() || !self.roll.is_empty();
         let busy = self.opening > 0 || waited_for;
         if self.hedges
             && let Some(due) = self.hedging_due(now)

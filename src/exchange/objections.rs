@@ -10,7 +10,7 @@ use crate::telemetry::{self, RequestClass};
 /// What stands against it: no such command, wrong arity, not logged in, not while subscribed, in
 /// this order.
 pub(super) fn objection<'r>(
-    client: &Client,
+    client: &mut Client,
     locked_out: bool,
     command: &Command<'r>,
     request: &Request<'r>,
@@ -22,6 +22,8 @@ pub(super) fn objection<'r>(
     if !locked_out && !outside && (by_node || !wrong) {
         return None;
     }
+    // What a node has said against it does not matter then.
+    client.verdict = None;
     let name: &'r str = command.spec.map_or("", |spec| &spec.name);
     let reject = match command.problem {
         Some(Problem::UnknownCommand) => Reject::UnknownCommand {

@@ -8,6 +8,7 @@
 use crate::command::Local;
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::inside::Carried;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{Exchange, LinkKey};
 use crate::resp::{Request, encode};
@@ -71,19 +72,25 @@ impl Exchange {
         }
     }
 
-    /// That has its reply. Returns what the client hears, if that is not the reply.
+    /// That has its reply.
     pub(super) fn set(
         &mut self,
         (key, ticket): (LinkKey, Ticket),
         reply: &[u8],
         now: Time,
-    ) -> Option<Vec<u8>> {
+    ) -> Carried {
         let client = self.clients.get_mut(ticket.client);
         let lease = client.and_then(|client| client.lease.as_deref_mut());
         let raw = lease.and_then(|lease| lease.setting.take());
-        let (local, raw) = raw?;
+        let Some((local, raw)) = raw else {
+            return Carried::AsItIs;
+        };
         self.retire(key);
         let out = self.take_effect((key, ticket.client), (local, &raw), reply, now);
-        ticket.spoken.then_some(out)
+        if ticket.spoken {
+            Carried::Rewritten(out)
+        } else {
+            Carried::AsItIs
+        }
     }
 }

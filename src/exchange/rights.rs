@@ -6,7 +6,8 @@
 //! `processCommand`). `-NOPERM` is passed on; after anything else the command is answered here.
 //!
 //! The default user may do all this unless an operator takes it away, and is not asked about. Nor
-//! is the master while there is none: a PING does not wait for the end of a failover.
+//! is the master while there is none: a PING does not wait for the end of a failover. What is about
+//! other clients is asked for everybody, and waits for a master.
 
 use crate::command::{Class, Leased, Local};
 use crate::exchange::client::{Client, Numbered, Verdict, Wait};
@@ -16,7 +17,7 @@ use crate::exchange::session_commands::Proof;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{Exchange, LinkKey};
 use crate::resp::{Request, encode};
-use crate::session::Login;
+use crate::session::{AboutClients, Login, Weighs};
 
 /// The user whom everybody is who has no other name.
 const DEFAULT: &[u8] = b"default";
@@ -32,10 +33,11 @@ impl Exchange {
     ) -> Option<Placed> {
         let client = self.clients.get_mut(job.key)?;
         let group = self.groups.get(client.group)?;
-        if !group.has_name(client) {
+        if !group.has_name(client) && !local.is_about_others() {
             return None;
         }
-        let asks = group.writable.is_some() && job.again.is_none();
+        let group_has_no_master = group.writable.is_none();
+        let asks = !group_has_no_master && job.again.is_none();
         match local {
             // The server looks at no rights for these, or says the answer itself.
             Local::Auth
@@ -55,6 +57,9 @@ impl Exchange {
         if let Some(Proof::Settled(denied)) = self.verdict(job) {
             return Some(denied);
         }
+        if local.is_about_others() && group_has_no_master && job.again.is_none() {
+            return Some(self.hold(job));
+        }
         if !asks {
             return None;
         }
@@ -67,7 +72,7 @@ impl Exchange {
         let settings = (database, client.session.protocol);
         match self.ask(job, client.session.identity, settings) {
             Proof::Settled(placed) => Some(placed),
-            Proof::Given(link) => Some(self.send_question(link, job, &question(local, request))),
+            Proof::Given(link) => Some(self.send_question(link, job, question(local, request))),
         }
     }
 
@@ -89,7 +94,12 @@ impl Exchange {
     }
 
     /// Asks for a client's rights; what it has sent waits for the reply.
-    fn send_question(&mut self, link: LinkKey, job: Job, raw: &[u8]) -> Placed {
+    fn send_question(
+        &mut self,
+        link: LinkKey,
+        job: Job,
+        (raw, weighs): (Vec<u8>, Weighs),
+    ) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
@@ -97,9 +107,9 @@ impl Exchange {
         let again = Some(Numbered::new(client.replies.begin(), false));
         let kind = Kind {
             effect: Effect::Reads,
-            ..Kind::leased(Purpose::Rights)
+            ..Kind::leased(Purpose::Rights(weighs))
         };
-        let placed = self.send(link, Job { again, ..job }, raw, kind);
+        let placed = self.send(link, Job { again, ..job }, &raw, kind);
         if placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
         {
@@ -110,8 +120,8 @@ impl Exchange {
     }
 
     /// The master has said whether a client may.
-    pub(super) fn rights_told(&mut self, ticket: Ticket, reply: &[u8]) {
-        let denied = reply.starts_with(b"-NOPERM ");
+    pub(super) fn rights_told(&mut self, ticket: Ticket, weighs: Weighs, reply: &[u8]) {
+        let denied = weighs.is_objection(reply);
         let words: &[u8] = if denied { reply } else { &[] };
         if let Some(client) = self.clients.get_mut(ticket.client) {
             client.verdict = Some(Box::new(Verdict(Box::from(words))));
@@ -151,19 +161,20 @@ fn selected(local: Local, request: &Request<'_>) -> Option<u32> {
     std::str::from_utf8(index).ok()?.parse().ok()
 }
 
-/// What asks for the right to a command and changes nothing.
-fn question(local: Local, request: &Request<'_>) -> Vec<u8> {
+/// What asks for the right to a command and changes nothing, and what of its reply matters.
+fn question(local: Local, request: &Request<'_>) -> (Vec<u8>, Weighs) {
+    if local.is_about_others() {
+        return AboutClients::question(local, request);
+    }
     let mut words: Vec<&[u8]> = request.args().take(2).collect();
     match local {
         // A space in a name, and options that there are not.
         Local::ClientSetname => words.push(b" "),
-        Local::ClientSetinfo | Local::ClientKill => words.extend([&b"?"[..], b"?"]),
-        Local::ClientList | Local::ClientUnblock | Local::ClientNoEvict | Local::ClientReply => {
-            words.push(b"?");
-        }
+        Local::ClientSetinfo => words.extend([&b"?"[..], b"?"]),
+        Local::ClientNoEvict | Local::ClientReply => words.push(b"?"),
         _ => {}
     }
     let mut raw = Vec::new();
     encode::request(&mut raw, &words);
-    raw
+    (raw, Weighs::Denials)
 }

@@ -35,6 +35,11 @@ const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
 impl Exchange {
     /// A command of the class `Local`.
     pub(super) fn place_local(&mut self, job: Job, request: &Request<'_>, local: Local) -> Placed {
+        if local.is_about_others()
+            && let Some(waits) = self.wait_for_roll(job)
+        {
+            return waits;
+        }
         if let Some(placed) = self.ask_for_rights(job, request, local) {
             return placed;
         }
@@ -59,6 +64,7 @@ impl Exchange {
             Outcome::Hello(hello) => self.hello(job, hello),
             Outcome::ReadOnly => self.switch_reads(job, Access::read_only),
             Outcome::ReadWrite => self.switch_reads(job, Access::read_write),
+            Outcome::Clients => self.ask_about_clients(job, request, local),
             Outcome::WhoAmI | Outcome::Forward => {
                 self.place_on_master(job, request, Kind::shared(Class::MasterRead))
             }

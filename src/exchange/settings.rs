@@ -13,6 +13,8 @@ use crate::types::MasterName;
 /// Bounds that hold for every client and link of the process.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Workers of the process, this one included.
+    pub workers: usize,
     /// Requests one client may have in flight. Above it nothing more is read from its socket:
     /// back-pressure is the one signal that every client library understands.
     pub pipeline_max: u32,
@@ -54,6 +56,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            workers: 1,
             pipeline_max: 1024,
             read_ahead: 16 * 1024,
             request_max: 1 << 30,

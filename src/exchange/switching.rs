@@ -168,6 +168,7 @@ impl Exchange {
             self.tick_group(index, now);
         }
         self.expire_fencing(now);
+        self.expire_roll(now);
         self.expire_unopened(now);
         self.expire_renewals(now);
         // A worker that was itself stopped for a while has not read yet what came meanwhile.
@@ -367,6 +368,7 @@ impl Exchange {
             self.expire_kept(index, now);
         }
         self.expire_fencing(now);
+        self.expire_roll(now);
         let owing = self.links.iter();
         let owing = owing.filter(|(_, link)| !link.pipeline.is_empty());
         let keys: Vec<_> = owing.map(|(key, _)| key).collect();

@@ -6,7 +6,7 @@ use crate::exchange::client::{Again, Numbered, Origin};
 use crate::exchange::link::Usage;
 use crate::exchange::marks::Marks;
 use crate::exchange::scripts::Caching;
-use crate::session::Seq;
+use crate::session::{Seq, Weighs};
 use crate::telemetry::RequestClass;
 use crate::types::Time;
 
@@ -105,8 +105,9 @@ pub(super) enum Purpose {
     Upload,
     /// Asked by Switchman itself; the reply is nobody's.
     Internal,
-    /// The same, to learn whether its client may use what it has sent.
-    Rights,
+    /// The same, to learn whether its client may use what it has sent, and what says that it may
+    /// not.
+    Rights(Weighs),
     /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that
     /// stands for `seq`.
     Hedged,

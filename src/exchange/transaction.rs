@@ -409,6 +409,7 @@ fn is_order(local: Local, request: &Request<'_>) -> bool {
         | Local::ClientGetname
         | Local::ClientId
         | Local::ClientInfo
+        | Local::ClientKill
         | Local::ClientList
         | Local::ClientNoEvict
         | Local::ClientSetinfo

@@ -99,6 +99,24 @@ impl Stream {
         }
     }
 
+    /// Both ends, the peer's first, as servers name those of their clients: `ip:port`, or for a
+    /// Unix-domain peer the socket's path with port 0, twice.
+    pub fn ends(&self) -> [String; 2] {
+        let known = match self {
+            Self::Tcp(stream) => {
+                let ends = [stream.peer_addr(), stream.local_addr()];
+                ends.map(|end| end.map(|end| end.to_string()).ok())
+            }
+            Self::Unix(stream) => {
+                let own = stream.local_addr().ok();
+                let path = own.and_then(|own| Some(own.as_pathname()?.display().to_string()));
+                let end = path.map(|path| format!("{path}:0"));
+                [end.clone(), end]
+            }
+        };
+        known.map(|end| end.unwrap_or_else(|| "?:0".to_owned()))
+    }
+
     /// Takes the stream off this thread's runtime, to hand it to another thread.
     pub fn detach(self) -> io::Result<DetachedStream> {
         match self {

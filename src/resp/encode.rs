@@ -49,15 +49,15 @@ pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Writes a verbatim string of format `txt`; a bulk string in RESP2.
 ///
 /// Redis answers so where people are to read it: INFO, CLIENT LIST, CLIENT INFO.
-pub fn verbatim(out: &mut Vec<u8>, protocol: Protocol, text: &str) {
+pub fn verbatim(out: &mut Vec<u8>, protocol: Protocol, text: &[u8]) {
     match protocol {
-        Protocol::Resp2 => bulk(out, text.as_bytes()),
+        Protocol::Resp2 => bulk(out, text),
         Protocol::Resp3 => {
             out.push(b'=');
             // The format and its colon belong to the length.
             length(out, text.len().saturating_add(4));
             out.extend_from_slice(b"txt:");
-            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(text);
             out.extend_from_slice(b"\r\n");
         }
     }
@@ -221,7 +221,7 @@ mod tests {
             ">3\r\n",
         );
         check(
-            &|out, protocol| verbatim(out, protocol, "hi"),
+            &|out, protocol| verbatim(out, protocol, b"hi"),
             "$2\r\nhi\r\n",
             "=6\r\ntxt:hi\r\n",
         );

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::command::Local;
 use crate::resp::{Request, encode};
-use crate::session::{HelloRequest, Reject, Session, Speech, words};
+use crate::session::{HelloRequest, Session, Speech, words};
 use crate::types::{Credentials, Protocol};
 
 /// A user name and password that a client has sent; bytes, as Redis takes them. Never printed.
@@ -77,6 +77,8 @@ pub enum Outcome {
     WhoAmI,
     /// The master words the answer.
     Forward,
+    /// Ask all workers about their clients.
+    Clients,
 }
 
 impl Session {
@@ -100,14 +102,8 @@ impl Session {
             Local::Readonly => Outcome::ReadOnly,
             Local::Readwrite => Outcome::ReadWrite,
             Local::ClientCapa | Local::ClientHelp => Outcome::Forward,
-            Local::ClientKill | Local::ClientList | Local::ClientUnblock => {
-                let sub = request.arg1().unwrap_or_default();
-                Reject::NotOffered {
-                    command: request.name(),
-                    sub,
-                }
-                .write(out);
-                Outcome::Replied
+            Local::ClientInfo | Local::ClientKill | Local::ClientList | Local::ClientUnblock => {
+                Outcome::Clients
             }
             _ => self.client_state(local, request, out),
         }
@@ -131,7 +127,6 @@ impl Session {
             Local::ClientSetinfo => {
                 return self.set_info(first, args.next().unwrap_or_default(), out);
             }
-            Local::ClientInfo => encode::verbatim(out, self.protocol, &self.info_line()),
             Local::ClientGetredir => encode::integer(out, -1),
             Local::ClientTrackinginfo => tracking_off(out, self.protocol),
             Local::ClientNoEvict => {
@@ -181,24 +176,6 @@ impl Session {
             return redis_error(out, "ERR syntax error");
         }
         Outcome::Unspoken
-    }
-
-    /// The line of `CLIENT INFO`, as far as it is Switchman's to tell.
-    fn info_line(&self) -> String {
-        let text =
-            |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-        let version = match self.protocol {
-            Protocol::Resp2 => 2,
-            Protocol::Resp3 => 3,
-        };
-        format!(
-            "id={} name={} db={} resp={version} lib-name={} lib-ver={}\n",
-            self.id,
-            text(self.name()),
-            self.database,
-            text(self.library_name()),
-            text(self.library_version()),
-        )
     }
 }
 

@@ -8,16 +8,20 @@
 //!  client ◄─────────── Replies ◄───────────────────┴───────────────────────────┘ by a node
 //! ```
 
+mod clients;
 mod hello;
 mod local;
+mod portrait;
 mod reject;
 mod replies;
 mod state;
 mod subscriptions;
 mod words;
 
+pub use clients::{AboutClients, Choice, Kind, Weighs};
 pub use hello::{HelloFacts, HelloRequest, HelloStep};
 pub use local::{Login, Outcome};
+pub use portrait::{Ends, Portrait};
 pub use reject::Reject;
 pub use replies::{Piece, Replies, Seq};
 pub use state::{IdentityId, Session, Speech};

@@ -73,7 +73,8 @@ pub enum Reject<'a> {
         /// Its name as the client wrote it.
         command: &'a [u8],
     },
-    /// The command acts on other clients, which Switchman does not offer.
+    /// The command would change the connection or act on other clients in a way that Switchman does
+    /// not offer.
     NotOffered {
         /// Its name as the client wrote it.
         command: &'a [u8],
@@ -125,6 +126,8 @@ pub enum Reject<'a> {
     Redis(&'a str),
     /// Switchman is stopping; the command was not sent.
     Stopping,
+    /// A command about clients that not every worker has answered.
+    Unanswered,
 }
 
 impl Reject<'_> {
@@ -188,6 +191,11 @@ impl Reject<'_> {
                 ];
                 encode::error_bytes(out, &text.concat());
             }
+            Self::Unanswered => encode::error(
+                out,
+                "ERR switchman: not all workers have answered in time; what they were asked may \
+                 still be done",
+            ),
             Self::Stopping => encode::error(
                 out,
                 "MASTERDOWN switchman: stopping; the command was not sent, connect again",
@@ -322,6 +330,7 @@ impl Reject<'_> {
             | Self::UnknownSubcommand { .. }
             | Self::WrongArity { .. }
             | Self::Subscribed { .. }
+            | Self::Unanswered
             | Self::Redis(_) => None,
         }
     }
@@ -401,6 +410,7 @@ mod tests {
             Reject::Subscribed { name: "get" },
             Reject::Subscribed { name: "exec" },
             Reject::Redis("ERR x"),
+            Reject::Unanswered,
             Reject::Stopping,
         ];
         for reject in all {

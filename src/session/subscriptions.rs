@@ -31,6 +31,11 @@ impl Subscriptions {
         self.channels.len() + self.patterns.len() + self.shards.len()
     }
 
+    /// Channels, patterns and shard channels.
+    pub fn counts(&self) -> [usize; 3] {
+        [&self.channels, &self.patterns, &self.shards].map(BTreeSet::len)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

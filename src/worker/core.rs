@@ -13,10 +13,12 @@ use tokio::io::ReadBuf;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
+use super::neighbours::Neighbours;
 use crate::downstream::Entrance;
-use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey};
+use crate::exchange::{Action, Answer, ClientKey, Exchange, GroupIndex, LinkKey, Question};
 use crate::net::Stream;
 use crate::sentinel::Fences;
+use crate::session::Ends;
 use crate::topology::{Report, ReportKind};
 use crate::types::Time;
 use crate::upstream;
@@ -42,6 +44,8 @@ pub(super) struct Core {
     pub(super) reports: Vec<mpsc::Sender<Report>>,
     /// Where connections are to be ended at their nodes, for each group.
     pub(super) fences: Vec<Fences>,
+    /// The other workers.
+    pub(super) neighbours: Neighbours,
     /// Reports that found the way full.
     pub(super) unsent: VecDeque<(GroupIndex, Report)>,
     /// Wakes who keeps time before its time.
@@ -75,7 +79,7 @@ impl Core {
         worker: usize,
         upstream: upstream::Settings,
         (started, count): (Instant, Arc<AtomicUsize>),
-        (reports, fences): (Vec<mpsc::Sender<Report>>, Vec<Fences>),
+        (reports, fences, neighbours): (Vec<mpsc::Sender<Report>>, Vec<Fences>, Neighbours),
     ) -> Shared {
         let core = Self {
             exchange,
@@ -86,6 +90,7 @@ impl Core {
             scratch: vec![0; SCRATCH],
             reports,
             fences,
+            neighbours,
             unsent: VecDeque::new(),
             hurry: Rc::default(),
             count,
@@ -225,6 +230,7 @@ impl Core {
                     Action::Close(key) => self.close_link(key),
                     Action::Report(group, kind) => self.report(group, kind),
                     Action::Fence(group, request, who) => self.fence(group, request, who),
+                    Action::Ask(question) => self.ask_all(&question, now),
                 }
             }
             while let Some(key) = self.exchange.poll_dirty_link() {
@@ -310,6 +316,34 @@ impl Core {
                 waker.wake();
             }
         }
+    }
+
+    /// Puts a question about clients to all workers, this one included.
+    fn ask_all(&mut self, question: &Question, now: Time) {
+        let silent = if question.is_for_all() {
+            self.neighbours.ask(question)
+        } else {
+            0
+        };
+        let answer = self.answer(question, now);
+        self.exchange.roll_answered(answer, now);
+        for _ in 0..silent {
+            self.exchange.roll_answered(Answer::nothing(question), now);
+        }
+    }
+
+    /// What this worker says to such a question.
+    pub(super) fn answer(&mut self, question: &Question, now: Time) -> Answer {
+        let clients = &self.clients;
+        let ends = |key: ClientKey| {
+            let slot = clients.get(key.index()).and_then(Option::as_ref);
+            let slot = slot.filter(|slot| slot.key == key);
+            slot.map_or_else(Ends::default, |slot| {
+                let [peer, own] = slot.stream.ends();
+                Ends { peer, own }
+            })
+        };
+        self.exchange.answer_roll(question, ends, now)
     }
 
     fn report(&mut self, group: GroupIndex, kind: ReportKind) {

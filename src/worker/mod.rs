@@ -13,8 +13,10 @@
 
 mod core;
 mod links;
+mod neighbours;
 mod publish;
 mod thread;
 
+pub use neighbours::{Neighbours, neighbours};
 pub use publish::{GroupGauges, Hold, Totals};
 pub use thread::{CommandPolicy, GroupFeed, Setup, Worker, WorkerHandle, start};

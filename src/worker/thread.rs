@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::core::{Core, Shared};
+use super::neighbours::{Neighbours, Note};
 use super::publish::{GroupGauges, Publisher};
 use crate::command::Table;
 use crate::downstream::{Door, NewClient};
@@ -52,6 +53,8 @@ pub struct Setup {
     pub busy: WorkerBusy,
     /// What the operator refuses and allows.
     pub policy: CommandPolicy,
+    /// The other workers.
+    pub neighbours: Neighbours,
 }
 
 /// Which commands the operator refuses, and which of those refused by default he allows.
@@ -178,18 +181,21 @@ async fn serve(
         seed,
         busy,
         policy,
+        mut neighbours,
     } = setup;
     let policies = groups.iter().map(|feed| feed.settings.clone()).collect();
     let reports = groups.iter().map(|feed| feed.reports.clone()).collect();
     let fences = groups.iter().map(|feed| feed.fences.clone()).collect();
     let exchange = Exchange::new(exchange, policies, seed);
+    let heard = neighbours.hear();
     let core = Core::new(
         exchange,
         worker,
         upstream,
         (started, count),
-        (reports, fences),
+        (reports, fences, neighbours),
     );
+    spawn_local(follow_neighbours(Rc::clone(&core), heard));
     let mut publisher = Publisher::new(worker, busy);
     for (index, feed) in groups.into_iter().enumerate() {
         publisher.add(feed.metrics, feed.gauges);
@@ -266,6 +272,23 @@ async fn follow_commands(
         if tables.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Answers other workers, and hears their answers.
+async fn follow_neighbours(core: Shared, heard: Option<mpsc::Receiver<Note>>) {
+    let Some(mut heard) = heard else { return };
+    while let Some(note) = heard.recv().await {
+        let mut core = core.borrow_mut();
+        let now = core.now();
+        match note {
+            Note::Question(asker, question) => {
+                let answer = core.answer(&question, now);
+                core.neighbours.answer(asker, answer);
+            }
+            Note::Answer(answer) => core.exchange.roll_answered(answer, now),
+        }
+        core.perform(now);
     }
 }
 

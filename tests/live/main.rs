@@ -14,6 +14,7 @@
 mod busy;
 mod carried;
 mod chatter;
+mod clients;
 mod command_table;
 mod deployment;
 mod differential;

@@ -256,8 +256,8 @@ impl World {
                     Action::Open(key, plan) => self.open(at, key, &plan),
                     Action::Close(key) => self.close_conn(at, key),
                     Action::Report(_, kind) => self.report(at, kind),
-                    // The nodes of this world do not name connections.
-                    Action::Fence(..) => {}
+                    // The nodes of this world do not name connections, and nobody asks for clients.
+                    Action::Fence(..) | Action::Ask(_) => {}
                 }
             }
             while let Some(key) = self.workers[at].exchange.poll_dirty_link() {

@@ -364,3 +364,31 @@ fn a_kept_reply_is_in_doubt_when_all_is_given_up() {
     assert!(world.is_closed(client));
     world.assert_calm();
 }
+
+#[test]
+fn a_transaction_that_asks_other_workers_is_kept_back_like_any_other() {
+    for (acks, end) in [(Acks::Settled, "*1|$0||"), (Acks::Doubtful, DOUBT)] {
+        let settings = Settings {
+            workers: 2,
+            ..Settings::default()
+        };
+        let mut world = World::with(Setup {
+            settings,
+            ..Setup::default()
+        });
+        let client = world.client();
+        world.send(client, &["MULTI", "CLIENT LIST ID 7", "EXEC"]);
+        world.answer("m", "MULTI", "+OK");
+        world.answer("m", "CLIENT LIST ?", "+QUEUED");
+        world.answer("m", "EXEC", "*1|-ERR syntax error");
+        assert_eq!(world.heard(client), "+OK|+QUEUED|");
+        suspect(&mut world);
+        let answer = Answer::nothing(&world.questions[0]);
+        world.exchange.roll_answered(answer, world.now);
+        world.run();
+        assert_eq!(world.heard(client), "", "{acks:?}");
+        leave(&mut world, acks);
+        assert_eq!(world.heard(client), end);
+        world.assert_calm();
+    }
+}

@@ -9,7 +9,13 @@ fn queued(world: &mut World, lines: &[&str]) -> ClientKey {
     world.send(client, lines);
     world.answer("m", "MULTI", "+OK");
     for line in lines {
-        world.answer("m", line, "+QUEUED");
+        // Only its own clients are listed, by Switchman.
+        let sent = if *line == "CLIENT LIST" {
+            "CLIENT LIST ?"
+        } else {
+            line
+        };
+        world.answer("m", sent, "+QUEUED");
     }
     let heard = world.heard(client);
     assert_eq!(heard, format!("+OK|{}", "+QUEUED|".repeat(lines.len())));
@@ -38,10 +44,11 @@ fn what_the_link_says_of_itself_the_session_says_instead() {
     let heard = executes(
         &mut world,
         client,
-        "*6|:77|+OK|+OK|$9|switchman|$4|id=1|+PONG",
+        "*6|:77|+OK|+OK|$9|switchman|-ERR syntax error|+PONG",
     );
-    let list = "-ERR switchman: 'CLIENT LIST' is not offered through this proxy";
-    assert_eq!(heard, format!("*6|:101|+OK|+OK|$3|web|{list}|+PONG|"));
+    let (begin, end) = ("*6|:101|+OK|+OK|$3|web|$", "|+PONG|");
+    assert!(heard.starts_with(begin) && heard.ends_with(end), "{heard}");
+    assert!(heard.contains("|id=101 addr="), "{heard}");
     world.send(client, &["CLIENT GETNAME"]);
     assert_eq!(world.heard(client), "$3|web|");
     let pooled = world.exchange.groups[0].pool.values().flatten().count();
@@ -55,7 +62,7 @@ fn a_link_that_was_only_asked_goes_back_to_the_pool() {
     let client = queued(&mut world, &["CLIENT ID", "CLIENT INFO"]);
     let heard = executes(&mut world, client, "*2|:77|$4|id=7");
     assert!(heard.starts_with("*2|:101|$"), "{heard}");
-    assert!(heard.contains("id=101 name= db=0 resp=2"), "{heard}");
+    assert!(heard.contains("|id=101 addr="), "{heard}");
     let pooled = world.exchange.groups[0].pool.values().flatten().count();
     assert_eq!(pooled, 1);
     world.assert_calm();
@@ -131,7 +138,6 @@ fn what_silences_or_acts_on_others_is_not_offered_and_what_redis_refuses_has_its
     for line in [
         "CLIENT REPLY OFF",
         "CLIENT REPLY SKIP",
-        "CLIENT KILL ID 1",
         "CLIENT UNBLOCK 1",
         "SUBSCRIBE c",
         "MONITOR",

@@ -4,6 +4,7 @@
 mod blocking;
 mod bounds;
 mod busy;
+mod clients;
 mod databases;
 mod demotion;
 mod fencing;
@@ -37,14 +38,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Action, ClientKey, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan, Opened,
-    ReaderSettings, Role, Settings, Violation,
+    Action, Answer, ClientKey, Exchange, GroupSettings, LinkKey, Loss, OpenFailure, OpenPlan,
+    Opened, Question, ReaderSettings, Role, Settings, Violation,
 };
 use crate::consistency::Scripts;
 use crate::fence;
 use crate::resp::{Decoded, ReplyScanner, Request, RequestDecoder, RequestLimits, Scan, encode};
 use crate::route::{Access, NoReplica};
-use crate::session::{HelloFacts, Login};
+use crate::session::{Ends, HelloFacts, Login};
 use crate::telemetry::FenceResult;
 use crate::topology::{Phase, ReportKind, Snapshot};
 use crate::types::{ConfigEpoch, Generation, MasterName, NodeAddr, Protocol, Time};
@@ -59,6 +60,8 @@ pub(super) struct World {
     pub(super) reports: Vec<ReportKind>,
     /// Connections that are to be ended at their nodes, and the links that wait for it.
     pub(super) fences: Vec<(fence::Request, Option<LinkKey>)>,
+    /// What all workers were asked; this one has answered.
+    pub(super) questions: Vec<Question>,
     /// What each client has heard.
     heard: HashMap<ClientKey, Vec<u8>>,
     /// Clients whose connection was closed.
@@ -162,6 +165,7 @@ impl World {
             wires: BTreeMap::new(),
             reports: Vec::new(),
             fences: Vec::new(),
+            questions: Vec::new(),
             heard: HashMap::new(),
             closed: Vec::new(),
             deaf: Vec::new(),
@@ -288,12 +292,26 @@ impl World {
             Action::Close(link) => {
                 self.wires.remove(&link).expect("closes what it opened");
             }
+            Action::Ask(question) => {
+                let answer = self.answer_roll(&question);
+                self.exchange.roll_answered(answer, self.now);
+                self.questions.push(question);
+            }
             Action::Report(0, kind) => self.reports.push(kind),
             Action::Fence(0, request, who) => self.fences.push((request, who)),
             Action::Report(group, _) | Action::Fence(group, ..) => {
                 panic!("there is no group {group}")
             }
         }
+    }
+
+    /// This worker's answer. Clients connect from ports as high as the numbers of their places.
+    pub(super) fn answer_roll(&mut self, question: &Question) -> Answer {
+        let ends = |key: ClientKey| Ends {
+            peer: format!("10.0.0.1:{}", 40_000 + key.index()),
+            own: "10.0.0.2:6379".to_owned(),
+        };
+        self.exchange.answer_roll(question, ends, self.now)
     }
 
     /// A link is connected.

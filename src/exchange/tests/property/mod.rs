@@ -208,7 +208,7 @@ impl Sim {
                     let result = *self.dice.choice(FenceResult::ALL).unwrap();
                     self.exchange.fenced(link, result, self.now);
                 }
-                Action::Report(..) | Action::Fence(..) => {}
+                Action::Report(..) | Action::Fence(..) | Action::Ask(_) => {}
             }
         }
         while let Some(key) = self.exchange.poll_dirty_link() {

@@ -1,0 +1,544 @@
+//! Floor 4. Commands about Switchman's clients: every worker is asked, and the client hears what
+//! all have said together.
+//!
+//! ```text
+//!  CLIENT KILL … ──► may it? (`rights.rs`) ──► Action::Ask ──► each worker: answer_roll
+//!                                                                    │ who is meant; they end
+//!  client ◄── one reply ◄── all have answered, or it takes too long ◄┘ roll_answered
+//! ```
+//!
+//! The clients are those of the asker's group. What comes behind such a command waits for its
+//! reply. CLIENT UNBLOCK finds out which connection its client waits on, and has the node end the
+//! wait, over the lane of who asks: the link of that client is nobody else's from then on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::command::Local;
+use crate::exchange::client::{Client, Ending, Wait};
+use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::inside::Carrying;
+use crate::exchange::lease::Multi;
+use crate::exchange::link::{LaneId, Link};
+use crate::exchange::ticket::Purpose;
+use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, Role, Stopping};
+use crate::resp::{Request, encode};
+use crate::session::{AboutClients, Choice, Ends, Portrait, Reject};
+use crate::telemetry::RequestClass;
+use crate::types::{NodeAddr, Protocol, Time};
+
+/// Commands of one worker's clients that are answered at a time; each may bring the lines of all
+/// clients there are. Others wait for their turn.
+pub const CALLS_MAX: usize = 8;
+
+/// How long the other workers have. None of them ever waits for anything.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a worker asks all workers.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    number: u32,
+    group: GroupIndex,
+    /// The number of the client that asks.
+    asker: u64,
+    about: Arc<AboutClients>,
+}
+
+/// What one worker has to say.
+#[derive(Debug, Default)]
+pub struct Answer {
+    number: u32,
+    found: Found,
+}
+
+/// What was found and done.
+#[derive(Debug, Default)]
+struct Found {
+    lines: Vec<Line>,
+    /// Clients that were ended, or are.
+    ended: u64,
+    /// Whether the one that asks is among them.
+    asker_ends: bool,
+    waits: Option<Waiting>,
+}
+
+/// One client's line.
+#[derive(Debug)]
+struct Line {
+    id: u64,
+    text: Vec<u8>,
+}
+
+/// Where a client waits at a server.
+#[derive(Debug)]
+struct Waiting {
+    node: NodeAddr,
+    /// What that calls the connection.
+    connection: u64,
+}
+
+/// The questions of a worker's clients.
+#[derive(Debug, Default)]
+pub(super) struct Roll {
+    calls: Vec<Call>,
+    /// Clients that wait until there are fewer.
+    turn: VecDeque<ClientKey>,
+    next: u32,
+}
+
+/// One that is not answered by all.
+#[derive(Debug)]
+struct Call {
+    number: u32,
+    about: Arc<AboutClients>,
+    asker: Asker,
+    since: Time,
+    /// Workers that have not answered.
+    missing: usize,
+    found: Found,
+}
+
+/// For whom.
+#[derive(Debug)]
+enum Asker {
+    /// A command with a number.
+    Command(Job),
+    /// A transaction that was executed, in the middle of its reply.
+    Inside(Box<Carrying>),
+}
+
+/// What the client hears.
+enum Said {
+    Text(Vec<u8>),
+    Number(u64),
+    Fine,
+    Error(Reject<'static>),
+}
+
+impl Question {
+    /// Whether other workers are asked too.
+    pub fn is_for_all(&self) -> bool {
+        *self.about != AboutClients::Info
+    }
+}
+
+impl Answer {
+    /// That of a worker which is not there any more.
+    pub fn nothing(question: &Question) -> Self {
+        Self {
+            number: question.number,
+            found: Found::default(),
+        }
+    }
+}
+
+impl Roll {
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+}
+
+impl Exchange {
+    /// Leaves a command about clients where it is, if too many are being answered.
+    pub(super) fn wait_for_roll(&mut self, job: Job) -> Option<Placed> {
+        if self.roll.calls.len() < CALLS_MAX {
+            return None;
+        }
+        let client = self.clients.get_mut(job.key)?;
+        client.wait = Wait::Turn;
+        self.roll.turn.push_back(job.key);
+        Some(Placed::Waits)
+    }
+
+    /// A command about clients, which its client may use.
+    pub(super) fn ask_about_clients(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        local: Local,
+    ) -> Placed {
+        if local == Local::ClientUnblock && job.again.is_some() {
+            // It was for a connection to a node that is lost.
+            return self.no_connection(job);
+        }
+        if let Some(waits) = self
+            .wait_for_answers(job)
+            .or_else(|| self.wait_for_roll(job))
+        {
+            return waits;
+        }
+        let about = match AboutClients::read(local, request) {
+            Ok(about) => about,
+            Err(reject) => return self.reject(job, RequestClass::Session, reject),
+        };
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Answered;
+        };
+        let again = Some(client.number(job.again));
+        client.wait = Wait::Answers;
+        self.call_roll(Asker::Command(Job { again, ..job }), about, job.now);
+        Placed::Sent
+    }
+
+    /// The same for a command in a transaction that was executed.
+    pub(super) fn ask_inside(&mut self, carrying: Box<Carrying>, about: AboutClients, now: Time) {
+        self.call_roll(Asker::Inside(carrying), about, now);
+    }
+
+    fn call_roll(&mut self, asker: Asker, about: AboutClients, now: Time) {
+        let Some(client) = self.clients.get(asker.key()) else {
+            return;
+        };
+        let number = self.roll.next;
+        self.roll.next = number.wrapping_add(1);
+        let question = Question {
+            number,
+            group: client.group,
+            asker: client.session.id,
+            about: Arc::new(about),
+        };
+        let missing = if question.is_for_all() {
+            self.settings.workers
+        } else {
+            1
+        };
+        self.roll.calls.push(Call {
+            number,
+            about: Arc::clone(&question.about),
+            asker,
+            since: now,
+            missing,
+            found: Found::default(),
+        });
+        self.actions.push_back(Action::Ask(question));
+    }
+
+    /// Answers a worker for the clients of this one, and ends those that are to end. `ends` knows
+    /// their sockets.
+    pub fn answer_roll(
+        &mut self,
+        question: &Question,
+        ends: impl Fn(ClientKey) -> Ends,
+        now: Time,
+    ) -> Answer {
+        let mut found = Found::default();
+        match &*question.about {
+            AboutClients::Info => {
+                let choice = Choice::of(question.asker);
+                found.lines = self.lines(question, &choice, ends, now);
+            }
+            AboutClients::List(choice) => found.lines = self.lines(question, choice, ends, now),
+            AboutClients::Kill(choice) | AboutClients::KillOne(choice) => {
+                for (key, id) in self.chosen(question, choice, ends, now) {
+                    found.ended += 1;
+                    if id == question.asker {
+                        found.asker_ends = true;
+                    } else {
+                        self.end(key, Ending::Now);
+                    }
+                }
+            }
+            AboutClients::Unblock { id, .. } => found.waits = self.find_waiting(question, *id),
+        }
+        Answer {
+            number: question.number,
+            found,
+        }
+    }
+
+    fn lines(
+        &self,
+        question: &Question,
+        choice: &Choice,
+        ends: impl Fn(ClientKey) -> Ends,
+        now: Time,
+    ) -> Vec<Line> {
+        let each = self.each_chosen(question, choice, ends, now);
+        let line = |(_, portrait, ends): (ClientKey, Portrait<'_>, Ends)| {
+            let mut text = Vec::new();
+            portrait.write(&ends, &mut text);
+            let id = portrait.id;
+            Line { id, text }
+        };
+        each.map(line).collect()
+    }
+
+    fn chosen(
+        &self,
+        question: &Question,
+        choice: &Choice,
+        ends: impl Fn(ClientKey) -> Ends,
+        now: Time,
+    ) -> Vec<(ClientKey, u64)> {
+        let each = self.each_chosen(question, choice, ends, now);
+        each.map(|(key, portrait, _)| (key, portrait.id)).collect()
+    }
+
+    /// The clients of the question's group that are chosen.
+    fn each_chosen<'a>(
+        &'a self,
+        question: &'a Question,
+        choice: &'a Choice,
+        ends: impl Fn(ClientKey) -> Ends + 'a,
+        now: Time,
+    ) -> impl Iterator<Item = (ClientKey, Portrait<'a>, Ends)> + 'a {
+        let of_group = |client: &Client| client.group == question.group;
+        let clients = self.clients.iter();
+        let clients = clients.filter(move |(_, it)| of_group(it) && it.ending != Ending::Now);
+        clients.filter_map(move |(key, client)| {
+            let portrait = self.portrait(client, now);
+            if !choice.takes(&portrait, question.asker) {
+                return None;
+            }
+            let ends = ends(key);
+            choice.takes_ends(&ends).then_some((key, portrait, ends))
+        })
+    }
+
+    /// Where a client waits at a server. Its link is for no other client from now on, so that
+    /// nobody else's wait can be ended in its place.
+    fn find_waiting(&mut self, question: &Question, id: u64) -> Option<Waiting> {
+        let is = |it: &Client| it.group == question.group && it.session.id == id;
+        let found = self.clients.iter().find(|(_, client)| is(client));
+        let key = found?.1.lease.as_ref()?.link?;
+        let link = self.links.get(key)?;
+        if !link.is_waiting() || link.left.is_some() {
+            return None;
+        }
+        let connection = link.connection.as_ref()?.id;
+        let group = self.groups.get(question.group)?;
+        let node = group.nodes.get(link.lane.node.0)?.addr.clone();
+        self.retire(key);
+        Some(Waiting { node, connection })
+    }
+
+    /// A worker has answered.
+    pub fn roll_answered(&mut self, answer: Answer, now: Time) {
+        let mut calls = self.roll.calls.iter_mut();
+        let Some(at) = calls.position(|call| call.number == answer.number) else {
+            // It was not waited for any longer.
+            return;
+        };
+        if let Some(call) = self.roll.calls.get_mut(at) {
+            call.missing = call.missing.saturating_sub(1);
+            call.found.add(answer.found);
+            if call.missing > 0 {
+                return;
+            }
+        }
+        let call = self.roll.calls.swap_remove(at);
+        self.conclude(call, now);
+        self.settle(now);
+    }
+
+    /// Nobody is kept waiting for a worker that does not answer, or when all is given up.
+    pub(super) fn expire_roll(&mut self, now: Time) {
+        let all = self.stopping == Stopping::Abandoning;
+        let late = |call: &mut Call| all || now.since(call.since) >= ANSWERS_WITHIN;
+        let late: Vec<_> = self.roll.calls.extract_if(.., late).collect();
+        for call in late {
+            self.say(call.asker, &Said::Error(Reject::Unanswered), now);
+        }
+    }
+
+    /// All have answered.
+    fn conclude(&mut self, call: Call, now: Time) {
+        let mut found = call.found;
+        let said = match (&*call.about, found.waits.take()) {
+            (AboutClients::Info, _) => Said::Text(text(found.lines, None)),
+            (AboutClients::List(choice), _) => Said::Text(text(found.lines, choice.ids.as_deref())),
+            (AboutClients::KillOne(_), _) if found.ended == 0 => {
+                Said::Error(Reject::Redis("ERR No such client"))
+            }
+            (AboutClients::KillOne(_), _) => Said::Fine,
+            (AboutClients::Kill(_), _) => Said::Number(found.ended),
+            (AboutClients::Unblock { error, .. }, Some(waiting)) => {
+                if let Asker::Command(job) = call.asker {
+                    self.unblock_at(Job { now, ..job }, &waiting, *error);
+                }
+                return;
+            }
+            (AboutClients::Unblock { .. }, None) => Said::Number(0),
+        };
+        let key = call.asker.key();
+        self.say(call.asker, &said, now);
+        if found.asker_ends {
+            self.end(key, Ending::AfterReplies);
+        }
+    }
+
+    /// The client hears it.
+    fn say(&mut self, asker: Asker, said: &Said, now: Time) {
+        let key = asker.key();
+        let protocol = self.clients.get(key).map(|it| it.session.protocol);
+        self.scratch.clear();
+        let reason = said.write(protocol.unwrap_or_default(), &mut self.scratch);
+        match asker {
+            Asker::Command(job) => {
+                self.answer(Job { now, ..job }, RequestClass::Session, reason);
+                self.touch(key);
+            }
+            Asker::Inside(mut carrying) => {
+                carrying.hear(&self.scratch);
+                self.carry_on(carrying, now);
+            }
+        }
+        // Who does not take its turn, because it may not or is gone, must not keep it from others.
+        for next in std::mem::take(&mut self.roll.turn) {
+            self.end_wait(next, Wait::Turn);
+        }
+    }
+
+    /// Has a node end a client's wait, over the lane of who asks, with its rights.
+    fn unblock_at(&mut self, job: Job, waiting: &Waiting, error: bool) {
+        let Some(client) = self.clients.get(job.key) else {
+            return;
+        };
+        let (index, identity) = (client.group, client.session.identity);
+        let protocol = client.session.protocol;
+        let group = self.groups.get(index);
+        let writable = group.and_then(|group| {
+            let node = group.nodes.get(group.writable?.0)?;
+            group.writable.filter(|_| node.addr == waiting.node)
+        });
+        let lane = writable.map(|node| LaneId {
+            node,
+            role: Role::Master,
+            identity,
+            database: 0,
+            protocol,
+        });
+        let link = lane.and_then(|lane| self.shared_link(index, lane, job.now).ok());
+        let Some(link) = link.filter(|link| self.is_open(*link)) else {
+            self.no_connection(job);
+            return self.touch(job.key);
+        };
+        let id = waiting.connection.to_string();
+        let mut words = vec![&b"CLIENT"[..], b"UNBLOCK", id.as_bytes()];
+        words.extend(error.then_some(&b"ERROR"[..]));
+        let mut raw = Vec::new();
+        encode::request(&mut raw, &words);
+        // With a number it has room, and is sent.
+        let _ = self.send(link, job, &raw, Kind::leased(Purpose::Slow));
+    }
+
+    /// A command is refused for want of a connection.
+    fn no_connection(&mut self, job: Job) -> Placed {
+        let client = self.clients.get(job.key);
+        let group = client.and_then(|client| self.groups.get(client.group));
+        let Some(name) = group.map(|group| group.settings.name.clone()) else {
+            return Placed::Answered;
+        };
+        let held = Duration::ZERO;
+        let reject = Reject::NoConnection { name: &name, held };
+        self.reject(job, RequestClass::Refused, reject)
+    }
+
+    /// What is told of a client.
+    fn portrait<'a>(&'a self, client: &'a Client, now: Time) -> Portrait<'a> {
+        let group = self.groups.get(client.group);
+        let login = group.and_then(|group| group.login(client.session.identity));
+        let specs = group.map_or(&[][..], |group| group.table.specs());
+        let command = specs.get(usize::from(client.command));
+        let lease = client.lease.as_deref();
+        let in_multi = lease.filter(|lease| matches!(lease.multi, Multi::Open | Multi::Aborted));
+        let subscriptions = lease.map(|lease| lease.subscriptions.counts());
+        let session = &client.session;
+        Portrait {
+            id: session.id,
+            name: session.name(),
+            age: now
+                .since_start()
+                .as_secs()
+                .saturating_sub(client.joined.into()),
+            idle: now.since(client.last_arrived()).as_secs(),
+            flags: self.flags(client),
+            database: session.database,
+            subscriptions: subscriptions.unwrap_or_default(),
+            queued: in_multi.map(|lease| lease.inside.queued()),
+            unread: client.waiting_bytes(),
+            unwritten: client.replies.held_bytes(),
+            command: command.map_or("NULL", |spec| &spec.name),
+            user: login
+                .and_then(|login| login.username())
+                .unwrap_or(b"default"),
+            is_tracked: client.is_tracked(),
+            protocol: session.protocol,
+            library: [session.library_name(), session.library_version()],
+        }
+    }
+
+    /// Letters, in the order of Redis networking.c, `catClientInfoString`.
+    fn flags(&self, client: &Client) -> String {
+        let lease = client.lease.as_deref();
+        let link = lease.and_then(|lease| self.links.get(lease.link?));
+        let subscribes = lease.is_some_and(|lease| !lease.subscriptions.is_empty());
+        let all = [
+            ('P', subscribes),
+            ('x', client.is_in_multi()),
+            ('b', link.is_some_and(Link::is_waiting)),
+            ('t', client.is_tracked()),
+            ('c', client.ending == Ending::AfterReplies),
+            ('r', client.access.is_read_only()),
+        ];
+        let flags: String = all.iter().filter(|it| it.1).map(|it| it.0).collect();
+        if flags.is_empty() {
+            "N".to_owned()
+        } else {
+            flags
+        }
+    }
+}
+
+impl Asker {
+    const fn key(&self) -> ClientKey {
+        match self {
+            Self::Command(job) => job.key,
+            Self::Inside(carrying) => carrying.client(),
+        }
+    }
+}
+
+impl Found {
+    fn add(&mut self, other: Self) {
+        self.lines.extend(other.lines);
+        self.ended += other.ended;
+        self.asker_ends |= other.asker_ends;
+        self.waits = self.waits.take().or(other.waits);
+    }
+}
+
+impl Said {
+    /// Returns the reason that is counted, if it is an error of ours.
+    fn write(&self, protocol: Protocol, out: &mut Vec<u8>) -> Option<crate::telemetry::Reason> {
+        match self {
+            Self::Text(text) => encode::verbatim(out, protocol, text),
+            Self::Number(number) => {
+                encode::integer(out, i64::try_from(*number).unwrap_or(i64::MAX));
+            }
+            Self::Fine => encode::simple(out, "OK"),
+            Self::Error(reject) => {
+                reject.write(out);
+                return reject.reason();
+            }
+        }
+        None
+    }
+}
+
+/// The lines in the order of arrival, or of the numbers that were given, with which one may come
+/// twice.
+fn text(mut lines: Vec<Line>, ids: Option<&[u64]>) -> Vec<u8> {
+    lines.sort_unstable_by_key(|line| line.id);
+    let Some(ids) = ids else {
+        let texts: Vec<_> = lines.into_iter().map(|line| line.text).collect();
+        return texts.concat();
+    };
+    let found = ids.iter().filter_map(|id| {
+        let at = lines.binary_search_by_key(id, |line| line.id).ok()?;
+        lines.get(at)
+    });
+    let texts: Vec<&[u8]> = found.map(|line| &line.text[..]).collect();
+    texts.concat()
+}

@@ -1,0 +1,91 @@
+//! Floor 3. What is told of one client: its line of `CLIENT LIST`.
+
+use crate::types::Protocol;
+
+/// What is told of a client: the fields of a server's `CLIENT LIST`, as far as there is something
+/// to tell.
+#[derive(Clone, Debug)]
+pub struct Portrait<'a> {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: Option<&'a [u8]>,
+    /// Seconds since it connected.
+    pub age: u64,
+    /// Seconds since it sent something.
+    pub idle: u64,
+    /// Letters, as servers have them.
+    pub flags: String,
+    /// Its database.
+    pub database: u32,
+    /// Channels, patterns and shard channels it has subscribed to.
+    pub subscriptions: [usize; 3],
+    /// Commands queued since its MULTI.
+    pub queued: Option<usize>,
+    /// Bytes that it has sent and that wait.
+    pub unread: usize,
+    /// Bytes that it has not read.
+    pub unwritten: usize,
+    /// The last command.
+    pub command: &'a str,
+    /// Its user.
+    pub user: &'a [u8],
+    /// Whether what it reads is tracked for it.
+    pub is_tracked: bool,
+    /// Protocol of its replies.
+    pub protocol: Protocol,
+    /// The library that it uses, and its version.
+    pub library: [Option<&'a [u8]>; 2],
+}
+
+/// The two ends of a client's connection, in a server's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The client's.
+    pub peer: String,
+    /// Switchman's.
+    pub own: String,
+}
+
+impl Portrait<'_> {
+    /// Writes its line, with the line's end.
+    pub fn write(&self, ends: &Ends, out: &mut Vec<u8>) {
+        let Self { id, age, idle, .. } = self;
+        let [channels, patterns, shards] = self.subscriptions;
+        let queued = self.queued.and_then(|it| i64::try_from(it).ok());
+        let queued = queued.unwrap_or(-1);
+        let protocol = match self.protocol {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        };
+        // Who it is told of is whom it is sent to.
+        let redirected = if self.is_tracked { 0 } else { -1 };
+        let [library, version] = self.library.map(Option::unwrap_or_default);
+        let (unread, unwritten) = (self.unread, self.unwritten);
+        let parts: [(String, &[u8]); 5] = [
+            (
+                format!("id={id} addr={} laddr={} name=", ends.peer, ends.own),
+                self.name.unwrap_or_default(),
+            ),
+            (
+                format!(
+                    " age={age} idle={idle} flags={} db={} sub={channels} psub={patterns} \
+                     ssub={shards} multi={queued} qbuf={unread} omem={unwritten} events=r cmd={} \
+                     user=",
+                    self.flags, self.database, self.command,
+                ),
+                self.user,
+            ),
+            (
+                format!(" redir={redirected} resp={protocol} lib-name="),
+                library,
+            ),
+            (" lib-ver=".to_owned(), version),
+            ("\n".to_owned(), b""),
+        ];
+        for (text, bytes) in parts {
+            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(bytes);
+        }
+    }
+}
