@@ -6,7 +6,8 @@
 //!                    MULTI … EXEC / DISCARD ──reply────────────► pool
 //!                    WATCH … EXEC / DISCARD / UNWATCH ──reply──► pool
 //!                    SUBSCRIBE … last UNSUBSCRIBE ──confirmed──► pool
-//!                    CLIENT TRACKING ON … OFF ──reply───────────────► pool
+//!                    CLIENT TRACKING ON … OFF ────────── client gone ─► closed; or sooner, where
+//!                                                        links are short
 //!                    MONITOR, CLIENT NO-TOUCH, … ─────── client gone ─► closed
 //! ```
 
@@ -110,6 +111,11 @@ pub(super) enum NoLease {
 impl Lease {
     /// Whether the link is as it was when it came from the pool, once it has no requests in flight.
     pub(super) fn is_clean(&self) -> bool {
+        self.is_unbound() && !self.tracking.was_on()
+    }
+
+    /// Whether nothing that the client has begun needs the link.
+    pub(super) fn is_unbound(&self) -> bool {
         self.multi == Multi::No
             && self.watch == Watch::No
             && !self.sticky
@@ -424,7 +430,13 @@ impl Exchange {
             // One that nobody uses, but that does not fit, makes room.
             let pools = self.groups.iter().flat_map(|group| group.pool.values());
             let spare = pools.flatten().next().copied();
-            self.discard(spare.ok_or(NoLease::Full)?);
+            match spare {
+                Some(spare) => _ = self.discard(spare),
+                None => {
+                    let owner = self.kept_for_tracking().ok_or(NoLease::Full)?;
+                    self.drop_lease(owner, job.now);
+                }
+            }
         }
         let usage = Usage::Leased(Some(job.key));
         Ok(self.open(Link::new(index, lane, usage, job.now), login))

@@ -87,7 +87,7 @@ impl Exchange {
         let client = self.clients.get(job.key)?;
         let group = self.groups.get(client.group)?;
         let ends = matches!(leased, Leased::Exec | Leased::Discard | Leased::Unwatch);
-        let clean = client.lease.as_ref().is_none_or(|it| it.is_clean());
+        let clean = client.lease.as_ref().is_none_or(|it| it.is_unbound());
         let asks = ends && clean && group.has_name(client);
         (asks && group.writable.is_some())
             .then(|| self.place_on_master(job, request, Kind::shared(Class::MasterRead)))

@@ -5,11 +5,16 @@
 //! with that (networking.c, `resetClient`). A client whose link is lost in between is closed: which
 //! of its reads are tracked it could not know. Otherwise nothing of it is left to be restored.
 //!
+//! A server forgets what a connection has read with the connection only: turned off and on again,
+//! tracking goes on with what was read before. So a client keeps its link when tracking is off, as
+//! long as there are others to be had, and nobody else ever gets it.
+//!
 //! Only in RESP3, where invalidations come over the connection that reads. With RESP2 they go to
 //! another connection, which has gone too; such a client is closed.
 
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::lease::Lease;
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::Request;
@@ -34,6 +39,8 @@ pub(super) struct Tracking {
     choosing: u32,
     /// Whether it has one, and what it speaks of has none.
     chosen: bool,
+    /// Whether it was on over this link.
+    was_on: bool,
 }
 
 impl Tracking {
@@ -47,11 +54,17 @@ impl Tracking {
         !self.commands.is_empty()
     }
 
+    /// Whether it was on, so that the server may know what the client has read.
+    pub(super) const fn was_on(&self) -> bool {
+        self.was_on
+    }
+
     /// The link is lost: what has no reply is placed anew.
     pub(super) fn lose_link(&mut self) {
         self.asked = 0;
         self.choosing = 0;
         self.chosen = false;
+        self.was_on = false;
     }
 
     /// Whether `CLIENT CACHING` has something to say of what comes next, or may have.
@@ -89,6 +102,7 @@ impl Tracking {
         let mode = Request::from_raw(raw).and_then(|request| request.args().nth(2));
         if mode.is_some_and(|mode| mode.eq_ignore_ascii_case(b"on")) {
             self.commands.push(Box::from(raw));
+            self.was_on = true;
         } else {
             self.commands = Vec::new();
             self.chosen = false;
@@ -159,6 +173,17 @@ impl Exchange {
         for raw in commands.unwrap_or_default() {
             self.send_internal(link, job, Purpose::Retracking, &raw);
         }
+    }
+
+    /// A client whose link is there only because tracking was on over it.
+    pub(super) fn kept_for_tracking(&self) -> Option<ClientKey> {
+        let mut clients = self.clients.iter();
+        let spare = clients.find(|(_, client)| {
+            let lease = client.lease.as_deref();
+            let idle = |lease: &Lease| lease.is_unbound() && lease.tracking.was_on();
+            lease.is_some_and(idle) && !client.is_lease_busy() && client.wait == Wait::No
+        });
+        spare.map(|(key, _)| key)
     }
 
     /// A client hears that all that it has read may have changed.

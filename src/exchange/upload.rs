@@ -63,7 +63,7 @@ impl Exchange {
         let known = command.class == Class::Write && command.problem.is_none();
         let fit = known && command.spec.and_then(Spec::script).is_none();
         // What is bound to its own link, or bound to fail, is looked at when it is whole.
-        let plain = client.lease.as_ref().is_none_or(|lease| lease.is_clean());
+        let plain = client.lease.as_ref().is_none_or(|lease| lease.is_unbound());
         let may = client.session.is_logged_in() || !group.wants_login();
         if !fit || !plain || !may || client.access.is_read_only() || request.arg1().is_none() {
             return false;

@@ -28,8 +28,76 @@ fn what_a_client_tracks_it_reads_from_its_own_link_and_hears_what_changes() {
     world.answer("m", "CLIENT TRACKING OFF", "+OK");
     world.answer("m", "GET a", "$1|1");
     assert_eq!(world.heard(client), "+OK|$1|1|");
+    world.leave(client);
     world.assert_calm();
-    assert_eq!(world.exchange.groups[0].pool.values().flatten().count(), 1);
+    // Its server still knows what this client has read.
+    assert_eq!(world.exchange.groups[0].pool.values().flatten().count(), 0);
+}
+
+#[test]
+fn tracking_that_is_on_again_goes_on_with_what_was_read_before() {
+    let mut world = World::new();
+    let (client, link) = tracking(&mut world);
+    world.send(client, &["GET a"]);
+    world.answer("m", "GET a", "$1|1");
+    world.send(
+        client,
+        &["CLIENT TRACKING OFF", "SELECT 3", "GET a", "SET b 1"],
+    );
+    world.answer("m", "CLIENT TRACKING OFF", "+OK");
+    assert_eq!(world.asked_on("m", "SELECT 3"), link, "it keeps up");
+    world.answer("m", "SELECT 3", "+OK");
+    world.answer("r1", "GET a", "$1|1");
+    let shared = world.asked_on("m", "SET b 1");
+    assert_ne!(shared, link);
+    assert_eq!(world.wires[&shared].plan.database, 3);
+    world.answer("m", "SET b 1", "+OK");
+    world.send(client, &[ON, "GET a"]);
+    assert_eq!(world.asked_on("m", ON), link);
+    world.answer("m", ON, "+OK");
+    world.answer("m", "GET a", "$1|1");
+    world.say(link, ">2|$10|invalidate|*1|$1|a");
+    let heard = world.heard(client);
+    assert!(
+        heard.ends_with("+OK|$1|1|>2|$10|invalidate|*1|$1|a|"),
+        "{heard}"
+    );
+    world.send(client, &["CLIENT TRACKING OFF"]);
+    world.answer("m", "CLIENT TRACKING OFF", "+OK");
+    world.lose(link);
+    assert_eq!(world.heard(client), "+OK|", "nobody relies on it");
+    world.assert_calm();
+}
+
+#[test]
+fn a_link_that_was_tracked_makes_room_for_others() {
+    let settings = Settings {
+        leases_max: 1,
+        ..Settings::default()
+    };
+    let mut world = World::with(Setup {
+        settings,
+        ..Setup::default()
+    });
+    let (client, link) = tracking(&mut world);
+    let other = world.client();
+    world.send(other, &["BLPOP q 1"]);
+    assert!(
+        world
+            .heard(other)
+            .starts_with("-ERR switchman: all 1 connections")
+    );
+    world.send(client, &["CLIENT TRACKING OFF"]);
+    world.answer("m", "CLIENT TRACKING OFF", "+OK");
+    world.send(other, &["BLPOP q 1"]);
+    assert_ne!(world.asked_on("m", "BLPOP q 1"), link);
+    assert!(!world.links("m").contains(&link));
+    world.answer("m", "BLPOP q 1", "*-1");
+    assert_eq!(
+        (world.heard(client), world.heard(other)),
+        ("+OK|".to_owned(), "*-1|".to_owned())
+    );
+    world.assert_calm();
 }
 
 #[test]
@@ -49,6 +117,7 @@ fn the_node_tells_what_is_tracked_while_anything_is() {
     let off = "%3|$5|flags|~1|$3|off|$8|redirect|:-1|$8|prefixes|*0|";
     world.send(client, &["CLIENT TRACKINGINFO"]);
     assert_eq!(world.heard(client), off);
+    world.leave(client);
     world.assert_calm();
 }
 
@@ -184,6 +253,7 @@ fn a_client_whose_choices_are_all_answered_is_tracked_again() {
     assert_eq!(world.heard(client), format!("{EVERYTHING}{EVERYTHING}+OK|"));
     world.send(client, &["CLIENT TRACKING OFF"]);
     world.answer("m", "CLIENT TRACKING OFF", "+OK");
+    world.leave(client);
     world.assert_calm();
 }
 

@@ -277,8 +277,8 @@ impl Maker<'_> {
             let template = self.dice.one(PINNED);
             self.say(client, template, PINS);
         }
-        if self.dice.once_in(16) && self.scope.has("tracking again") {
-            self.say(client, "!CLIENT TRACKING OFF", "tracking again");
+        if self.dice.once_in(16) {
+            self.say(client, "!CLIENT TRACKING OFF", "tracking");
         }
         let template = self.dice.one(TRACKING);
         self.say(client, template, "tracking");

@@ -178,12 +178,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         is: |_| false,
     },
     Known {
-        name: "tracking again",
-        why: "a client that turns tracking off and on again hears of what it has read before in \
-              Redis, and has another connection here",
-        is: |_| false,
-    },
-    Known {
         name: "BITFIELD that fails",
         why: "makes an empty key at the master, of which replicas are not told: reads there differ",
         is: |call| call.is("bitfield") && call.says("FAIL"),
