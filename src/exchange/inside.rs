@@ -6,6 +6,8 @@
 //!   SELECT 3        ──► link  +QUEUED       +OK: session and link are in database 3 from here on
 //!   CLIENT GETNAME  ──► link  +QUEUED       the link has no name: what the session says instead
 //!   HELLO 3         ──► link  +QUEUED       what follows is in RESP3, in this reply already
+//!   CLIENT LIST     ──► link  +QUEUED       all workers are asked, and the rest waits for them
+//!   CLIENT TRACKING ──► link  +QUEUED       +OK: it sticks to the link, as at any other time
 //! ```
 //!
 //! The server judges: what it refuses has no effect here either, and its words are passed on. What
@@ -13,15 +15,15 @@
 
 use std::collections::VecDeque;
 
-use crate::command::Local;
-use crate::exchange::client::Wait;
+use crate::command::{Leased, Local};
+use crate::exchange::client::{Ending, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::link::LaneId;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{ReplyScanner, Request, Scan};
 use crate::session::{AboutClients, HelloFacts, HelloRequest, HelloStep, Login, Outcome, Seq};
-use crate::types::Time;
+use crate::types::{Protocol, Time};
 
 /// Bytes of such commands that are kept of one transaction. A further one is not offered.
 const ORDERS_MAX: usize = 64 * 1024;
@@ -29,8 +31,17 @@ const ORDERS_MAX: usize = 64 * 1024;
 /// A command about the connection.
 #[derive(Debug)]
 struct Order {
-    local: Local,
+    about: About,
     raw: Box<[u8]>,
+}
+
+/// What it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    /// What the session has, or tells.
+    Session(Local),
+    /// What sticks to the link, if the server takes it.
+    Link(Leased),
 }
 
 /// Those of a client's transaction. All but `asked` follows the replies, so that it speaks of the
@@ -52,11 +63,14 @@ pub(super) struct Orders(Vec<(usize, Order)>);
 impl Orders {
     /// Whether the link is not as it was before them.
     fn change_link(&self) -> bool {
-        let tells = |local: Local| {
+        let tells = |about| {
+            let About::Session(local) = about else {
+                return false;
+            };
             use Local::{ClientGetname, ClientId, ClientInfo};
             matches!(local, ClientGetname | ClientId | ClientInfo) || local.is_about_others()
         };
-        self.0.iter().any(|(_, order)| !tells(order.local))
+        self.0.iter().any(|(_, order)| !tells(order.about))
     }
 }
 
@@ -124,15 +138,18 @@ impl Order {
     /// What it asks about clients, if it does, where the server has said this to the form that it
     /// got. An `Err` is what the client hears.
     fn about_clients(&self, said: &[u8]) -> Option<Result<AboutClients, Vec<u8>>> {
-        if self.local != Local::ClientInfo && !self.local.is_about_others() {
+        let About::Session(local) = self.about else {
+            return None;
+        };
+        if local != Local::ClientInfo && !local.is_about_others() {
             return None;
         }
         let request = Request::from_raw(&self.raw)?;
-        let (_, weighs) = AboutClients::question(self.local, &request);
+        let (_, weighs) = AboutClients::question(local, &request);
         if weighs.is_objection(said) {
             return Some(Err(Vec::from(said)));
         }
-        Some(AboutClients::read(self.local, &request).map_err(|reject| {
+        Some(AboutClients::read(local, &request).map_err(|reject| {
             let mut out = Vec::new();
             reject.write(&mut out);
             out
@@ -169,7 +186,7 @@ impl Inside {
     pub(super) fn selects(&self) -> bool {
         let asked = self.asked.iter().map(|(_, order)| order);
         let mut all = asked.chain(self.orders.0.iter().map(|(_, order)| order));
-        all.any(|order| order.local == Local::Select)
+        all.any(|order| order.about == About::Session(Local::Select))
     }
 
     /// Whether it has room for another one.
@@ -192,13 +209,14 @@ impl Inside {
 
 impl Exchange {
     /// A command about the connection between MULTI and EXEC.
-    pub(super) fn queue_order(&mut self, job: Job, request: &Request<'_>, local: Local) -> Placed {
-        let placed = if local.is_about_others() {
-            // What has its place there has no effect there.
-            let (raw, _) = AboutClients::question(local, request);
-            self.queue(job, &raw)
-        } else {
-            self.queue(job, request.raw())
+    pub(super) fn queue_order(&mut self, job: Job, request: &Request<'_>, about: About) -> Placed {
+        let placed = match about {
+            About::Session(local) if local.is_about_others() => {
+                // What has its place there has no effect there.
+                let (raw, _) = AboutClients::question(local, request);
+                self.queue(job, &raw)
+            }
+            About::Session(_) | About::Link(_) => self.queue(job, request.raw()),
         };
         if placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
@@ -207,7 +225,7 @@ impl Exchange {
             let latest = client.replies.latest();
             let seq = job.again.map_or(latest, |number| number.seq);
             let raw = Box::from(request.raw());
-            lease.inside.asked.push_back((seq, Order { local, raw }));
+            lease.inside.asked.push_back((seq, Order { about, raw }));
         }
         placed
     }
@@ -283,9 +301,18 @@ impl Exchange {
             match order.about_clients(&element) {
                 None => {
                     let link = (it.link, it.ticket.client);
-                    let said = self.take_effect(link, (order.local, &order.raw), &element, now);
+                    let said = match order.about {
+                        About::Session(local) => {
+                            self.take_effect(link, (local, &order.raw), &element, now)
+                        }
+                        About::Link(leased) => {
+                            self.stick(link, (leased, &order.raw), &element);
+                            element.clone()
+                        }
+                    };
                     // `CLIENT REPLY ON` is heard, whatever was before.
-                    it.spoken |= order.local == Local::ClientReply && element.starts_with(b"+");
+                    let speaks = order.about == About::Session(Local::ClientReply);
+                    it.spoken |= speaks && element.starts_with(b"+");
                     it.hear(&said);
                 }
                 Some(Err(said)) => it.hear(&said),
@@ -315,6 +342,43 @@ impl Exchange {
         }
         client.master_out += 1;
         client.writes_out += 1;
+    }
+
+    /// A server has executed a command that sticks to the link if it says so. Where the link is
+    /// lost by now, it is as if it had been lost later.
+    fn stick(
+        &mut self,
+        (key, owner): (LinkKey, ClientKey),
+        (leased, raw): (Leased, &[u8]),
+        reply: &[u8],
+    ) {
+        let is_there = self.links.get(key).is_some();
+        let Some(client) = self.clients.get_mut(owner) else {
+            return;
+        };
+        let request = Request::from_raw(raw);
+        let word = request.and_then(|request| request.arg1());
+        let is_caching = word.is_some_and(|word| word.eq_ignore_ascii_case(b"caching"));
+        if reply.starts_with(b"-") || is_caching {
+            // `CLIENT CACHING` speaks of its transaction, which is over.
+            return;
+        }
+        let (index, tells) = (client.group, client.session.protocol == Protocol::Resp3);
+        let lease = client.lease.get_or_insert_default();
+        let is_there = is_there && lease.link == Some(key);
+        lease.sticky |= !(leased == Leased::Tracking && tells && lease.tracking.note(raw, reply));
+        if is_there {
+            return;
+        }
+        if lease.sticky {
+            self.end(owner, Ending::AfterReplies);
+        } else if lease.tracking.is_made() {
+            lease.unmade = true;
+            if let Some(group) = self.groups.get_mut(index) {
+                group.unsubscribed.push(owner);
+            }
+            self.invalidate_everything(owner);
+        }
     }
 
     /// A server has executed a command about the connection, and said this. Returns what the client

@@ -3,7 +3,7 @@
 
 use crate::command::{Class, Flags, Leased, Local, Problem};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::inside::Inside;
+use crate::exchange::inside::{About, Inside};
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
@@ -112,7 +112,10 @@ impl Exchange {
                 return self.abort_multi(job, reject);
             }
             Class::Local(local) if is_order(local, request) && fits => {
-                self.queue_order(job, request, local)
+                self.queue_order(job, request, About::Session(local))
+            }
+            Class::Leased(leased) if sticks(leased) && fits => {
+                self.queue_order(job, request, About::Link(leased))
             }
             class if is_queued(class) => self.queue(job, request.raw()),
             _ => {
@@ -423,6 +426,14 @@ fn is_order(local: Local, request: &Request<'_>) -> bool {
     }
 }
 
+/// Whether a command makes something of its connection that stays.
+const fn sticks(leased: Leased) -> bool {
+    matches!(
+        leased,
+        Leased::Tracking | Leased::ConnectionState | Leased::Monitor
+    )
+}
+
 /// Whether a command may be queued as it is: the rest would change the link under the transaction's
 /// feet.
 const fn is_queued(class: Class) -> bool {
@@ -438,13 +449,7 @@ const fn is_queued(class: Class) -> bool {
                 | Local::Readonly
                 | Local::Readwrite
         ),
-        Class::Leased(leased) => {
-            !leased.is_subscription()
-                && !matches!(
-                    leased,
-                    Leased::Tracking | Leased::ConnectionState | Leased::Monitor
-                )
-        }
+        Class::Leased(leased) => !leased.is_subscription() && !sticks(leased),
         Class::Read | Class::MasterRead | Class::Write | Class::Admin => true,
         Class::Refused => false,
     }

@@ -140,7 +140,7 @@ fn what_silences_or_acts_on_others_is_not_offered_and_what_redis_refuses_has_its
         "CLIENT REPLY SKIP",
         "CLIENT UNBLOCK 1",
         "SUBSCRIBE c",
-        "MONITOR",
+        "CLIENT CAPA redirect",
     ] {
         let mut world = World::new();
         let client = queued(&mut world, &["SET a 1"]);
@@ -156,6 +156,91 @@ fn what_silences_or_acts_on_others_is_not_offered_and_what_redis_refuses_has_its
     world.send(client, &["PSYNC ? -1", "SHUTDOWN"]);
     let refused = "-ERR Command not allowed inside a transaction|";
     assert_eq!(world.heard(client), refused.repeat(2));
+}
+
+#[test]
+fn tracking_that_a_transaction_turns_on_sticks_to_its_link() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3"]);
+    world.heard(client);
+    let on = "CLIENT TRACKING ON";
+    world.send(client, &["MULTI", "GET a", on]);
+    let link = world.asked_on("m", "MULTI");
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "GET a", "+QUEUED");
+    world.answer("m", on, "+QUEUED");
+    world.send(client, &["EXEC", "GET b"]);
+    assert_eq!(world.asked("m"), ["EXEC"], "where it is read is not known");
+    world.answer("m", "EXEC", "*2|$1|1|+OK");
+    assert_eq!(world.asked_on("m", "GET b"), link);
+    world.answer("m", "GET b", "$1|2");
+    world.say(link, ">2|$10|invalidate|*1|$1|b");
+    let heard = world.heard(client);
+    let end = "*2|$1|1|+OK|$1|2|>2|$10|invalidate|*1|$1|b|";
+    assert!(heard.ends_with(end), "{heard}");
+    // What is chosen in a transaction is over with it.
+    let choice = "CLIENT CACHING YES";
+    world.send(client, &["MULTI", choice, "GET c", "EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", choice, "+QUEUED");
+    world.answer("m", "GET c", "+QUEUED");
+    world.answer("m", "EXEC", "*2|+OK|$1|3");
+    world.heard(client);
+    world.lose(link);
+    let everything = ">2|$10|invalidate|_|";
+    assert_eq!(world.heard(client), everything);
+    world.answer("m", on, "+OK");
+    assert_eq!(world.heard(client), everything);
+    world.leave(client);
+    world.assert_calm();
+}
+
+#[test]
+fn what_sticks_to_a_link_that_is_lost_meanwhile_is_made_again_or_ends_its_client() {
+    for (line, stays) in [("CLIENT TRACKING ON", true), ("CLIENT NO-TOUCH ON", false)] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &["HELLO 3"]);
+        world.send(client, &["MULTI", line, "EXEC"]);
+        world.answer("m", "MULTI", "+OK");
+        world.answer("m", line, "+QUEUED");
+        world.heard(client);
+        world.picture.acks = crate::topology::Acks::Kept;
+        world.switching();
+        world.answer("m", "EXEC", "*1|+OK");
+        assert_eq!(world.heard(client), "");
+        world.lose_node("m");
+        world.picture.acks = crate::topology::Acks::Settled;
+        world.switching();
+        world.switch_to("r1", &[]);
+        let heard = world.heard(client);
+        assert!(heard.ends_with("*1|+OK|"), "{heard}");
+        assert_eq!(heard.contains("invalidate"), stays, "{heard}");
+        assert_eq!(world.is_closed(client), !stays);
+        assert_eq!(world.asked("r1").contains(&line.to_owned()), stays);
+    }
+}
+
+#[test]
+fn what_makes_another_kind_of_connection_has_the_servers_word() {
+    let mut world = World::new();
+    let denied = "-ERR MONITOR isn't allowed for DENY BLOCKING client";
+    let client = queued(&mut world, &["MONITOR", "SET a 1"]);
+    let heard = executes(&mut world, client, &format!("*2|{denied}|+OK"));
+    assert_eq!(heard, format!("*2|{denied}|+OK|"));
+    world.assert_calm();
+    // One of an older version takes it.
+    let client = queued(&mut world, &["MONITOR"]);
+    world.send(client, &["EXEC"]);
+    let link = world.asked_on("m", "EXEC");
+    world.answer("m", "EXEC", "*1|+OK");
+    assert_eq!(world.heard(client), "*1|+OK|");
+    world.say(link, "+1.0 [0 x] get a");
+    assert_eq!(world.heard(client), "+1.0 [0 x] get a|");
+    world.lose(link);
+    assert!(world.is_closed(client));
+    world.assert_calm();
 }
 
 #[test]

@@ -272,8 +272,7 @@ fn what_is_refused_inside_a_transaction_aborts_it() {
         "REPLICAOF NO ONE",
         "SUBSCRIBE c",
         "CLIENT REPLY OFF",
-        "CLIENT TRACKING ON",
-        "MONITOR",
+        "CLIENT UNBLOCK 7",
     ] {
         let client = begun(&mut world);
         world.send(client, &[line]);
