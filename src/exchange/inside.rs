@@ -63,12 +63,11 @@ pub(super) struct Orders(Vec<(usize, Order)>);
 impl Orders {
     /// Whether the link is not as it was before them.
     fn change_link(&self) -> bool {
-        let tells = |about| {
-            let About::Session(local) = about else {
-                return false;
-            };
-            use Local::{ClientGetname, ClientId, ClientInfo};
-            matches!(local, ClientGetname | ClientId | ClientInfo) || local.is_about_others()
+        use Local::{ClientGetname, ClientId, ClientInfo};
+        let tells = |about| match about {
+            About::Session(ClientGetname | ClientId | ClientInfo) => true,
+            About::Session(local) => local.is_about_others(),
+            About::Link(_) => false,
         };
         self.0.iter().any(|(_, order)| !tells(order.about))
     }

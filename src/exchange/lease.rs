@@ -430,12 +430,11 @@ impl Exchange {
             // One that nobody uses, but that does not fit, makes room.
             let pools = self.groups.iter().flat_map(|group| group.pool.values());
             let spare = pools.flatten().next().copied();
-            match spare {
-                Some(spare) => _ = self.discard(spare),
-                None => {
-                    let owner = self.kept_for_tracking().ok_or(NoLease::Full)?;
-                    self.drop_lease(owner, job.now);
-                }
+            if let Some(spare) = spare {
+                self.discard(spare);
+            } else {
+                let owner = self.kept_for_tracking().ok_or(NoLease::Full)?;
+                self.drop_lease(owner, job.now);
             }
         }
         let usage = Usage::Leased(Some(job.key));

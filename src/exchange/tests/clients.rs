@@ -365,9 +365,9 @@ fn what_was_not_sent_before_its_connection_is_lost_is_sent_nowhere() {
     there.next_client = 200;
     let blocked = there.client();
     there.send(blocked, &["BLPOP q 0"]);
-    let (line, question) = ("CLIENT UNBLOCK 201", "CLIENT UNBLOCK ?");
+    let (asked, question) = ("CLIENT UNBLOCK 201", "CLIENT UNBLOCK ?");
     let told = "-ERR value is not an integer";
-    asks(&mut world, client, line, question, told);
+    asks(&mut world, client, asked, question, told);
     let lane = world.link("m");
     let answer = there.answer_roll(&world.questions[0]);
     world.exchange.roll_answered(answer, world.now);
