@@ -64,6 +64,15 @@ impl Exchange {
             Outcome::Hello(hello) => self.hello(job, hello),
             Outcome::ReadOnly => self.switch_reads(job, Access::read_only),
             Outcome::ReadWrite => self.switch_reads(job, Access::read_write),
+            Outcome::Forward if local == Local::ClientCapa => {
+                let raw = without_capabilities(request);
+                match Request::from_raw(&raw) {
+                    Some(request) => {
+                        self.place_on_master(job, &request, Kind::shared(Class::MasterRead))
+                    }
+                    None => Placed::Answered,
+                }
+            }
             Outcome::Clients => self.ask_about_clients(job, request, local),
             Outcome::WhoAmI | Outcome::Forward => {
                 self.place_on_master(job, request, Kind::shared(Class::MasterRead))
@@ -384,4 +393,15 @@ impl Exchange {
         client.wait = Wait::Answers;
         Some(Placed::Waits)
     }
+}
+
+/// `CLIENT CAPA` without what its client is capable of. With `redirect` a connection would hear
+/// where the master is now, in place of `-READONLY`, and so would everybody on it: Switchman knows
+/// that by itself. What a server does not know it ignores.
+pub(super) fn without_capabilities(request: &Request<'_>) -> Vec<u8> {
+    let words = request.args().take(2);
+    let words: Vec<&[u8]> = words.chain([&b"?"[..]]).collect();
+    let mut raw = Vec::new();
+    encode::request(&mut raw, &words);
+    raw
 }

@@ -8,6 +8,7 @@ use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
 use crate::exchange::scripts::Caching;
+use crate::exchange::session_commands::without_capabilities;
 use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::{ClientKey, Exchange};
@@ -117,6 +118,7 @@ impl Exchange {
             Class::Leased(leased) if sticks(leased) && fits => {
                 self.queue_order(job, request, About::Link(leased))
             }
+            Class::Local(Local::ClientCapa) => self.queue(job, &without_capabilities(request)),
             class if is_queued(class) => self.queue(job, request.raw()),
             _ => {
                 let reject = Reject::NotOffered {

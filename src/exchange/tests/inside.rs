@@ -140,7 +140,6 @@ fn what_silences_or_acts_on_others_is_not_offered_and_what_redis_refuses_has_its
         "CLIENT REPLY SKIP",
         "CLIENT UNBLOCK 1",
         "SUBSCRIBE c",
-        "CLIENT CAPA redirect",
     ] {
         let mut world = World::new();
         let client = queued(&mut world, &["SET a 1"]);

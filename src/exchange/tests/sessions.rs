@@ -517,6 +517,20 @@ fn bare_errors_are_answered_here() {
 }
 
 #[test]
+fn what_a_client_is_capable_of_no_connection_has() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["CLIENT CAPA redirect x"]);
+    world.answer("m", "CLIENT CAPA ?", "+OK");
+    world.send(client, &["MULTI", "CLIENT CAPA redirect", "EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "CLIENT CAPA ?", "+QUEUED");
+    world.answer("m", "EXEC", "*1|+OK");
+    assert_eq!(world.heard(client), "+OK|+OK|+QUEUED|*1|+OK|");
+    world.assert_calm();
+}
+
+#[test]
 fn clients_whose_turn_others_leave_unused_have_it_all_the_same() {
     let mut world = locked();
     let clients: Vec<_> = (0..80).map(|_| world.client()).collect();
