@@ -50,6 +50,19 @@ pub enum Keys {
 }
 
 impl KeySpec {
+    /// Whether the first argument is the only key.
+    #[inline]
+    pub const fn is_arg1(self) -> bool {
+        matches!(
+            self,
+            Self::Range {
+                first: 1,
+                last: 1,
+                ..
+            }
+        )
+    }
+
     /// Calls `visit` with each key of `request`, a key twice if it stands there twice.
     ///
     /// Words that do not fit the command's grammar, which the server will answer with an error,

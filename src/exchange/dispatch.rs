@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::command::{Class, Command, Problem, Reach, Spec};
+use crate::consistency::Slot;
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
@@ -40,6 +41,8 @@ pub(super) struct Job {
     pub(super) reach: Reach,
     /// What it changes, as far as anybody keeps account of that.
     pub(super) marks: Marks,
+    /// The stamp of its first argument in its client's database, if it is known already.
+    pub(super) slot: Option<Slot>,
 }
 
 impl Job {
@@ -52,6 +55,7 @@ impl Job {
             now,
             reach: Reach::Nothing,
             marks: Marks::None,
+            slot: None,
         }
     }
 
@@ -151,7 +155,7 @@ impl Exchange {
         }
         let job = Job {
             reach,
-            marks: group.marks(client, (class, reach), request),
+            marks: group.marks(client, (class, reach), (request, job.slot)),
             ..job
         };
         let plain = client.lease.is_none() || job.passes_by(client);

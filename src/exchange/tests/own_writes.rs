@@ -441,6 +441,34 @@ fn what_is_seen_early_is_read_by_the_rules_that_hold_when_it_is_its_turn() {
 }
 
 #[test]
+fn what_is_seen_early_is_weighed_in_the_database_in_which_it_is_read() {
+    let mut scene = Scene::new();
+    let writer = scene.world.client();
+    scene.world.send(writer, &["SELECT 1"]);
+    scene.world.send(writer, &["SET k 1"]);
+    scene.world.answer("m", "SET k 1", "+OK");
+    assert_eq!(scene.world.heard(writer), "+OK|+OK|");
+    let reader = scene.world.client();
+    scene.world.send(reader, &["SELECT 1", "GET k"]);
+    scene.world.answer("m", "GET k", "$1|1");
+    assert_eq!(scene.world.heard(reader), "+OK|$1|1|");
+    scene.world.send(reader, &["SELECT 0", "GET k"]);
+    scene.world.answer("r1", "GET k", "$-1");
+    assert_eq!(scene.world.heard(reader), "+OK|$-1|");
+}
+
+#[test]
+fn as_many_as_come_at_once_are_placed_once_and_in_their_order() {
+    let mut scene = Scene::new();
+    let client = scene.world.client();
+    let lines: Vec<String> = (0..100).map(|at| format!("GET k{at}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    scene.world.send(client, &lines);
+    assert_eq!(scene.world.asked("r1"), lines);
+    assert!(scene.world.asked("m").is_empty());
+}
+
+#[test]
 fn what_is_seen_early_may_be_too_large_all_the_same() {
     let settings = Settings {
         request_max: 10_000,
