@@ -305,7 +305,9 @@ fn wait_until_behind(master: &Process) {
     let behind = wait_for(SOON, || {
         let info = tell(master, &["INFO", "replication"]);
         let replica = info.info("slave0")?;
-        let applied = replica.split(',').find_map(|it| it.strip_prefix("offset="))?;
+        let applied = replica
+            .split(',')
+            .find_map(|it| it.strip_prefix("offset="))?;
         (info.info("master_repl_offset")? != applied).then_some(())
     });
     assert!(behind.is_some(), "nothing was written meanwhile");
