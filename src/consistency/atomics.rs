@@ -2,7 +2,10 @@
 //! exchanged for those of a model checker. All are sequentially consistent, see the module.
 
 use std::fmt::Debug;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::consistency::pages::Pages;
 
 /// A family of shared numbers.
 pub trait Atomics: Debug {
@@ -10,6 +13,11 @@ pub trait Atomics: Debug {
     type U32: Atomic<u32>;
     /// 64 bits.
     type U64: Atomic<u64>;
+    /// Many of 32 bits.
+    type Table: Deref<Target = [Self::U32]> + Debug;
+
+    /// So many of 32 bits, all 0.
+    fn table(count: usize) -> Self::Table;
 }
 
 /// One shared number.
@@ -33,6 +41,11 @@ pub struct Std;
 impl Atomics for Std {
     type U32 = AtomicU32;
     type U64 = AtomicU64;
+    type Table = Pages;
+
+    fn table(count: usize) -> Pages {
+        Pages::new(count)
+    }
 }
 
 macro_rules! atomic {

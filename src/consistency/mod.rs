@@ -59,6 +59,7 @@
 //! order. A write that a failover loses is lost, not late.
 
 mod atomics;
+mod pages;
 mod sampler;
 mod scripts;
 mod settled;

@@ -9,9 +9,11 @@ use crate::consistency::atomics::{Atomic, Atomics, Std};
 use crate::consistency::settled::Settled;
 use crate::types::NodeAddr;
 
-/// Stamps of keys in a table: 1 MiB. With as many keys written between two samples as fit into a
-/// second of a busy master (100 000), a key that was not written shares its stamp with one that was
-/// in one case of three; with 1000, in one of 260.
+/// Stamps of keys in a table: 1 MiB, in a page of 2 MiB where the kernel has such.
+///
+/// With as many keys written between two samples as fit into a second of a busy master (100 000), a
+/// key that was not written shares its stamp with one that was in one case of three; with 1000, in
+/// one of 260.
 pub const SLOTS: usize = 1 << 18;
 
 /// Stamps of whole databases; those with numbers this far apart share one.
@@ -33,7 +35,7 @@ pub struct Stamps<A: Atomics = Std> {
     mask: u32,
     /// Stamps of databases less one.
     databases: u32,
-    slots: Box<[A::U32]>,
+    slots: A::Table,
     /// The present generation, at least 1; a stamp of 0 was never set. The control plane raises it,
     /// ten times a second at most, so that it lasts for 13 years.
     generation: A::U32,
@@ -53,12 +55,12 @@ impl<A: Atomics> Stamps<A> {
 
     /// The same with this many stamps of databases; both are powers of two.
     pub(super) fn of(keys: u32, databases: u32, seed: u64) -> Self {
-        let slots = (0..=keys + databases).map(|_| Atomic::new(0));
+        let slots = usize::try_from(keys + databases + 1).unwrap_or(0);
         Self {
             seed,
             mask: keys - 1,
             databases: databases - 1,
-            slots: slots.collect(),
+            slots: A::table(slots),
             generation: Atomic::new(1),
             newest: Atomic::new(0),
             nodes: Mutex::default(),
@@ -121,7 +123,7 @@ impl<A: Atomics> Stamps<A> {
     /// not there yet comes from memory meanwhile.
     #[inline]
     pub fn prefetch(&self, slot: Slot) {
-        prefetch_index(&self.slots, index(slot));
+        prefetch_index(&*self.slots, index(slot));
     }
 
     /// When the whole of a database was written last, alone or with everything.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::command::{Class, Leased, Problem, Reach, Spec};
+use crate::consistency::Slot;
 use crate::exchange::answers::target;
 use crate::exchange::client::{Client, Ending, NO_COMMAND, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
@@ -47,6 +48,8 @@ pub(super) struct Job {
     pub(super) asks: Sketch,
     /// What it does to the script cache of its node.
     pub(super) caching: Caching,
+    /// The stamp of its first argument in its client's database, if it is known already.
+    pub(super) slot: Option<Slot>,
 }
 
 impl Job {
@@ -61,6 +64,7 @@ impl Job {
             marks: Marks::None,
             asks: Sketch::EMPTY,
             caching: Caching::Nothing,
+            slot: None,
         }
     }
 
@@ -158,7 +162,7 @@ impl Exchange {
         }
         let mut job = Job {
             reach,
-            marks: group.marks(client, (class, reach), request),
+            marks: group.marks(client, (class, reach), (request, job.slot)),
             ..job
         };
         if client.waits_for_reads(group, (class, reach), request) {

@@ -361,7 +361,7 @@ impl Exchange {
         match (group, Request::from_raw(raw)) {
             (Some(group), Some(request)) => {
                 let reach = group.table.classify(&request).reach();
-                group.need(reach, read.lane.database, &request)
+                group.need(reach, read.lane.database, (&request, None))
             }
             _ => Need::NOTHING,
         }

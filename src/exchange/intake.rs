@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::consistency::Slot;
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::node::Group;
@@ -160,21 +161,19 @@ impl Exchange {
             let group = self.groups.get(client.group);
             let limits = limits(client, group);
             if client.upload.is_some() {
-                match self.go_on_uploading(key, rest, &limits, now) {
-                    Ok(0) => break,
-                    Ok(used) => at += used,
-                    Err(error) => {
-                        self.protocol_error(key, error);
-                        break;
-                    }
+                let used = self.go_on_uploading(key, rest, &limits, now);
+                if used == 0 {
+                    break;
                 }
+                at += used;
                 continue;
             }
-            let decoded = match ahead.take() {
-                Some((request, consumed, logged_in)) if logged_in == limits.authenticated => {
-                    Ok(Decoded::Request { request, consumed })
-                }
-                _ => client.decoder.decode(rest, &limits, &mut inline),
+            let is_right = |it: &Ahead<'_>| it.authenticated == limits.authenticated;
+            let seen = ahead.take().filter(is_right);
+            let slot = seen.and_then(|it| it.slot_in(client.session.database));
+            let decoded = match seen {
+                Some(seen) => Ok(seen.decoded()),
+                None => client.decoder.decode(rest, &limits, &mut inline),
             };
             match decoded {
                 Ok(Decoded::Request { request, consumed })
@@ -183,7 +182,8 @@ impl Exchange {
                     let arrived = client.arrived_at(at + consumed - 1);
                     let behind = rest.get(consumed..).unwrap_or_default();
                     ahead = look_ahead(client, group, behind, &limits);
-                    let job = Job::new(key, arrived, now);
+                    let known = Job::new(key, arrived, now);
+                    let job = Job { slot, ..known };
                     if self.dispatch(job, &request) == Placed::Waits {
                         break;
                     }
@@ -214,7 +214,7 @@ impl Exchange {
     }
 
     /// Redis answers with the text, behind the replies of what came before, and closes.
-    fn protocol_error(&mut self, key: ClientKey, error: RequestError) {
+    pub(super) fn protocol_error(&mut self, key: ClientKey, error: RequestError) {
         self.count_reject(key, Reason::Protocol);
         let Some(client) = self.clients.get_mut(key) else {
             return;
@@ -265,8 +265,32 @@ impl Exchange {
     }
 }
 
-/// A request that is not decoded yet, its length, and whether its client had logged in.
-type Ahead<'a> = (Request<'a>, usize, bool);
+/// A request that is seen before it is its turn.
+#[derive(Clone, Copy)]
+struct Ahead<'a> {
+    request: Request<'a>,
+    len: usize,
+    /// Whether its client had logged in.
+    authenticated: bool,
+    /// The database that its client was in.
+    database: u32,
+    /// The stamp there of its first argument.
+    slot: Option<Slot>,
+}
+
+impl<'a> Ahead<'a> {
+    const fn decoded(self) -> Decoded<'a> {
+        Decoded::Request {
+            request: self.request,
+            consumed: self.len,
+        }
+    }
+
+    /// The stamp of its first argument, if that is still the one in this database.
+    fn slot_in(&self, database: u32) -> Option<Slot> {
+        self.slot.filter(|_| self.database == database)
+    }
+}
 
 /// The request behind one that is about to be placed, where stamps are asked: its own is on the way
 /// from memory meanwhile.
@@ -278,11 +302,19 @@ fn look_ahead<'a>(
     limits: &RequestLimits,
 ) -> Option<Ahead<'a>> {
     let stamps = group?.stamps_for(client)?;
-    let (next, len) = client.decoder.look_ahead(behind, limits)?;
-    if let Some(key) = next.arg1() {
-        stamps.prefetch(stamps.slot(client.session.database, key));
+    let (request, len) = client.decoder.look_ahead(behind, limits)?;
+    let database = client.session.database;
+    let slot = request.arg1().map(|key| stamps.slot(database, key));
+    if let Some(slot) = slot {
+        stamps.prefetch(slot);
     }
-    Some((next, len, limits.authenticated))
+    Some(Ahead {
+        request,
+        len,
+        authenticated: limits.authenticated,
+        database,
+        slot,
+    })
 }
 
 /// What a client may announce: little before it has logged in where it has to.

@@ -94,13 +94,13 @@ impl Group {
         stamps.filter(|_| client.access.reads() == Reads::OwnWrites)
     }
 
-    /// What a request changes.
+    /// What a request changes. `slot` is that of its first argument, if it is known.
     #[inline]
     pub(super) fn marks(
         &self,
         client: &Client,
         (class, reach): (Class, Reach),
-        request: &Request<'_>,
+        (request, slot): (&Request<'_>, Option<Slot>),
     ) -> Marks {
         let Some(stamps) = &self.settings.stamps else {
             return Marks::None;
@@ -117,8 +117,8 @@ impl Group {
         match reach {
             Reach::Nothing => Marks::None,
             Reach::Keys(keys) if keys.is_arg1() => {
-                let key = request.arg1();
-                key.map_or(Marks::None, |key| Marks::One(stamps.slot(database, key)))
+                let key = || request.arg1().map(|key| stamps.slot(database, key));
+                slot.or_else(key).map_or(Marks::None, Marks::One)
             }
             Reach::Keys(_) | Reach::OtherDatabase(_) => Marks::Several,
             Reach::Declared(_) if self.settings.script_keys == Scripts::Declared => Marks::Several,
@@ -127,15 +127,23 @@ impl Group {
         }
     }
 
-    /// What a read needs.
+    /// What a read needs. `slot` is that of its first argument, if it is known.
     #[inline]
-    pub(super) fn need(&self, reach: Reach, database: u32, request: &Request<'_>) -> Need {
+    pub(super) fn need(
+        &self,
+        reach: Reach,
+        database: u32,
+        (request, slot): (&Request<'_>, Option<Slot>),
+    ) -> Need {
         let Some(stamps) = &self.settings.stamps else {
             return Need::NOTHING;
         };
         let trusted = self.settings.script_keys == Scripts::Declared;
         let (keys, mut whole) = match reach {
             Reach::Nothing => return Need::NOTHING,
+            Reach::Keys(keys) if keys.is_arg1() && slot.is_some() => {
+                (slot.map_or(u32::MAX, |slot| stamps.stamp(slot)), false)
+            }
             Reach::Keys(keys) => newest_of(stamps, keys, database, request),
             Reach::Declared(keys) if trusted => newest_of(stamps, keys, database, request),
             Reach::Declared(_) | Reach::OtherDatabase(_) | Reach::Database | Reach::Everything => {

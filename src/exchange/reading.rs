@@ -104,7 +104,7 @@ pub(super) fn weigh(
         client.access.reads()
     };
     let need = if class == Class::Read && reads == Reads::OwnWrites {
-        group.need(job.reach, client.session.database, request)
+        group.need(job.reach, client.session.database, (request, job.slot))
     } else {
         Need::NOTHING
     };

@@ -17,7 +17,7 @@ use crate::exchange::link::State;
 use crate::exchange::marks::Marks;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey, Stopping};
-use crate::resp::{self, RequestError, RequestLimits};
+use crate::resp::{self, RequestLimits};
 use crate::session::Piece;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -72,7 +72,7 @@ impl Exchange {
         let marks = match (&group.settings.stamps, reach) {
             (None, _) | (Some(_), Reach::Nothing) => Marks::None,
             (Some(_), Reach::Keys(keys)) if keys.is_arg1() => {
-                group.marks(client, (command.class, reach), &request)
+                group.marks(client, (command.class, reach), (&request, None))
             }
             (Some(stamps), _) => Marks::One(stamps.everything()),
         };
@@ -132,20 +132,20 @@ impl Exchange {
     }
 
     /// Takes more of a request that is passed on while it comes from the front of `bytes`. Returns
-    /// how many are done with; fewer than there are if it is whole, if a header is not, or if its
-    /// client has to wait for room.
+    /// how many are done with; fewer than there are if it is whole, if a header is not, if its
+    /// client has to wait for room, or if the rest of it makes no sense.
     pub(super) fn go_on_uploading(
         &mut self,
         key: ClientKey,
         bytes: &[u8],
         limits: &RequestLimits,
         now: Time,
-    ) -> Result<usize, RequestError> {
+    ) -> usize {
         let Some(client) = self.clients.get_mut(key) else {
-            return Ok(bytes.len());
+            return bytes.len();
         };
         let Some(upload) = &mut client.upload else {
-            return Ok(0);
+            return 0;
         };
         // Links that are lost are never named again.
         let on = upload.on;
@@ -156,7 +156,7 @@ impl Exchange {
             if room == 0 {
                 link.waiters.push(key);
                 client.wait = Wait::Link(*at);
-                return Ok(0);
+                return 0;
             }
             bytes = bytes.get(..room).unwrap_or(bytes);
         }
@@ -168,7 +168,8 @@ impl Exchange {
                     // With half a request on it the link ends too. The error is the only reply.
                     self.drop_lease(key, now);
                 }
-                return Err(error);
+                self.protocol_error(key, error);
+                return 0;
             }
         };
         let whole = upload.rest.is_done();
@@ -186,7 +187,7 @@ impl Exchange {
                 self.dirty_links.push(at);
             }
         }
-        Ok(used)
+        used
     }
 
     /// The node answers before it has all of the request: it wants nothing more of it.

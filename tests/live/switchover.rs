@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::Plan;
-use switchman::demo::process::wait_for;
+use switchman::demo::process::{Process, wait_for};
 
+use crate::faults::tell;
 use crate::lab::{Lab, SOON, say};
 use crate::proxy::{self, Launch, Proxy};
 
@@ -24,6 +25,9 @@ const ENOUGH: usize = 500;
 /// The median of how long a client waits for its one slow reply. Sentinel takes 0.3 to 1.2 s, as
 /// its look at the candidate once a second falls; the rest is for a machine that is busy.
 const STALL_MAX: Duration = Duration::from_secs(2);
+
+/// How long a replica stays behind a master that is paused already.
+const BEHIND: Duration = Duration::from_millis(200);
 
 /// A deployment, Switchman with a token before it, and the file with the token.
 struct Scene {
@@ -290,15 +294,37 @@ fn clients_in_a_blocking_command_are_served_by_the_new_master() {
     scene.new_master();
 }
 
+/// Whether a client has paused the writes of `master`.
+fn is_paused(master: &Process) -> bool {
+    let stats = tell(master, &["INFO", "commandstats"]);
+    stats.info("cmdstat_client|pause").is_some()
+}
+
+/// Waits until the one replica of `master` lacks something.
+fn wait_until_behind(master: &Process) {
+    let behind = wait_for(SOON, || {
+        let info = tell(master, &["INFO", "replication"]);
+        let replica = info.info("slave0")?;
+        let applied = replica
+            .split(',')
+            .find_map(|it| it.strip_prefix("offset="))?;
+        (info.info("master_repl_offset")? != applied).then_some(())
+    });
+    assert!(behind.is_some(), "nothing was written meanwhile");
+}
+
 #[test]
 fn a_switchover_waits_for_a_replica_that_is_behind() {
     let scene = Scene::start(&Plan::default());
     let ((done, text), stalls) = scene.under_load(|| {
         scene.lab.node(1).freeze().unwrap();
+        wait_until_behind(scene.lab.node(0));
         thread::scope(|scope| {
             let thaw = scope.spawn(|| {
-                thread::sleep(Duration::from_millis(500));
+                let paused = wait_for(SOON, || is_paused(scene.lab.node(0)).then_some(()));
+                thread::sleep(BEHIND);
                 scene.lab.node(1).thaw().unwrap();
+                assert!(paused.is_some(), "the master was never paused");
             });
             let result = scene.order();
             thaw.join().unwrap();

@@ -23,11 +23,21 @@ struct Plain(AtomicU32);
 impl Atomics for Loom {
     type U32 = AtomicU32;
     type U64 = AtomicU64;
+    type Table = Box<[AtomicU32]>;
+
+    fn table(count: usize) -> Self::Table {
+        (0..count).map(|_| Atomic::new(0)).collect()
+    }
 }
 
 impl Atomics for Stores {
     type U32 = Plain;
     type U64 = AtomicU64;
+    type Table = Box<[Plain]>;
+
+    fn table(count: usize) -> Self::Table {
+        (0..count).map(|_| Atomic::new(0)).collect()
+    }
 }
 
 macro_rules! atomic {

@@ -459,6 +459,23 @@ fn what_is_seen_early_is_read_by_the_rules_that_hold_when_it_is_its_turn() {
 fn what_is_seen_early_is_weighed_in_the_database_in_which_it_is_read() {
     let mut scene = Scene::new();
     let writer = scene.world.client();
+    scene.world.send(writer, &["SELECT 1"]);
+    scene.world.send(writer, &["SET k 1"]);
+    scene.world.answer("m", "SET k 1", "+OK");
+    assert_eq!(scene.world.heard(writer), "+OK|+OK|");
+    let reader = scene.world.client();
+    scene.world.send(reader, &["SELECT 1", "GET k"]);
+    scene.world.answer("m", "GET k", "$1|1");
+    assert_eq!(scene.world.heard(reader), "+OK|$1|1|");
+    scene.world.send(reader, &["SELECT 0", "GET k"]);
+    scene.world.answer("r1", "GET k", "$-1");
+    assert_eq!(scene.world.heard(reader), "+OK|$-1|");
+}
+
+#[test]
+fn a_select_waits_for_replies_and_what_comes_behind_it_is_read_in_its_database() {
+    let mut scene = Scene::new();
+    let writer = scene.world.client();
     scene.world.send(writer, &["SELECT 1", "SET k 1"]);
     scene.world.answer("m", "SET k 1", "+OK");
     assert_eq!(scene.world.heard(writer), "+OK|+OK|");

@@ -16,7 +16,7 @@ const WRITERS: usize = 8;
 const READERS: usize = 2;
 
 /// Time between two commands of a client.
-const PACE: Duration = Duration::from_millis(1);
+pub(super) const PACE: Duration = Duration::from_millis(1);
 
 /// Acknowledgements that each writer must have before a fault, and again after it.
 const ENOUGH: u64 = 100;

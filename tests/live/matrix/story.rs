@@ -101,6 +101,8 @@ pub(super) struct Figures {
     pub(super) uncertain: usize,
     /// Most UNCERTAIN that one client got.
     pub(super) uncertain_each: usize,
+    /// UNCERTAIN, and not there.
+    pub(super) uncertain_absent: usize,
     pub(super) refused: usize,
     /// Said not to be sent, and there.
     belied: usize,
@@ -135,6 +137,7 @@ impl Story {
                     let explains = |loss| self.explains(loss, attempt, *reply, &places);
                     (&mut figures.lost, !losses.iter().any(explains))
                 }
+                (Outcome::Uncertain, None) => (&mut figures.uncertain_absent, false),
                 (Outcome::Refused, Some(_)) => (&mut figures.belied, true),
                 (Outcome::Unanswered(_), _) => (&mut figures.unanswered, true),
                 (Outcome::Wrong(_), _) => (&mut figures.wrong, true),
@@ -231,14 +234,11 @@ impl Story {
         answered.any(|it| !it.outcome.is_acknowledged())
     }
 
-    /// Whether some write was answered in `window` with `-MASTERDOWN`.
-    pub(super) fn refuses_in(&self, window: &Range<Instant>) -> bool {
-        let mut answered = self
-            .writes
-            .iter()
-            .flatten()
-            .filter(|it| window.contains(&it.done));
-        answered.any(|it| matches!(it.outcome, Outcome::Refused))
+    /// The shortest time after which a write was answered with `-MASTERDOWN`.
+    pub(super) fn shortest_refusal(&self) -> Option<Duration> {
+        let all = self.writes.iter().flatten();
+        let refused = all.filter(|it| matches!(it.outcome, Outcome::Refused));
+        refused.map(|it| it.done - it.sent).min()
     }
 
     /// What can be told without the data.
