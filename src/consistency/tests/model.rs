@@ -73,6 +73,8 @@ struct Node {
     process: u32,
     id: u32,
     linked: bool,
+    /// Whether it takes itself for the master, as one that was left does until it follows another.
+    leads: bool,
     /// Writes that it has: key and version, in order. Its offset is their number.
     data: Vec<(usize, u32)>,
     saved: (u32, Vec<(usize, u32)>),
@@ -130,6 +132,7 @@ impl World {
         let node = |at| Node {
             id: 1,
             linked: at != 0,
+            leads: at == 0,
             ..Node::default()
         };
         Self {
@@ -167,7 +170,7 @@ impl World {
         let at = &self.nodes[node];
         Told {
             replication: Replication {
-                is_master: node == self.master,
+                is_master: at.leads,
                 id: at.id.to_string(),
                 offset: u64::try_from(at.data.len()).unwrap(),
                 ..Replication::default()
@@ -217,6 +220,12 @@ impl World {
                 node.process += 1;
                 (node.id, node.data) = node.saved.clone();
                 node.linked = false;
+                if node.leads {
+                    // One that starts as a master begins another history, whatever it has loaded
+                    // (Redis server.c, `loadDataFromDisk`: the id that was saved is its second).
+                    self.ids += 1;
+                    node.id = self.ids;
+                }
             }
             Step::Save(node) => {
                 let node = &mut self.nodes[node % NODES];
@@ -277,6 +286,7 @@ impl World {
             }
             replica.id = master.id;
             replica.linked = true;
+            replica.leads = false;
             return;
         }
         let upto = (replica.data.len() + count % 3 + 1).min(master.data.len());
@@ -319,8 +329,6 @@ impl World {
             return;
         };
         let mut told = self.told(node);
-        // One that was left does not know that yet.
-        told.replication.is_master |= !self.nodes[node].linked;
         if self.fault == Fault::AskBeforeRaise {
             told = early;
         }
@@ -365,6 +373,7 @@ impl World {
         self.ids += 1;
         self.nodes[node].id = self.ids;
         self.nodes[node].linked = false;
+        self.nodes[node].leads = true;
         // What it does not have is lost.
         for key in 0..KEYS {
             let has = self.nodes[node].data.iter().filter(|(of, _)| *of == key);
