@@ -38,6 +38,7 @@ mod replicas;
 mod routing;
 mod session;
 mod stale;
+mod subscribers;
 mod swallowed;
 mod switchover;
 mod topology;
