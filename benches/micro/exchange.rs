@@ -46,6 +46,7 @@ impl Turn {
             hedge_reads: false,
             anonymous: None,
             stamps: stamps.clone(),
+            audience: Arc::default(),
             script_keys: Scripts::default(),
         };
         let mut exchange = Exchange::new(Settings::default(), vec![group], 1);

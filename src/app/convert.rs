@@ -7,7 +7,7 @@ use crate::config::{
     ScriptKeys, Settings, Spread,
 };
 use crate::consistency::{self, SLOTS, Stamps};
-use crate::exchange::{self, Scripts};
+use crate::exchange::{self, Audience, Scripts};
 use crate::route;
 use crate::sentinel;
 use crate::topology;
@@ -101,7 +101,7 @@ pub(super) const fn access(listener: &ListenerSettings) -> route::Access {
 pub(super) fn group(
     settings: &Settings,
     group: &GroupSettings,
-    stamps: Option<Arc<Stamps>>,
+    (stamps, audience): (Option<Arc<Stamps>>, Arc<Audience>),
 ) -> exchange::GroupSettings {
     let workers = u32::try_from(settings.workers.get()).unwrap_or(u32::MAX);
     let replicas = &group.replicas;
@@ -123,6 +123,7 @@ pub(super) fn group(
         hedge_reads: group.hedge_reads,
         anonymous: None,
         stamps,
+        audience,
         script_keys: match group.scripts {
             ScriptKeys::Any => consistency::Scripts::Everything,
             ScriptKeys::Declared => consistency::Scripts::Declared,

@@ -25,7 +25,7 @@ use crate::admin::{self, Admin, Health};
 use crate::config::{Loaded, Settings};
 use crate::consistency::Stamps;
 use crate::downstream::{Acceptor, Door, client_limit};
-use crate::exchange::Scripts;
+use crate::exchange::{Audience, Scripts};
 use crate::net::Listener;
 use crate::sentinel;
 use crate::tasks::Tasks;
@@ -64,6 +64,7 @@ struct Group {
     handle: sentinel::Handle,
     gauges: Arc<GroupGauges>,
     stamps: Option<Arc<Stamps>>,
+    audience: Arc<Audience>,
 }
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
@@ -96,6 +97,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
                 handle: sentinel::start(told, started, &tasks),
                 gauges: Arc::default(),
                 stamps,
+                audience: Arc::default(),
             }
         })
         .collect();
@@ -169,7 +171,11 @@ fn start_workers(
         allow: settings.commands.allow.clone(),
     };
     let feed = |(group, of): (&Group, &crate::config::GroupSettings)| GroupFeed {
-        settings: convert::group(settings, of, group.stamps.clone()),
+        settings: convert::group(
+            settings,
+            of,
+            (group.stamps.clone(), Arc::clone(&group.audience)),
+        ),
         snapshots: group.handle.snapshots.clone(),
         commands: group.handle.commands.clone(),
         reports: group.handle.reports.clone(),

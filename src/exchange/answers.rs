@@ -17,7 +17,7 @@ use crate::route::NoReplica;
 use crate::session::{Piece, Replies};
 use crate::telemetry::Target;
 use crate::topology::ReportKind;
-use crate::types::Time;
+use crate::types::{Protocol, Time};
 
 /// Bytes of a reply that is not whole above which they are passed on without waiting for the rest.
 const STREAM_ABOVE: usize = 32 * 1024;
@@ -137,10 +137,20 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return Ok(());
         };
-        if let Usage::Leased(Some(owner)) = link.usage {
-            if self.may_announce(key, owner, kind) && self.announce(key, owner, frame, now) {
+        let counts = link.pipeline.oldest_ticket().is_some_and(|it| it.counts);
+        if link.usage == Usage::Hub {
+            let announces = match kind {
+                ReplyKind::Push => true,
+                ReplyKind::Array => link.lane.protocol == Protocol::Resp2,
+                _ => false,
+            };
+            if announces && self.announce(key, frame, now) {
                 return Ok(());
             }
+            if kind == ReplyKind::Error {
+                self.refused_to_hub(key, frame, now);
+            }
+        } else if let Usage::Leased(Some(owner)) = link.usage {
             if kind == ReplyKind::Error && self.refused_by_demoted(key, owner, frame, now) {
                 return Ok(());
             }
@@ -154,6 +164,10 @@ impl Exchange {
             if let Usage::Leased(Some(owner)) = self.usage(key) {
                 self.pass_push(owner, frame);
             }
+            return Ok(());
+        }
+        if counts {
+            self.complete_counted(key, frame, kind, now);
             return Ok(());
         }
         if self.complete(key, frame, kind, now) {
@@ -297,10 +311,7 @@ impl Exchange {
             Purpose::Retracking if failed => self.end(ticket.client, Ending::Now),
             // Others may have read for it meanwhile what changed since.
             Purpose::Retracking => self.invalidate_everything(ticket.client),
-            // It has subscriptions no more, without a word of the server that it could be told.
-            Purpose::Subscription(subscription) if failed && !subscription.asked => {
-                self.end(ticket.client, Ending::Now);
-            }
+            Purpose::Leaving => return self.left(ticket, now),
             Purpose::Reset => return self.was_reset(ticket, now),
             Purpose::Waits(_) if self.is_left(key) && !is_null(frame) => {
                 return self.last_word(ticket);
@@ -365,8 +376,8 @@ impl Exchange {
             return false;
         };
         let announces = match link.usage {
-            Usage::Leased(Some(owner)) => self.may_announce(key, owner, ReplyKind::Array),
-            Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => false,
+            Usage::Hub => link.lane.protocol == Protocol::Resp2,
+            Usage::Leased(_) | Usage::Shared | Usage::Proof(_) => false,
         };
         !announces
             && link.pipeline.oldest_written().is_some_and(|t| {
@@ -392,7 +403,8 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return false;
         };
-        let (index, lane, shared) = (link.group, link.lane, link.usage == Usage::Shared);
+        let shared = matches!(link.usage, Usage::Shared | Usage::Hub);
+        let (index, lane) = (link.group, link.lane);
         let master = lane.role == Role::Master;
         let demoted = frame.starts_with(b"-READONLY ");
         // That a master runs a script is for all to hear; a replica's reads others can serve.
@@ -517,8 +529,9 @@ impl Exchange {
                 client.dirty = true;
                 self.dirty_clients.push(key);
             }
-            if client.lease.is_some() {
+            if client.lease.is_some() || client.heard.is_some() {
                 self.release_lease(key, now);
+                self.release_heard(key);
             }
             let Some(client) = self.clients.get(key) else {
                 continue;

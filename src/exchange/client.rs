@@ -7,6 +7,7 @@ use crate::exchange::hello::Done;
 use crate::exchange::lease::Lease;
 use crate::exchange::link::MaybeNode;
 use crate::exchange::overtaking::Sketch;
+use crate::exchange::pubsub::Heard;
 use crate::exchange::ticket::Effect;
 use crate::exchange::upload::Upload;
 use crate::exchange::{GroupIndex, LinkKey, Place, Role, Settings};
@@ -206,6 +207,8 @@ pub(super) struct Client {
     pub(super) reader: MaybeNode,
     /// The link that is this client's alone.
     pub(super) lease: Option<Box<Lease>>,
+    /// What it has subscribed to.
+    pub(super) heard: Option<Box<Heard>>,
     /// A request that is passed on while it comes; nothing else is decoded meanwhile.
     pub(super) upload: Option<Box<Upload>>,
     /// Requests to be placed anew, before anything else, by number.
@@ -258,6 +261,7 @@ impl Client {
             replica_lane: None,
             reader: MaybeNode::default(),
             lease: None,
+            heard: None,
             upload: None,
             again: VecDeque::new(),
             proof: None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::command::{Class, Leased, Problem, Reach, Spec};
 use crate::consistency::Slot;
 use crate::exchange::answers::target;
+use crate::exchange::audience::counts;
 use crate::exchange::client::{Client, Ending, NO_COMMAND, Numbered, Origin, Wait};
 use crate::exchange::link::{Link, NodeId, State};
 use crate::exchange::lookup::NoLane;
@@ -50,6 +51,8 @@ pub(super) struct Job {
     pub(super) caching: Caching,
     /// The stamp of its first argument in its client's database, if it is known already.
     pub(super) slot: Option<Slot>,
+    /// Whether its reply counts who hears a name.
+    pub(super) counts: bool,
 }
 
 impl Job {
@@ -65,6 +68,7 @@ impl Job {
             asks: Sketch::EMPTY,
             caching: Caching::Nothing,
             slot: None,
+            counts: false,
         }
     }
 
@@ -165,10 +169,14 @@ impl Exchange {
             marks: group.marks(client, (class, reach), (request, job.slot)),
             ..job
         };
+        if reach == Reach::Nothing && group.settings.audience.is_counted() {
+            job.counts = counts(request);
+        }
         if client.waits_for_reads(group, (class, reach), request) {
             return Placed::Waits;
         }
-        let plain = client.lease.is_none() || job.passes_by(client);
+        let bare = client.lease.is_none() && client.heard.is_none();
+        let plain = bare || job.passes_by(client);
         if let Some(script) = command.spec.and_then(Spec::script)
             && !locked_out
         {
@@ -189,14 +197,8 @@ impl Exchange {
             }
             return self.answer(job, class, reason);
         }
-        if plain {
-            self.dispatch_unshared(job, request, class)
-        } else if command.is_sure_to_fail() && client.is_in_multi() && !is_exec {
-            let problem = command.problem;
-            self.place_wrong_in_multi(job, request, (class, problem))
-        } else {
-            self.dispatch_with_lease(job, request, class)
-        }
+        let (fails, problem) = (command.is_sure_to_fail() && !is_exec, command.problem);
+        self.dispatch_stateful(job, request, class, (plain, fails, problem))
     }
 
     /// Classes that do not travel on shared links, for a client without a lease, or one whose lease
@@ -532,6 +534,7 @@ impl Place<'_> {
             breaks: number.breaks,
             marks: job.marks,
             caching: job.caching,
+            counts: job.counts,
         };
         if job.marks != Marks::None {
             group.mark_sent(job.marks, link.lane.database, raw);

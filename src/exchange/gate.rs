@@ -250,6 +250,7 @@ impl Exchange {
                     breaks: 0,
                     marks: Marks::None,
                     caching: Caching::Nothing,
+                    counts: false,
                 };
                 if !group.gate.has_room_for(&reply) {
                     doubted.push(ticket);

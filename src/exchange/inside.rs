@@ -374,7 +374,7 @@ impl Exchange {
         } else if lease.tracking.is_made() {
             lease.unmade = true;
             if let Some(group) = self.groups.get_mut(index) {
-                group.unsubscribed.push(owner);
+                group.untracked.push(owner);
             }
             self.invalidate_everything(owner);
         }

@@ -5,13 +5,12 @@
 //!   pool ──► leased: blocking command ──reply──────────────────► pool
 //!                    MULTI … EXEC / DISCARD ──reply────────────► pool
 //!                    WATCH … EXEC / DISCARD / UNWATCH ──reply──► pool
-//!                    SUBSCRIBE … last UNSUBSCRIBE ──confirmed──► pool
 //!                    CLIENT TRACKING ON … OFF ────────── client gone ─► closed; or sooner, where
 //!                                                        links are short
 //!                    MONITOR, CLIENT NO-TOUCH, … ─────── client gone ─► closed
 //! ```
 
-use crate::command::{Class, Leased, Local};
+use crate::command::{Class, Leased, Local, Problem};
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::fencing::Waits;
@@ -23,19 +22,15 @@ use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::Request;
-use crate::session::{Piece, Reject, Subscriptions};
+use crate::session::{Piece, Reject};
 use crate::telemetry::RequestClass;
-use crate::types::{Protocol, Time};
+use crate::types::Time;
 
 /// Idle links kept for each kind of lane.
 const POOL_MAX: usize = 64;
 
 /// A client's own link, and what sticks to it.
 #[derive(Debug, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "marks that are independent of each other"
-)]
 pub(super) struct Lease {
     /// The link; `None` after it was lost, until another takes its place.
     pub(super) link: Option<LinkKey>,
@@ -57,13 +52,9 @@ pub(super) struct Lease {
     pub(super) sticking: u32,
     /// A change of the session's settings without a reply.
     pub(super) setting: Option<(Local, Box<[u8]>)>,
-    /// Whether a change of subscriptions may be in flight.
-    pub(super) changing: bool,
-    /// What it has subscribed to.
-    pub(super) subscriptions: Subscriptions,
     /// What is tracked for it.
     pub(super) tracking: Tracking,
-    /// Whether both have to be made again on the next link.
+    /// Whether that has to be made again on the next link.
     pub(super) unmade: bool,
 }
 
@@ -122,12 +113,6 @@ impl Lease {
             && self.sticking == 0
             && !self.tracking.is_on()
             && !self.tracking.is_choosing()
-            && self.subscriptions.is_empty()
-    }
-
-    /// Whether messages may come over the link.
-    fn hears_messages(&self) -> bool {
-        self.changing || !self.subscriptions.is_empty()
     }
 
     /// Whether commands of every kind have to travel on the link.
@@ -137,27 +122,11 @@ impl Lease {
 }
 
 impl Client {
-    /// Whether it speaks RESP2 and has subscriptions.
-    pub(super) fn is_restricted_subscriber(&self) -> bool {
-        let lease = self.lease.as_ref();
-        self.session.protocol == Protocol::Resp2
-            && lease.is_some_and(|lease| !lease.subscriptions.is_empty())
-    }
-
-    /// Whether its subscriptions are not settled, and matter to what comes next.
-    fn is_changing_subscriptions(&mut self) -> bool {
-        let Some(lease) = self.lease.as_deref_mut() else {
-            return false;
-        };
-        lease.changing &= self.replies.outstanding() > 0;
-        lease.changing && self.session.protocol == Protocol::Resp2
-    }
-
     /// Whether what a request of this class means depends on a reply that has not come; `new`: it
     /// was never placed.
     pub(super) fn is_undecided(&mut self, new: bool, class: Class) -> bool {
         // In which database it is, in which protocol it is answered.
-        (new && (self.is_selecting() || self.is_setting()))
+        (new && (self.is_selecting() || self.is_setting() || self.is_resetting()))
             // Whether it is allowed, and in which form it is answered.
             || (self.is_changing_subscriptions() && !changes_subscriptions(class))
     }
@@ -183,11 +152,7 @@ impl Client {
 
     /// Whether it waits for replies of others than its own link.
     pub(super) fn is_answered_elsewhere(&self) -> bool {
-        let own = self.lease.as_ref().and_then(|lease| lease.link);
-        let all_on_own = self.master_out == self.replies.outstanding()
-            && self.master_link == own
-            && own.is_some();
-        self.replies.outstanding() > 0 && !all_on_own
+        self.is_answered_beside(self.lease.as_ref().and_then(|lease| lease.link))
     }
 
     /// Whether it is between MULTI and EXEC.
@@ -204,6 +169,36 @@ impl Client {
 }
 
 impl Exchange {
+    /// A request against which nothing stands, of a client that may have a lease or subscriptions;
+    /// `plain`: it has nothing to do with them. `fails`: it is sure to.
+    pub(super) fn dispatch_stateful(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        class: Class,
+        (plain, fails, problem): (bool, bool, Option<Problem>),
+    ) -> Placed {
+        let Some(client) = self.clients.get(job.key) else {
+            return Placed::Answered;
+        };
+        let (in_multi, leased) = (client.is_in_multi(), client.lease.is_some());
+        if client.is_subscriber()
+            && !in_multi
+            && class == Class::Write
+            && publishes(request)
+            && let Some(placed) = self.publish_on_hub(job, request.raw(), Kind::shared(class))
+        {
+            return placed;
+        }
+        if plain || !leased {
+            self.dispatch_unshared(job, request, class)
+        } else if fails && in_multi {
+            self.place_wrong_in_multi(job, request, (class, problem))
+        } else {
+            self.dispatch_with_lease(job, request, class)
+        }
+    }
+
     /// A request of a client that has a lease: the lease, or where it would go without one.
     pub(super) fn dispatch_with_lease(
         &mut self,
@@ -224,10 +219,6 @@ impl Exchange {
         match class {
             Class::Local(Local::Quit | Local::Reset) => self.dispatch_unshared(job, request, class),
             _ if lease.multi != Multi::No => self.place_in_multi(job, request, class),
-            Class::Local(Local::Ping) if client.is_restricted_subscriber() => {
-                let effect = Effect::Reads;
-                self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
-            }
             // What the link has of it only the server knows.
             Class::Local(Local::ClientTrackinginfo | Local::ClientGetredir)
                 if lease.tracking.is_on() || lease.sticky =>
@@ -242,9 +233,6 @@ impl Exchange {
             }
             Class::Read | Class::MasterRead | Class::Write if lease.binds_all() => {
                 self.send_on_lease(job, request.raw(), kind)
-            }
-            Class::Write if lease.hears_messages() && publishes(request) => {
-                self.publish_on_lease(job, request.raw(), kind)
             }
             _ => self.dispatch_unshared(job, request, class),
         }
@@ -349,7 +337,7 @@ impl Exchange {
                 Placed::Waits
             }
         })?;
-        self.make_again(job, link);
+        self.track_again(job, link);
         let lease = self.lease_of(job.key);
         if lease.is_some_and(|lease| lease.renewal != Renewal::Done) {
             return Err(self.renew_multi(job, link));

@@ -81,6 +81,8 @@ pub(super) enum Usage {
     Shared,
     /// One client; `None` while it lies in the pool.
     Leased(Option<ClientKey>),
+    /// All clients of one login that have subscriptions.
+    Hub,
     /// Nobody yet: it proves one client's login.
     Proof(ClientKey),
 }
@@ -124,8 +126,6 @@ pub(super) struct Link {
     pub(super) relieved_at: Option<Time>,
     /// Confirmations already seen of the subscription that is the oldest in flight.
     pub(super) confirmed: u32,
-    /// Confirmations that it gets in all.
-    pub(super) expected: u32,
     pub(super) dirty: bool,
     /// When it last had a reply, or was last given work after being idle.
     pub(super) heard_at: Time,
@@ -184,7 +184,6 @@ impl Link {
             throttled_at: None,
             relieved_at: None,
             confirmed: 0,
-            expected: 0,
             dirty: false,
             heard_at: now,
             suspected: false,

@@ -151,6 +151,7 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(group) else {
             return;
         };
+        group.hub_lost(key);
         if group.lanes.get(&lane) == Some(&key) {
             group.lanes.remove(&lane);
         }
@@ -190,7 +191,7 @@ impl Exchange {
                 node.open = node.open.saturating_sub(1);
                 let counts = group.counts.at(node.index);
                 match link.usage {
-                    Usage::Shared => counts.shared -= 1,
+                    Usage::Shared | Usage::Hub => counts.shared -= 1,
                     Usage::Leased(_) | Usage::Proof(_) => counts.leased -= 1,
                 }
             }

@@ -16,8 +16,6 @@
 //!
 //! A link that the node refuses passes the node's words on to every request on it.
 
-use std::time::Duration;
-
 use crate::exchange::client::{Ending, Origin, Wait};
 use crate::exchange::fencing::Waits;
 use crate::exchange::lease::Multi;
@@ -27,12 +25,9 @@ use crate::exchange::ticket::{Effect, Purpose, Ticket, Undo};
 use crate::exchange::{Action, ClientKey, Exchange, LinkKey, Opened, Role};
 use crate::mux::{Lost, Sent};
 use crate::session::{IdentityId, Piece, Reject};
-use crate::telemetry::{self, Reason, RequestClass};
+use crate::telemetry::{self, RequestClass};
 use crate::topology::ReportKind;
 use crate::types::Time;
-
-/// How long after a throttled link was read from again the server may still hold messages for it.
-const BEHIND_AFTER_RELIEF: Duration = Duration::from_secs(10);
 
 /// Why a link is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +69,8 @@ enum Fate {
     Undone(Undo),
     /// It is answered with the node's words.
     Passed,
+    /// Its client hears something no more.
+    Left,
     /// Nobody waits for it.
     Nothing,
 }
@@ -114,7 +111,7 @@ impl Exchange {
             }
             if let Some(node) = group.nodes.get_mut(lane.node.0) {
                 node.failures = 0;
-                if lane.role == Role::Master && !matches!(usage, Usage::Proof(_)) {
+                if lane.role == Role::Master && !matches!(usage, Usage::Proof(_) | Usage::Hub) {
                     // It has brought them along.
                     node.lacks_scripts = false;
                 }
@@ -127,7 +124,7 @@ impl Exchange {
                 recovered = node.end_all_pauses();
                 let counts = group.counts.at(node.index);
                 match usage {
-                    Usage::Shared => counts.shared += 1,
+                    Usage::Shared | Usage::Hub => counts.shared += 1,
                     Usage::Leased(_) | Usage::Proof(_) => counts.leased += 1,
                 }
             }
@@ -191,7 +188,8 @@ impl Exchange {
 
     pub(super) fn after_loss(&mut self, key: LinkKey, link: &Link, now: Time) {
         self.end_waits(key, &link.waiters);
-        self.restore_subscriptions(link.group, now);
+        self.track_again_all(link.group, now);
+        self.restore_hubs(link.group, now);
         self.settle(now);
         self.check_quiet(link.group, now);
     }
@@ -208,7 +206,7 @@ impl Exchange {
     pub(super) fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>, now: Time) {
         let standings = match link.usage {
             Usage::Leased(Some(owner)) => self.lease_lost(owner, link, end, now),
-            Usage::Leased(None) | Usage::Shared | Usage::Proof(_) => {
+            Usage::Leased(None) | Usage::Shared | Usage::Hub | Usage::Proof(_) => {
                 standings(link, Begun::nothing(now)).0
             }
         };
@@ -216,6 +214,9 @@ impl Exchange {
             && is_begun_in_vain(link)
         {
             self.multi_lost(owner, now);
+        }
+        if let (Usage::Hub, End::Refused(words)) = (link.usage, end) {
+            self.hub_refused(link, words, now);
         }
         let broken = matches!(end, End::Lost(Loss::Broken | Loss::Nonsense));
         for (at, (mut lost, standing)) in link.pipeline.lost().zip(standings).enumerate() {
@@ -303,6 +304,7 @@ impl Exchange {
                 }
                 self.deliver_scratch(ticket);
             }
+            Fate::Left => self.left(ticket, standing.at),
             Fate::Nothing => client.replies.deliver(ticket.seq, &[], Piece::Last),
         }
         self.touch(ticket.client);
@@ -398,21 +400,18 @@ impl Exchange {
             lease.lose_link(anew);
         }
         let (sticky, unmade) = (lease.sticky, lease.unmade);
-        let (tracked, subscribed) = (lease.tracking.is_made(), !lease.subscriptions.is_empty());
+        let tracked = lease.tracking.is_made();
         if lease.is_clean() {
             client.lease = None;
         }
         if sticky {
             // What stuck to the connection (MONITOR) cannot be had again unnoticed.
             self.end(owner, Ending::AfterReplies);
-        } else if subscribed && is_behind(link, now) {
-            self.count_reject(owner, Reason::SlowSubscriber);
-            self.end(owner, Ending::Now);
         } else if unmade && matches!(end, End::Refused(_)) {
             // It would be refused again at once, and as often as it is asked for.
             self.end(owner, Ending::AfterReplies);
         } else if unmade && let Some(group) = self.groups.get_mut(link.group) {
-            group.unsubscribed.push(owner);
+            group.untracked.push(owner);
         }
         if tracked && !sticky {
             self.invalidate_everything(owner);
@@ -427,14 +426,6 @@ const fn is_of_the_node(loss: Loss) -> bool {
     matches!(loss, Loss::Broken | Loss::Unblocked)
 }
 
-/// Whether the server may have held messages back for us when the link was lost: a subscriber that
-/// did not keep up must not go on as if nothing were missing (Redis networking.c,
-/// `closeClientOnOutputBufferLimitReached`, drops what it holds with the connection).
-fn is_behind(link: &Link, now: Time) -> bool {
-    let relieved = |at| now.since(at) < BEHIND_AFTER_RELIEF;
-    !link.throttled_by.is_empty() || link.relieved_at.is_some_and(relieved)
-}
-
 fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
     let again = match ticket.purpose {
         Purpose::Internal
@@ -443,6 +434,8 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         | Purpose::Retracking
         | Purpose::Hedged => return Fate::Nothing,
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
+        // Nothing comes any more that was published before.
+        Purpose::Leaving => return Fate::Left,
         // An EXEC that is not to happen does not become one that may.
         Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
             return Fate::Undone(undo);

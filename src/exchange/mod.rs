@@ -19,6 +19,7 @@
 //! [`Exchange::poll_dirty_link`] and the clients of [`Exchange::poll_dirty_client`].
 
 mod answers;
+mod audience;
 mod client;
 mod demotion;
 mod dispatch;
@@ -28,6 +29,7 @@ mod gate;
 mod hedging;
 mod hello;
 mod hold;
+mod hub;
 mod inside;
 mod intake;
 mod kept;
@@ -36,6 +38,7 @@ mod link;
 mod lookup;
 mod losses;
 mod marks;
+mod messages;
 mod node;
 mod objections;
 mod outliers;
@@ -76,6 +79,7 @@ use crate::topology::{ReportKind, Snapshot};
 use crate::types::{NodeAddr, Protocol, Time};
 
 pub use answers::Violation;
+pub use audience::Audience;
 use client::Client;
 pub use client::ClientKey;
 use fencing::Fencing;
@@ -295,7 +299,8 @@ impl Exchange {
         let waits = |group: &Group| {
             !group.held.is_empty()
                 || !group.gate.is_empty()
-                || !group.unsubscribed.is_empty()
+                || !group.untracked.is_empty()
+                || group.lacks_hub()
                 || !group.provers.is_empty()
                 || group.is_backing_off()
                 || group.is_busy()

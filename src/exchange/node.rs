@@ -9,6 +9,7 @@ use crate::consistency::Settled;
 use crate::exchange::fallback::Fallback;
 use crate::exchange::gate::Gate;
 use crate::exchange::hedging::Hedging;
+use crate::exchange::hub::Hub;
 use crate::exchange::link::{LaneId, NodeId, Role, Usage};
 use crate::exchange::readers::Reader;
 use crate::exchange::{ClientKey, GroupSettings, LinkKey};
@@ -48,8 +49,10 @@ pub(super) struct Group {
     pub(super) proofs: usize,
     /// Clients whose login is proven when others are done.
     pub(super) provers: VecDeque<ClientKey>,
-    /// Clients whose subscriptions have to be made again.
-    pub(super) unsubscribed: Vec<ClientKey>,
+    /// Clients for which what is tracked has to be made again.
+    pub(super) untracked: Vec<ClientKey>,
+    /// On which clients hear messages; few, one for each login.
+    pub(super) hubs: Vec<Hub>,
     /// When a connection without AUTH was refused last, if none was let in since.
     pub(super) login_wanted: Option<Time>,
     /// The master's answers to `HELLO 2` and `HELLO 3`.
@@ -105,7 +108,7 @@ pub(super) struct Turns {
 impl Turns {
     pub(super) fn add(&mut self, key: LinkKey, usage: Usage) {
         match usage {
-            Usage::Shared | Usage::Proof(_) => self.first.push_back(key),
+            Usage::Shared | Usage::Hub | Usage::Proof(_) => self.first.push_back(key),
             Usage::Leased(_) => self.leased.push_back(key),
         }
     }
@@ -165,7 +168,8 @@ impl Group {
             held: Vec::new(),
             proofs: 0,
             provers: VecDeque::new(),
-            unsubscribed: Vec::new(),
+            untracked: Vec::new(),
+            hubs: Vec::new(),
             login_wanted: None,
             hello: [None, None],
             identities: Vec::new(),

@@ -59,7 +59,7 @@ impl Exchange {
         let links = [
             client.master_link.filter(|_| client.master_out > 0),
             client.replica_lane.filter(|_| client.replica_out > 0),
-            // Messages come without a request.
+            // Lines of MONITOR and invalidations come without a request.
             client.lease.as_ref().and_then(|lease| lease.link),
         ];
         if !client.stalled {
@@ -185,6 +185,7 @@ impl Exchange {
     pub fn client_gone(&mut self, key: ClientKey, now: Time) {
         self.relieve(key, now);
         self.drop_lease(key, now);
+        self.hear_nothing(key, now);
         self.change_identity(key, IdentityId::ANONYMOUS, now);
         let Some(mut client) = self.clients.remove(key) else {
             return;

@@ -45,8 +45,7 @@ impl Exchange {
     /// server has sent before it comes before its reply. `None`: there is nothing to wait for.
     pub(super) fn reset_link(&mut self, job: Job) -> Option<Placed> {
         let lease = self.lease_of(job.key)?;
-        let hears = !lease.subscriptions.is_empty() || lease.tracking.is_on();
-        if !hears || lease.sticky || !self.is_open(lease.link?) {
+        if !lease.tracking.is_on() || lease.sticky || !self.is_open(lease.link?) {
             return None;
         }
         let link = self.take_lease(job).ok()?;

@@ -1,15 +1,84 @@
-//! Floor 4. Subscriptions: on the client's own link, confirmed by the server, made again after a
-//! switch.
+//! Floor 4. Commands about subscriptions, and what a subscriber publishes itself: over the hub of
+//! its login, behind what was published before.
+//!
+//! They wait until everything that their client has asked elsewhere is answered: a confirmation
+//! must not overtake a reply, and it cannot wait for one as a reply can.
+
+use std::collections::VecDeque;
 
 use crate::command::Leased;
-use crate::exchange::client::{Ending, Wait};
+use crate::exchange::client::{Client, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::lease::NoLease;
-use crate::exchange::ticket::{Purpose, Subscription};
-use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
-use crate::resp::{ReplyKind, Request, encode};
-use crate::session::{Announcement, Piece};
+use crate::exchange::ticket::{Effect, Purpose, Subscription, Ticket};
+use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::resp::{Request, encode};
+use crate::session::{IdentityId, Piece, Subscriptions};
+use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
+
+/// `RESET`.
+pub(super) const RESET: &[u8] = b"*1\r\n$5\r\nRESET\r\n";
+
+/// What one client hears.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    pub(super) subscriptions: Subscriptions,
+    /// Whether a change of them may be in flight.
+    changing: bool,
+    /// What it hears no more once its hub has answered, oldest first: UNSUBSCRIBE and its like, or
+    /// RESET.
+    leaving: VecDeque<Box<[u8]>>,
+}
+
+impl Client {
+    /// Whether it speaks RESP2 and has subscriptions.
+    pub(super) fn is_restricted_subscriber(&self) -> bool {
+        self.session.protocol == Protocol::Resp2 && self.is_subscriber()
+    }
+
+    /// Whether it has subscriptions.
+    pub(super) fn is_subscriber(&self) -> bool {
+        let heard = self.heard.as_ref();
+        heard.is_some_and(|heard| !heard.subscriptions.is_empty())
+    }
+
+    /// Whether its subscriptions are not settled, and matter to what comes next.
+    pub(super) fn is_changing_subscriptions(&mut self) -> bool {
+        let Some(heard) = self.heard.as_deref_mut() else {
+            return false;
+        };
+        heard.changing &= self.replies.outstanding() > 0;
+        heard.changing && self.session.protocol == Protocol::Resp2
+    }
+
+    /// Whether a RESET has no reply yet.
+    pub(super) fn is_resetting(&self) -> bool {
+        let heard = self.heard.as_ref();
+        let last = heard.and_then(|heard| heard.leaving.back());
+        last.is_some_and(|raw| &**raw == RESET)
+    }
+
+    /// Whether it waits for replies of others than this link.
+    pub(super) fn is_answered_beside(&self, link: Option<LinkKey>) -> bool {
+        let all_on_it = self.master_out == self.replies.outstanding()
+            && self.master_link == link
+            && link.is_some();
+        self.replies.outstanding() > 0 && !all_on_it
+    }
+
+    /// What it has subscribed to.
+    fn names(&self) -> Vec<(Leased, Box<[u8]>)> {
+        let kinds = [Leased::Subscribe, Leased::Psubscribe, Leased::Ssubscribe];
+        let heard = self.heard.as_ref();
+        let all = heard.into_iter().flat_map(|heard| {
+            kinds.into_iter().flat_map(|kind| {
+                let names = heard.subscriptions.of(kind).iter();
+                names.map(move |name| (kind, name.clone()))
+            })
+        });
+        all.collect()
+    }
+}
 
 impl Exchange {
     /// One of the six commands that change subscriptions.
@@ -19,95 +88,214 @@ impl Exchange {
         request: &Request<'_>,
         command: Leased,
     ) -> Placed {
-        let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Answered;
-        };
-        // A confirmation must not overtake a reply, and it cannot wait for one as a reply can.
-        if job.again.is_none() && client.is_answered_elsewhere() {
-            client.wait = Wait::Answers;
-            return Placed::Waits;
+        let begins = matches!(
+            command,
+            Leased::Subscribe | Leased::Psubscribe | Leased::Ssubscribe
+        );
+        if !begins {
+            return self.place_behind_messages(job, request.raw());
         }
+        let link = match self.hub_for(job) {
+            Ok(link) => link,
+            Err(placed) => return placed,
+        };
         let names = u32::try_from(request.argc().saturating_sub(1)).unwrap_or(u32::MAX);
         let purpose = Purpose::Subscription(Subscription {
             command,
             names,
             asked: true,
         });
-        let placed = self.send_on_lease(job, request.raw(), Kind::leased(purpose));
-        self.on_lease(job.key, placed, |lease| lease.changing = true);
+        let placed = self.send(link, job, request.raw(), Kind::leased(purpose));
+        if placed == Placed::Sent
+            && let Some(client) = self.clients.get_mut(job.key)
+        {
+            client.heard.get_or_insert_default().changing = true;
+        }
         placed
     }
 
-    /// PUBLISH of a subscriber: over its own link, where its message comes in front of the reply if
-    /// it is for the client itself, and behind all replies that are due before.
-    pub(super) fn publish_on_lease(&mut self, job: Job, raw: &[u8], kind: Kind) -> Placed {
-        let Some(client) = self.clients.get_mut(job.key) else {
-            return Placed::Answered;
+    /// UNSUBSCRIBE and its like, or RESET: done when the hub has answered a PING, behind which
+    /// nothing comes that was published before.
+    pub(super) fn place_behind_messages(&mut self, job: Job, raw: &[u8]) -> Placed {
+        let link = match self.hub_for(job) {
+            Ok(link) => link,
+            Err(placed) => return placed,
         };
-        if job.again.is_none() && client.is_answered_elsewhere() {
-            client.wait = Wait::Answers;
-            return Placed::Waits;
+        let mut ping = Vec::new();
+        encode::request(&mut ping, &[b"PING"]);
+        let kind = Kind {
+            effect: Effect::Reads,
+            ..Kind::leased(Purpose::Leaving)
+        };
+        let placed = self.send(link, job, &ping, kind);
+        if placed == Placed::Sent
+            && let Some(client) = self.clients.get_mut(job.key)
+        {
+            let heard = client.heard.get_or_insert_default();
+            heard.changing = true;
+            heard.leaving.push_back(Box::from(raw));
         }
-        self.send_on_lease(job, raw, kind)
+        placed
     }
 
-    /// An array or push on a link whose client may have subscriptions. True if it was dealt with;
-    /// otherwise it is the reply to the oldest request.
-    pub(super) fn announce(
-        &mut self,
-        key: LinkKey,
-        owner: ClientKey,
-        frame: &[u8],
-        now: Time,
-    ) -> bool {
-        let announcement = Announcement::read(frame);
-        match announcement {
-            Announcement::Other => return false,
-            Announcement::Message => {
-                self.pass_push(owner, frame);
-                return true;
+    /// PUBLISH of a subscriber: over the hub, where its message comes in front of the reply if it
+    /// is for the client itself, and behind all replies that are due before. `None`: there is no
+    /// hub on which that could be.
+    pub(super) fn publish_on_hub(&mut self, job: Job, raw: &[u8], kind: Kind) -> Option<Placed> {
+        let client = self.clients.get(job.key)?;
+        let group = self.groups.get(client.group)?;
+        let link = group.hub(client.session.identity)?.link?;
+        let speaks = self.links.get(link)?.lane.protocol;
+        if speaks == Protocol::Resp2 || !self.is_open(link) {
+            return None;
+        }
+        Some(match self.hub_for(job) {
+            Ok(link) => self.send(link, job, raw, kind),
+            Err(placed) => placed,
+        })
+    }
+
+    /// The link of a client's hub, once all that it has asked elsewhere is answered. An `Err` is
+    /// what became of the request without it.
+    fn hub_for(&mut self, job: Job) -> Result<LinkKey, Placed> {
+        let Some(client) = self.clients.get(job.key) else {
+            return Err(Placed::Answered);
+        };
+        let (index, identity) = (client.group, client.session.identity);
+        let group = self.groups.get(index);
+        let present = group.and_then(|group| group.hub(identity)?.link);
+        let wait = if job.again.is_none() && client.is_answered_beside(present) {
+            Some(Wait::Answers)
+        } else if client.master_out > 0 && client.master_link != present {
+            Some(Wait::Order)
+        } else {
+            None
+        };
+        if let Some(wait) = wait {
+            if let Some(client) = self.clients.get_mut(job.key) {
+                client.wait = wait;
             }
-            Announcement::Subscribed(..) | Announcement::Unsubscribed(..) => {}
+            return Err(Placed::Waits);
         }
-        let Some(link) = self.links.get_mut(key) else {
-            return true;
+        let link = self.hub_link(index, identity, job.now);
+        link.ok_or_else(|| self.hold(job))
+    }
+
+    /// A hub has answered, or is gone: nothing comes any more that was published before. Its client
+    /// hears what it has left no longer.
+    pub(super) fn left(&mut self, ticket: Ticket, now: Time) {
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
         };
-        let Some(client) = self.clients.get_mut(owner) else {
-            return true;
+        let leaving = client.heard.as_deref_mut();
+        let raw = leaving.and_then(|heard| heard.leaving.pop_front());
+        let Some(request) = raw.as_deref().and_then(Request::from_raw) else {
+            return client.replies.deliver(ticket.seq, &[], Piece::Last);
         };
-        let lease = client.lease.get_or_insert_default();
-        let pending = link
-            .pipeline
-            .oldest_written()
-            .and_then(|ticket| match ticket.purpose {
-                Purpose::Subscription(subscription) => Some((ticket, subscription)),
-                _ => None,
-            });
-        let Some((ticket, subscription)) = pending else {
-            // The server ends a subscription by itself (a channel permission was taken away).
-            lease.subscriptions.note(announcement);
-            self.pass_push(owner, frame);
-            return true;
+        self.scratch.clear();
+        let command = if request.raw() == RESET {
+            self.begin_again(ticket.client, now);
+            self.scratch.clear();
+            encode::simple(&mut self.scratch, "RESET");
+            None
+        } else if request.name().eq_ignore_ascii_case(b"punsubscribe") {
+            Some(Leased::Punsubscribe)
+        } else if request.name().eq_ignore_ascii_case(b"sunsubscribe") {
+            Some(Leased::Sunsubscribe)
+        } else {
+            Some(Leased::Unsubscribe)
         };
-        let names = usize::try_from(subscription.names).unwrap_or(usize::MAX);
-        if link.confirmed == 0 && names == 0 {
-            let all = lease.subscriptions.confirmations(subscription.command, 0);
-            link.expected = u32::try_from(all).unwrap_or(u32::MAX);
-        } else if link.confirmed == 0 {
-            link.expected = subscription.names;
+        if let Some(command) = command {
+            self.unsubscribe(ticket.client, (command, &request), now);
         }
-        lease.subscriptions.note(announcement);
-        link.confirmed += 1;
-        let last = link.confirmed >= link.expected;
-        if last {
-            link.confirmed = 0;
-            let bytes: &[u8] = if subscription.asked { frame } else { &[] };
-            self.complete(key, bytes, ReplyKind::Simple, now);
-        } else if subscription.asked {
-            client.replies.deliver(ticket.seq, frame, Piece::More);
-            self.touch(owner);
+        if let Some(client) = self.clients.get_mut(ticket.client) {
+            // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,
+            // CLIENT_PUSHING).
+            client
+                .replies
+                .deliver(ticket.seq, &self.scratch, Piece::Last);
         }
-        true
+    }
+
+    /// Ends subscriptions, with the confirmations in `scratch`.
+    fn unsubscribe(
+        &mut self,
+        key: ClientKey,
+        (command, request): (Leased, &Request<'_>),
+        now: Time,
+    ) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let (protocol, index) = (client.session.protocol, client.group);
+        let heard = client.heard.get_or_insert_default();
+        let subscriptions = &mut heard.subscriptions;
+        let mut names: Vec<Box<[u8]>> = request.args().skip(1).map(Box::from).collect();
+        if names.is_empty() {
+            names = subscriptions.of(command).iter().cloned().collect();
+        }
+        let out = &mut self.scratch;
+        if names.is_empty() {
+            subscriptions.confirm(out, protocol, (command, None));
+        }
+        let mut left = Vec::new();
+        for name in names {
+            let was_there = subscriptions.remove(command, &name);
+            subscriptions.confirm(out, protocol, (command, Some(&name)));
+            if was_there {
+                left.push((command, name));
+            }
+        }
+        let of = (index, client.session.identity);
+        let confirmations = std::mem::take(&mut self.scratch);
+        self.leave_hub(key, of, &left, now);
+        self.scratch = confirmations;
+    }
+
+    /// A client hears nothing any more.
+    pub(super) fn hear_nothing(&mut self, key: ClientKey, now: Time) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let names = client.names();
+        let of = (client.group, client.session.identity);
+        client.heard = None;
+        self.leave_hub(key, of, &names, now);
+    }
+
+    /// A client that hears something has another login from now on. Redis lets it hear on; here the
+    /// new login has to have the right to.
+    pub(super) fn hear_as(&mut self, key: ClientKey, former: IdentityId, now: Time) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let (index, identity) = (client.group, client.session.identity);
+        if client.heard.is_none() || former == identity {
+            return;
+        }
+        let names = client.names();
+        self.move_to_hub(key, (index, identity), &names, now);
+        self.leave_hub(key, (index, former), &names, now);
+    }
+
+    /// Forgets that a client was about to hear something, once it does not.
+    pub(super) fn release_heard(&mut self, key: ClientKey) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.replies.outstanding() == 0
+            && let Some(heard) = &client.heard
+            && heard.subscriptions.is_empty()
+        {
+            client.heard = None;
+        }
+    }
+
+    /// PING of a RESP2 client with subscriptions (Redis server.c, `pingCommand`).
+    pub(super) fn pong(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        self.scratch.clear();
+        encode::array_header(&mut self.scratch, 2);
+        encode::bulk(&mut self.scratch, b"pong");
+        encode::bulk(&mut self.scratch, request.arg1().unwrap_or_default());
+        self.answer(job, RequestClass::Session, None)
     }
 
     /// Passes a message that answers no request on to its client.
@@ -115,105 +303,6 @@ impl Exchange {
         if let Some(client) = self.clients.get_mut(owner) {
             client.replies.push(frame);
             self.touch(owner);
-        }
-    }
-
-    /// Makes the subscriptions of clients whose link was lost again, on the present master.
-    pub(super) fn restore_subscriptions(&mut self, index: GroupIndex, now: Time) {
-        let Some(group) = self.groups.get_mut(index) else {
-            return;
-        };
-        if group.writable.is_none() {
-            return;
-        }
-        for key in std::mem::take(&mut group.unsubscribed) {
-            self.subscribe_again(key, now);
-        }
-    }
-
-    fn subscribe_again(&mut self, key: ClientKey, now: Time) {
-        let client = self.clients.get(key);
-        let lease = client.and_then(|client| client.lease.as_deref());
-        if lease.is_none_or(|lease| !lease.unmade) {
-            return;
-        }
-        let job = Job::new(key, now, now);
-        let link = match self.take_lease(job) {
-            Ok(link) => link,
-            Err(NoLease::Full | NoLease::Gone) => return self.end(key, Ending::Now),
-            Err(NoLease::Order | NoLease::NoMaster) => {
-                let Some(client) = self.clients.get(key) else {
-                    return;
-                };
-                if let Some(group) = self.groups.get_mut(client.group) {
-                    group.unsubscribed.push(key);
-                }
-                return;
-            }
-        };
-        self.make_again(job, link);
-    }
-
-    /// Has a client's new link subscribe and track what the lost one did, before anything else is
-    /// sent there.
-    pub(super) fn make_again(&mut self, job: Job, link: LinkKey) {
-        let client = self.clients.get_mut(job.key);
-        let lease = client.and_then(|client| client.lease.as_deref_mut());
-        let Some(lease) = lease.filter(|lease| lease.unmade) else {
-            return;
-        };
-        lease.unmade = false;
-        self.track_again(job, link);
-        let key = job.key;
-        let commands: [(Leased, &[u8]); 3] = [
-            (Leased::Subscribe, b"SUBSCRIBE"),
-            (Leased::Psubscribe, b"PSUBSCRIBE"),
-            (Leased::Ssubscribe, b"SSUBSCRIBE"),
-        ];
-        for (command, word) in commands {
-            let Some(client) = self.clients.get(key) else {
-                return;
-            };
-            let Some(lease) = client.lease.as_deref() else {
-                return;
-            };
-            let names = lease.subscriptions.of(command);
-            if names.is_empty() {
-                continue;
-            }
-            let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
-            let words: Vec<&[u8]> = std::iter::once(word)
-                .chain(names.iter().map(|name| &**name))
-                .collect();
-            let mut raw = Vec::new();
-            encode::request(&mut raw, &words);
-            let again = Subscription {
-                command,
-                names: count,
-                asked: false,
-            };
-            self.send_internal(link, job, Purpose::Subscription(again), &raw);
-        }
-    }
-
-    /// Whether frames of this kind on a client's own link may be announcements. In RESP2 only the
-    /// subscribed state tells a message from the reply to `BLPOP message 0`.
-    pub(super) fn may_announce(&self, key: LinkKey, owner: ClientKey, kind: ReplyKind) -> bool {
-        let Some(client) = self.clients.get(owner) else {
-            return false;
-        };
-        match (client.session.protocol, kind) {
-            (_, ReplyKind::Push) => true,
-            (Protocol::Resp2, ReplyKind::Array) => {
-                let subscribed = client.lease.as_ref();
-                let oldest = self
-                    .links
-                    .get(key)
-                    .and_then(|link| link.pipeline.oldest_written());
-                subscribed.is_some_and(|lease| !lease.subscriptions.is_empty())
-                    || oldest.is_some_and(|t| matches!(t.purpose, Purpose::Subscription(_)))
-            }
-            _ => false,
         }
     }
 }

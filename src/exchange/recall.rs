@@ -5,10 +5,8 @@
 //! it ends the connections without a word.
 
 use crate::exchange::link::{LaneId, Link, Usage};
-use crate::exchange::marks::Marks;
-use crate::exchange::scripts::Caching;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
-use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::exchange::{Exchange, LinkKey};
 use crate::resp::encode;
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
@@ -54,17 +52,8 @@ impl Exchange {
             return;
         };
         let ticket = Ticket {
-            client: ClientKey::NOBODY,
-            seq: 0,
-            arrived: now,
-            class: RequestClass::Leased,
             effect: Effect::Writes,
-            purpose: Purpose::Internal,
-            spoken: false,
-            bounces: 0,
-            breaks: 0,
-            marks: Marks::None,
-            caching: Caching::Nothing,
+            ..Ticket::nobodys(RequestClass::Leased, Purpose::Internal, now)
         };
         let mut raw = Vec::new();
         let id = id.to_string();

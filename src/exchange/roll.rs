@@ -443,7 +443,8 @@ impl Exchange {
         let command = specs.get(usize::from(client.command));
         let lease = client.lease.as_deref();
         let in_multi = lease.filter(|lease| matches!(lease.multi, Multi::Open | Multi::Aborted));
-        let subscriptions = lease.map(|lease| lease.subscriptions.counts());
+        let heard = client.heard.as_deref();
+        let subscriptions = heard.map(|heard| heard.subscriptions.counts());
         let session = &client.session;
         Portrait {
             id: session.id,
@@ -473,9 +474,8 @@ impl Exchange {
     fn flags(&self, client: &Client) -> String {
         let lease = client.lease.as_deref();
         let link = lease.and_then(|lease| self.links.get(lease.link?));
-        let subscribes = lease.is_some_and(|lease| !lease.subscriptions.is_empty());
         let all = [
-            ('P', subscribes),
+            ('P', client.is_subscriber()),
             ('x', client.is_in_multi()),
             ('b', link.is_some_and(Link::is_waiting)),
             ('t', client.is_tracked()),

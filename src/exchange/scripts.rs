@@ -21,10 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::command::{Class, Script};
 use crate::exchange::client::Client;
 use crate::exchange::link::{Link, Usage};
-use crate::exchange::marks::Marks;
 use crate::exchange::node::{Group, Node};
-use crate::exchange::ticket::{Effect, Purpose, Ticket};
-use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
+use crate::exchange::ticket::{Purpose, Ticket};
+use crate::exchange::{Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::route::NoReplica;
 use crate::telemetry::RequestClass;
@@ -410,7 +409,7 @@ impl Exchange {
         let Some(node) = node.filter(|node| node.lacks_scripts) else {
             return;
         };
-        if link.lane.role != Role::Master || matches!(link.usage, Usage::Proof(_)) {
+        if link.lane.role != Role::Master || matches!(link.usage, Usage::Proof(_) | Usage::Hub) {
             return;
         }
         for body in self.settings.scripts.latest(index, BROUGHT_MAX) {
@@ -497,19 +496,7 @@ impl Exchange {
 /// Has a link load a body. Nobody hears the reply: a server that refuses it says so when the script
 /// is asked for.
 fn load(link: &mut Link, node: &mut Node, body: &[u8]) {
-    let ticket = Ticket {
-        client: ClientKey::NOBODY,
-        seq: 0,
-        arrived: link.heard_at,
-        class: RequestClass::Write,
-        effect: Effect::Reads,
-        purpose: Purpose::Internal,
-        spoken: false,
-        bounces: 0,
-        breaks: 0,
-        marks: Marks::None,
-        caching: Caching::Nothing,
-    };
+    let ticket = Ticket::nobodys(RequestClass::Write, Purpose::Internal, link.heard_at);
     let mut raw = Vec::new();
     encode::request(&mut raw, &[b"SCRIPT", b"LOAD", body]);
     link.pipeline.push(ticket, &raw);

@@ -7,10 +7,11 @@
 use std::collections::hash_map::Entry;
 
 use crate::command::{Class, Local};
-use crate::exchange::client::{Ending, Numbered, Wait};
+use crate::exchange::client::{Client, Ending, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
 use crate::exchange::lookup::UNPROVEN;
+use crate::exchange::pubsub::RESET;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::route::Access;
@@ -47,6 +48,9 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
+        if local == Local::Ping && client.is_restricted_subscriber() {
+            return self.pong(job, request);
+        }
         match client.session.local(local, request, &mut self.scratch) {
             Outcome::Replied => self.answer(job, RequestClass::Session, None),
             Outcome::Unspoken => {
@@ -97,6 +101,9 @@ impl Exchange {
         if let Some(placed) = self.reset_link(job) {
             return placed;
         }
+        if self.clients.get(job.key).is_some_and(Client::is_subscriber) {
+            return self.place_behind_messages(job, RESET);
+        }
         self.begin_again(job.key, job.now);
         self.scratch.clear();
         encode::simple(&mut self.scratch, "RESET");
@@ -106,6 +113,7 @@ impl Exchange {
     /// A client is as when it connected.
     pub(super) fn begin_again(&mut self, key: ClientKey, now: Time) {
         self.drop_lease(key, now);
+        self.hear_nothing(key, now);
         self.change_identity(key, IdentityId::ANONYMOUS, now);
         if let Some(client) = self.clients.get_mut(key) {
             client.session.reset();
@@ -360,6 +368,7 @@ impl Exchange {
         let former = std::mem::replace(&mut client.session.identity, identity);
         let index = client.group;
         client.forget_lanes();
+        self.hear_as(key, former, now);
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
@@ -379,7 +388,8 @@ impl Exchange {
             .filter(|(lane, _)| lane.identity == former);
         orphans.extend(pooled.flat_map(|(_, keys)| keys.iter().copied()));
         group.pool.retain(|lane, _| lane.identity != former);
-        for link in orphans {
+        let hub = group.hub(former).and_then(|hub| hub.link);
+        for link in orphans.into_iter().chain(hub) {
             self.close_when_idle(link, now);
         }
     }

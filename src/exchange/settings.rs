@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::consistency::{self, Stamps};
+use crate::exchange::Audience;
 use crate::exchange::{ReaderSettings, Scripts};
 use crate::route::NoReplica;
 use crate::session::Login;
@@ -23,6 +24,7 @@ pub struct Settings {
     /// Bytes of one request, all arguments together (Redis `client-query-buffer-limit`, 1 GB).
     pub request_max: usize,
     /// Bytes of output that a client may leave unread before the links that feed it are throttled.
+    /// A subscriber that has left more is closed when another message comes.
     pub output_high: usize,
     /// Time in which a throttled client must take something, or it is closed.
     pub write_timeout: Duration,
@@ -93,6 +95,8 @@ pub struct GroupSettings {
     pub anonymous: Option<Login>,
     /// Where account is kept of what is written; `None` where nobody asks for it.
     pub stamps: Option<Arc<Stamps>>,
+    /// How many clients of all workers hear what.
+    pub audience: Arc<Audience>,
     /// What scripts change.
     pub script_keys: consistency::Scripts,
 }

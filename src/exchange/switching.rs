@@ -46,7 +46,8 @@ impl Exchange {
         self.turn_gate(index, now);
         self.leave_nodes(index, now);
         self.open_first_lanes(index, now);
-        self.restore_subscriptions(index, now);
+        self.track_again_all(index, now);
+        self.restore_hubs(index, now);
         self.resume_held(index);
         self.settle(now);
         self.check_quiet(index, now);
@@ -193,7 +194,8 @@ impl Exchange {
             self.resume_held(index);
         }
         self.tick_readers(index, now);
-        self.restore_subscriptions(index, now);
+        self.track_again_all(index, now);
+        self.restore_hubs(index, now);
         self.next_proofs(index);
         self.expire_held(index, now);
         self.expire_kept(index, now);
@@ -202,6 +204,7 @@ impl Exchange {
 
     fn tick_links(&mut self, now: Time) {
         let (mut overdue, mut suspects, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        let mut hubs = Vec::new();
         self.give_up_left(now);
         let settings = &self.settings;
         for (key, link) in self.links.iter() {
@@ -211,6 +214,12 @@ impl Exchange {
                 continue;
             }
             match link.pipeline.oldest_ticket() {
+                None if silence >= settings.idle
+                    && link.usage == Usage::Hub
+                    && self.is_heard(key, link.group) =>
+                {
+                    hubs.push(key);
+                }
                 None if silence >= settings.idle && !link.is_owned() => idle.push(key),
                 Some(ticket) if matches!(ticket.purpose, Purpose::Slow | Purpose::Waits(_)) => {}
                 Some(_) if silence >= settings.reply_timeout => overdue.push(key),
@@ -225,6 +234,9 @@ impl Exchange {
         }
         for key in overdue {
             self.link_lost(key, Loss::Silent, now);
+        }
+        for key in hubs {
+            self.look_after_hub(key, now);
         }
         for key in idle {
             if !self.is_first_lane(key) {

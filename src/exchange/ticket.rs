@@ -30,13 +30,33 @@ pub(super) struct Ticket {
     pub(super) marks: Marks,
     /// What it does to the script cache of its node.
     pub(super) caching: Caching,
+    /// Whether its reply counts who hears a name.
+    pub(super) counts: bool,
 }
 
 impl Ticket {
+    /// What no client has asked for.
+    pub(super) const fn nobodys(class: RequestClass, purpose: Purpose, now: Time) -> Self {
+        Self {
+            client: ClientKey::NOBODY,
+            seq: 0,
+            arrived: now,
+            class,
+            effect: Effect::Reads,
+            purpose,
+            spoken: false,
+            bounces: 0,
+            breaks: 0,
+            marks: Marks::None,
+            caching: Caching::Nothing,
+            counts: false,
+        }
+    }
+
     /// The request with these bytes, to be placed anew.
     pub(super) fn again(&self, usage: Usage, bounces: u8, raw: &[u8]) -> Again {
         let origin = match (usage, self.purpose) {
-            (Usage::Shared, _) => Origin::Shared,
+            (Usage::Shared, _) | (Usage::Hub, Purpose::Plain) => Origin::Shared,
             (_, Purpose::Multi | Purpose::Queued | Purpose::Exec | Purpose::Undo(_)) => Origin::Any,
             _ => Origin::Leased,
         };
@@ -97,7 +117,9 @@ pub(super) enum Purpose {
     Caching,
     /// SELECT, AUTH or HELLO where something sticks to the link.
     Setting,
-    /// RESET of a client that hears more than replies.
+    /// PING on a hub, behind which its client hears something no more.
+    Leaving,
+    /// RESET of a client for which something is tracked.
     Reset,
     /// A command that sets something on the connection for good, if the server takes it.
     Sticks,
@@ -130,7 +152,7 @@ pub(super) enum Undo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subscription {
     pub(super) command: crate::command::Leased,
-    /// Channels or patterns named, each confirmed once; 0: all there are when it is its turn.
+    /// Channels or patterns named, each confirmed once.
     pub(super) names: u32,
     /// Whether the client asked; otherwise Switchman restores what it had.
     pub(super) asked: bool,

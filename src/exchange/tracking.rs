@@ -12,13 +12,13 @@
 //! Only in RESP3, where invalidations come over the connection that reads. With RESP2 they go to
 //! another connection, which has gone too; such a client is closed.
 
-use crate::exchange::client::Wait;
+use crate::exchange::client::{Ending, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::lease::Lease;
+use crate::exchange::lease::{Lease, NoLease};
 use crate::exchange::ticket::{Effect, Purpose};
-use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::resp::Request;
-use crate::types::Protocol;
+use crate::types::{Protocol, Time};
 
 /// Bytes of commands with which one client may turn tracking on, to have them sent again: each may
 /// bring more prefixes. One with more is closed when its link is lost.
@@ -166,8 +166,48 @@ impl Exchange {
         placed
     }
 
+    /// Turns tracking on again for clients whose link was lost, on the present master.
+    pub(super) fn track_again_all(&mut self, index: GroupIndex, now: Time) {
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        if group.writable.is_none() {
+            return;
+        }
+        for key in std::mem::take(&mut group.untracked) {
+            self.track_client_again(key, now);
+        }
+    }
+
+    fn track_client_again(&mut self, key: ClientKey, now: Time) {
+        let client = self.clients.get(key);
+        let lease = client.and_then(|client| client.lease.as_deref());
+        if lease.is_none_or(|lease| !lease.unmade) {
+            return;
+        }
+        let job = Job::new(key, now, now);
+        match self.take_lease(job) {
+            Ok(link) => self.track_again(job, link),
+            Err(NoLease::Full | NoLease::Gone) => self.end(key, Ending::Now),
+            Err(NoLease::Order | NoLease::NoMaster) => {
+                let Some(client) = self.clients.get(key) else {
+                    return;
+                };
+                if let Some(group) = self.groups.get_mut(client.group) {
+                    group.untracked.push(key);
+                }
+            }
+        }
+    }
+
     /// Turns on a new link what was on at the lost one, before anything else is sent there.
     pub(super) fn track_again(&mut self, job: Job, link: LinkKey) {
+        let client = self.clients.get_mut(job.key);
+        let lease = client.and_then(|client| client.lease.as_deref_mut());
+        let Some(lease) = lease.filter(|lease| lease.unmade) else {
+            return;
+        };
+        lease.unmade = false;
         let lease = self.lease_of(job.key);
         let commands = lease.map(|lease| lease.tracking.commands.clone());
         for raw in commands.unwrap_or_default() {

@@ -343,10 +343,9 @@ impl Lease {
         self.flushes = false;
     }
 
-    /// Notes that the link, on which everything but the subscriptions was begun, never was.
+    /// Notes that the link, on which everything but what is tracked was begun, never was.
     pub(super) fn never_had_link(&mut self) {
         self.link = None;
-        self.changing = false;
         self.sticky = false;
         self.lose_unanswered();
         self.lose_made();
@@ -374,16 +373,15 @@ impl Lease {
         self.setting = None;
     }
 
-    /// What is subscribed and tracked has to be made again.
+    /// What is tracked has to be made again.
     fn lose_made(&mut self) {
         self.tracking.lose_link();
-        self.unmade = self.tracking.is_made() || !self.subscriptions.is_empty();
+        self.unmade = self.tracking.is_made();
     }
 
     /// Notes that the link is gone with all that the server knew of it.
     pub(super) fn lose_link(&mut self, anew: Anew) {
         self.link = None;
-        self.changing = false;
         self.lose_unanswered();
         self.lose_made();
         self.inside.lose_link();

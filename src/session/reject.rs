@@ -242,8 +242,8 @@ impl Reject<'_> {
                 quoted(command)
             ),
             Self::NoLease { max } => format!(
-                "ERR switchman: all {max} connections for transactions, blocking commands and \
-                 subscriptions are in use (upstream.max-leased)"
+                "ERR switchman: all {max} connections for transactions and blocking commands \
+                 are in use (upstream.max-leased)"
             ),
             Self::Breaks { times } => format!(
                 "ERR switchman: the connection to the node broke {times} times when the reply to \

@@ -218,30 +218,6 @@ fn a_client_that_chooses_what_is_tracked_goes_on_choosing() {
 }
 
 #[test]
-fn more_subscribers_than_are_moved_at_once_all_hear_the_next_master() {
-    const SUBSCRIBERS: i64 = 150;
-    let (lab, proxy) = start();
-    let mut clients: Vec<Client> = Vec::new();
-    for _ in 0..SUBSCRIBERS {
-        let mut client = proxy.patient_client(SWITCH_MAX);
-        assert_eq!(say(&mut client, &["SUBSCRIBE", "news"]).error(), None);
-        clients.push(client);
-    }
-    fail_over(&lab, &proxy);
-    let all = wait_for(SOON, || {
-        let told = lab.node(1).command(&["PUBSUB", "NUMSUB", "news"]).ok()?;
-        (told.items().get(1) == Some(&Reply::Int(SUBSCRIBERS))).then_some(())
-    });
-    assert!(all.is_some(), "every subscription is made again");
-    let heard = say(&mut proxy.client(), &["PUBLISH", "news", "here"]);
-    assert_eq!(heard, Reply::Int(SUBSCRIBERS));
-    for client in &mut clients {
-        let message = client.receive().unwrap();
-        assert_eq!(message.items().last(), Some(&Reply::bulk("here")));
-    }
-}
-
-#[test]
 fn a_transaction_outlives_a_master_that_is_demoted_for_a_moment() {
     let lab = Lab::small();
     let proxy = lab.proxy();

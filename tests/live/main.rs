@@ -39,6 +39,7 @@ mod replicas;
 mod routing;
 mod session;
 mod stale;
+mod subscribers;
 mod swallowed;
 mod switchover;
 mod topology;

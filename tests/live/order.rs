@@ -119,7 +119,7 @@ fn answer(id: usize, round: usize, step: usize) -> Reply {
 }
 
 /// Each client is a socket here, and one or two in Switchman, which inherits the limit.
-fn allow_open_files(files: u64) {
+pub(crate) fn allow_open_files(files: u64) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < files) {
         let raised = Rlimit {

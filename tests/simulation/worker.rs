@@ -135,6 +135,7 @@ impl Worker {
             hedge_reads: false,
             anonymous: None,
             stamps: None,
+            audience: Arc::default(),
             script_keys: Scripts::default(),
         };
         let settings = Settings {
@@ -815,8 +816,12 @@ fn channels_of(request: &Request<'_>) -> u8 {
     request.args().skip(1).fold(0, |all, name| all | bit(name))
 }
 
-/// The number in a command: in the name of the list that it waits for, or in its last word.
+/// The number in a command: in the name of the list that it waits for, or in its last word. What
+/// Switchman asks by itself has none.
 fn number_of(request: &Request<'_>) -> Id {
+    if request.argc() == 1 {
+        return 0;
+    }
     let word = match request.name() {
         b"BLPOP" => request.arg1(),
         _ => request.args().last(),

@@ -248,8 +248,8 @@ fn leased_links_have_a_bound_and_idle_ones_make_room() {
     for client in &clients {
         world.send(*client, &["BLPOP q 0"]);
     }
-    let line = "-ERR switchman: all 3 connections for transactions, blocking commands and \
-        subscriptions are in use (upstream.max-leased)|";
+    let line = "-ERR switchman: all 3 connections for transactions and blocking commands \
+        are in use (upstream.max-leased)|";
     assert_eq!(world.heard(clients[3]), line);
     world.answer("m", "BLPOP q 0", "*-1");
     world.send(clients[3], &["SELECT 5", "BLPOP q 0"]);

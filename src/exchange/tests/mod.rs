@@ -106,6 +106,7 @@ impl Default for Setup {
                 hedge_reads: false,
                 anonymous: None,
                 stamps: None,
+                audience: Arc::default(),
                 script_keys: Scripts::default(),
             },
             replicas: vec![addr("r1")],

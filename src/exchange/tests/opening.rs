@@ -133,25 +133,3 @@ fn a_switch_takes_turns_away_and_gives_new_ones() {
     open_in_turn(&mut world, "r1");
     assert_eq!(world.asked("r1").len(), clients.len());
 }
-
-#[test]
-fn subscriptions_are_made_again_in_turn() {
-    let mut world = world();
-    let clients: Vec<_> = (0..12).map(|_| world.client()).collect();
-    for client in &clients {
-        world.send(*client, &["SUBSCRIBE news"]);
-    }
-    open_in_turn(&mut world, "m");
-    let confirmed = "*3|$9|subscribe|$4|news|:1|";
-    for _ in &clients {
-        world.answer("m", "SUBSCRIBE news", confirmed);
-    }
-    for client in &clients {
-        assert_eq!(world.heard(*client), confirmed);
-    }
-    world.switching();
-    world.switch_to("r1", &[]);
-    assert_eq!(opening(&world, "r1").len(), MAX);
-    open_in_turn(&mut world, "r1");
-    assert_eq!(world.asked("r1").len(), clients.len());
-}

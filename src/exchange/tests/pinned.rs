@@ -136,14 +136,11 @@ fn a_subscriber_that_goes_back_to_resp2_may_do_little_from_then_on() {
     world.answer("m", "SUBSCRIBE c", ">3|$9|subscribe|$1|c|:1");
     world.heard(client);
     world.send(client, &["HELLO 2", "GET a"]);
-    let flat = "*6|$6|server|$5|redis|$5|proto|:2|$2|id|:77";
-    world.answer("m", "HELLO 2", flat);
-    let own = flat.replace(":77", ":101");
     let heard = world.heard(client);
-    let rest = heard.strip_prefix(&format!("{own}|"));
-    assert!(rest.is_some_and(|it| it.starts_with("-ERR Can't execute 'get'")));
+    assert!(heard.contains("|-ERR Can't execute 'get'"), "{heard}");
     world.send(client, &["UNSUBSCRIBE c", "GET a"]);
-    world.answer("m", "UNSUBSCRIBE c", "*3|$11|unsubscribe|$1|c|:0");
+    world.answer("m", "PING", "+PONG");
+    world.answer("m", "UNSUBSCRIBE c", ">3|$11|unsubscribe|$1|c|:0");
     world.answer("r1", "GET a", "$-1");
     assert_eq!(world.heard(client), "*3|$11|unsubscribe|$1|c|:0|$-1|");
     world.assert_calm();

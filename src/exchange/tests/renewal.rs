@@ -244,7 +244,7 @@ fn what_was_refused_or_watched_is_not_begun_anew() {
 }
 
 #[test]
-fn a_subscriber_subscribes_again_before_its_transaction_is_begun_anew() {
+fn a_subscriber_hears_on_while_its_transaction_is_begun_anew() {
     let mut world = World::new();
     let client = world.client();
     world.send(client, &["HELLO 3", "SUBSCRIBE c", "MULTI", "INCR a"]);
@@ -256,7 +256,7 @@ fn a_subscriber_subscribes_again_before_its_transaction_is_begun_anew() {
     world.switching();
     world.send(client, &["EXEC"]);
     world.switch_to("r1", &[]);
-    assert_eq!(world.asked("r1"), ["SUBSCRIBE c", "MULTI"]);
+    assert_eq!(world.asked("r1"), ["MULTI", "SUBSCRIBE c"]);
     world.answer("r1", "SUBSCRIBE c", confirmation);
     renews(&mut world, "r1", &["INCR a"]);
     world.answer("r1", "EXEC", "*1|:1");

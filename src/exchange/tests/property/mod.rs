@@ -356,7 +356,7 @@ impl Sim {
         assert_eq!(self.exchange.client_count(), 0);
         let group = &self.exchange.groups[0];
         assert!(group.nodes.iter().all(|node| node.in_flight == 0));
-        assert!(group.held.is_empty() && group.unsubscribed.is_empty());
+        assert!(group.held.is_empty() && group.untracked.is_empty());
         for (key, link) in self.exchange.links.iter() {
             assert!(
                 link.pipeline.is_empty() && link.input.capacity() == 0,
