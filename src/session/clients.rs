@@ -431,8 +431,23 @@ mod tests {
         let mut out = Vec::new();
         client().write(&ends, &mut out);
         let want = "id=7 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 name=web age=60 idle=3 flags=xP \
-                    db=2 sub=1 psub=0 ssub=0 multi=4 qbuf=5 omem=6 events=r cmd=client|list \
-                    user=app redir=0 resp=3 lib-name=lib lib-ver=\n";
+                    db=2 sub=1 psub=0 ssub=0 multi=4 qbuf=5 qbuf-free=0 argv-mem=0 multi-mem=0 \
+                    rbs=0 rbp=0 obl=0 oll=0 omem=6 tot-mem=11 events=r cmd=client|list user=app \
+                    redir=0 resp=3 lib-name=lib lib-ver=\n";
         assert_eq!(String::from_utf8(out).unwrap(), want);
+    }
+
+    /// Without one of these, valkey-py's `client_info` fails.
+    #[test]
+    fn a_line_has_the_numbers_that_libraries_read() {
+        let mut out = Vec::new();
+        client().write(&Ends::default(), &mut out);
+        let line = String::from_utf8(out).unwrap();
+        let read = "id age idle db sub psub multi qbuf qbuf-free obl argv-mem oll omem tot-mem";
+        for name in read.split(' ') {
+            let mut fields = line.split_whitespace().filter_map(|it| it.split_once('='));
+            let value = fields.find_map(|(field, value)| (field == name).then_some(value));
+            assert!(value.is_some_and(|it| it.parse::<i64>().is_ok()), "{name}");
+        }
     }
 }

@@ -2,8 +2,7 @@
 
 use crate::types::Protocol;
 
-/// What is told of a client: the fields of a server's `CLIENT LIST`, as far as there is something
-/// to tell.
+/// What is told of a client: the fields of a server's `CLIENT LIST`, save the number of its file.
 #[derive(Clone, Debug)]
 pub struct Portrait<'a> {
     /// Its number.
@@ -62,16 +61,20 @@ impl Portrait<'_> {
         let redirected = if self.is_tracked { 0 } else { -1 };
         let [library, version] = self.library.map(Option::unwrap_or_default);
         let (unread, unwritten) = (self.unread, self.unwritten);
+        let total = unread.saturating_add(unwritten);
         let parts: [(String, &[u8]); 5] = [
             (
                 format!("id={id} addr={} laddr={} name=", ends.peer, ends.own),
                 self.name.unwrap_or_default(),
             ),
             (
+                // Zeros are of a server's buffers. Some libraries (valkey-py 6.2) read them as
+                // numbers, and fail where one is not there.
                 format!(
                     " age={age} idle={idle} flags={} db={} sub={channels} psub={patterns} \
-                     ssub={shards} multi={queued} qbuf={unread} omem={unwritten} events=r cmd={} \
-                     user=",
+                     ssub={shards} multi={queued} qbuf={unread} qbuf-free=0 argv-mem=0 \
+                     multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem={unwritten} tot-mem={total} \
+                     events=r cmd={} user=",
                     self.flags, self.database, self.command,
                 ),
                 self.user,

@@ -1,10 +1,10 @@
-//! Real clients with the settings they come with: first with Redis itself, which proves their
-//! scripts, then through Switchman, which proves Switchman.
+//! Real clients with the settings they come with, and in each version of RESP that they speak:
+//! first with Redis itself, which proves their scripts, then through Switchman, which proves
+//! Switchman.
 //!
-//! The scripts lie beside this file, one for each client, and use what applications use: get and
-//! set, a pipeline of 500, MULTI/EXEC, a WATCH that fails and one that holds, publish and
-//! subscribe, and BLPOP that finds something, is woken, or runs out of time. Versions are pinned in
-//! `requirements.txt` and `package.json`; what they name is installed below `target/clients` once.
+//! The scripts lie beside this file, one for each interface, and use what applications use: see
+//! [`FEATURES`]. What they need is installed once below `target/clients`, in the versions that
+//! `requirements.txt` and `package.json` name, or by `make tools` in those of the system.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,105 +21,230 @@ mod packages;
 #[path = "../live/proxy.rs"]
 mod proxy;
 mod redis_rs;
+mod script;
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
-use switchman::demo::process::wait_for;
+use switchman::demo::deployment::Plan;
+use switchman::demo::process::{Process, wait_for};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, SEEN};
+use crate::script::Script;
 
-/// Time for all features of one client. Each has a shorter deadline of its own.
-const SCRIPT_MAX: Duration = Duration::from_secs(60);
+/// What each client shows that it can do: its script prints `ok`, the name, and perhaps more.
+const FEATURES: &[&str] = &[
+    // A greeting; it says in which version of RESP.
+    "connect",
+    "client_name",
+    // Databases by the address and by SELECT.
+    "select",
+    "get_set",
+    // 500 commands in one go.
+    "pipeline",
+    // MULTI and EXEC.
+    "transaction",
+    // A WATCH that fails, and one that holds.
+    "watch_conflict",
+    // Channels and patterns.
+    "pubsub",
+    // BLPOP that finds something, is woken, or runs out of time.
+    "blocking_pop",
+    // EVALSHA of a script that the server knows, does not know, or knows no longer.
+    "script",
+    // 10,000 keys by SCAN.
+    "scan",
+    // Consumer groups: read, acknowledge, look what is pending, wait.
+    "streams",
+    // 32 MiB there and back.
+    "big_value",
+    // Traffic through a planned failover without an error, over the same connection; then a script
+    // that the old master knew, and a subscriber that hears.
+    "failover",
+];
 
-/// The scripts.
-const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+/// Time in which a client begins with the traffic of a failover, all other features behind it.
+const BUSY_MAX: Duration = Duration::from_secs(120);
+
+/// Commands of that traffic that a replica has before the failover.
+const ENOUGH: u64 = 100;
+
+/// Time from the order to a new master.
+const SWITCH_MAX: Duration = Duration::from_secs(30);
 
 #[test]
 fn redis_py_works_with_its_defaults() {
-    with_both(|lab, addr| script(lab, python("redis_py.py"), addr, None));
+    let python = have(packages::python());
+    works(3, &Script::new(&python, "python.py").arg("redis"));
 }
 
 #[test]
 fn redis_py_works_with_resp2() {
-    with_both(|lab, addr| script(lab, python("redis_py.py"), addr, Some("2")));
+    let python = have(packages::python());
+    works(2, &Script::new(&python, "python.py").arg("redis").resp(2));
 }
 
 #[test]
 fn redis_py_works_with_resp3() {
-    with_both(|lab, addr| script(lab, python("redis_py.py"), addr, Some("3")));
+    let python = have(packages::python());
+    works(3, &Script::new(&python, "python.py").arg("redis").resp(3));
+}
+
+#[test]
+fn valkey_py_works_with_its_defaults() {
+    let python = have(packages::python());
+    works(2, &Script::new(&python, "python.py").arg("valkey"));
+}
+
+#[test]
+fn valkey_py_works_with_resp3() {
+    let python = have(packages::python());
+    works(3, &Script::new(&python, "python.py").arg("valkey").resp(3));
 }
 
 #[test]
 fn node_redis_works_with_its_defaults() {
-    with_both(|lab, addr| script(lab, node("node_redis.cjs"), addr, None));
+    let modules = have(packages::node_modules());
+    works(3, &Script::node(&modules, "node_redis.cjs"));
+}
+
+#[test]
+fn node_redis_works_with_resp2() {
+    let modules = have(packages::node_modules());
+    works(2, &Script::node(&modules, "node_redis.cjs").resp(2));
 }
 
 #[test]
 fn ioredis_works_with_its_defaults() {
-    with_both(|lab, addr| script(lab, node("ioredis.cjs"), addr, None));
+    let modules = have(packages::node_modules());
+    works(3, &Script::node(&modules, "ioredis.cjs"));
+}
+
+#[test]
+fn ioredis_works_with_resp2() {
+    let modules = have(packages::node_modules());
+    works(2, &Script::node(&modules, "ioredis.cjs").resp(2));
 }
 
 #[test]
 fn redis_rs_works_with_its_defaults() {
-    with_both(|_, addr| redis_rs::run(&format!("redis://{addr}/")));
+    works_by(2, |addr, _| redis_rs::run(addr, 2));
 }
 
 #[test]
 fn redis_rs_works_with_resp3() {
-    with_both(|_, addr| redis_rs::run(&format!("redis://{addr}/?protocol=resp3")));
+    works_by(3, |addr, _| redis_rs::run(addr, 3));
 }
 
-/// Lets a client work with a Redis and then with Switchman in front of it. `work` says whether all
-/// features worked.
-fn with_both(work: impl Fn(&Lab, SocketAddr) -> bool) {
-    let lab = Lab::small();
+#[test]
+fn hiredis_works_with_its_defaults() {
+    let program = have(packages::hiredis());
+    works(2, &Script::program(&program));
+}
+
+#[test]
+fn phpredis_works_with_its_defaults() {
+    let php = have(packages::php());
+    works(2, &Script::new(&php, "phpredis.php"));
+}
+
+#[test]
+fn redis_rb_works_with_its_defaults() {
+    let ruby = have(packages::ruby());
+    works(2, &Script::new(&ruby, "redis_rb.rb"));
+}
+
+/// What was `found`; fails with the words how to get it.
+fn have<T>(found: Result<T, String>) -> T {
+    found.unwrap_or_else(|remedy| panic!("{remedy}"))
+}
+
+/// Fails unless the client that `script` is does everything, over this version of RESP.
+fn works(resp: u32, script: &Script) {
+    works_by(resp, |addr, dir| script.run(addr, dir));
+}
+
+/// The same for a client which is given an address and a directory for its needs, and returns what
+/// it has to say.
+fn works_by(resp: u32, client: impl Fn(SocketAddr, &Path) -> String + Sync) {
+    let lab = calm_lab();
+    let master = lab.node(0);
+
     println!("with redis:");
-    assert!(work(&lab, lab.node(0).addr()), "failed with redis itself");
-    // The scripts read back what they have just written, which only the master is sure to have.
-    let mut launch = proxy::Launch::before(&lab);
-    launch.env("SWITCHMAN_CONSISTENCY", "master");
-    let proxy = launch.start();
+    let said = play(&lab, || client(master.addr(), lab.dir()), || master);
+    assert_everything("redis", resp, &said);
+
+    for forget in [&["FLUSHALL"][..], &["SCRIPT", "FLUSH"]] {
+        master.command(forget).unwrap();
+    }
+    let proxy = lab.proxy();
     proxy.wait_ready();
     println!("with switchman:");
-    assert!(work(&lab, proxy.addr()), "failed with switchman");
+    let said = play(
+        &lab,
+        || client(proxy.addr(), lab.dir()),
+        || {
+            lab.wait_until_seen(1, SEEN).unwrap();
+            lab.failover().unwrap();
+            lab.wait_for_switch(master, SWITCH_MAX).unwrap()
+        },
+    );
+    assert_everything("switchman", resp, &said);
 }
 
-fn python(name: &str) -> Command {
-    let mut command = Command::new(packages::python().unwrap_or_else(|error| panic!("{error}")));
-    command.arg(Path::new(SCRIPTS).join(name));
-    command
-}
-
-fn node(name: &str) -> Command {
-    let modules = packages::node_modules().unwrap_or_else(|error| panic!("{error}"));
-    let mut command = Command::new("node");
-    command.env("NODE_PATH", modules);
-    command.arg(Path::new(SCRIPTS).join(name));
-    command
-}
-
-/// Runs a client's script, prints its lines, and says whether it ended well.
-fn script(lab: &Lab, mut command: Command, addr: SocketAddr, version: Option<&str>) -> bool {
-    let said = lab.dir().join("client.log");
-    let log = File::create(&said).unwrap();
-    command
-        .args([addr.ip().to_string(), addr.port().to_string()])
-        .args(version)
-        .current_dir(lab.dir())
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log);
-    let mut child = command.spawn().unwrap();
-    let ended = wait_for(SCRIPT_MAX, || child.try_wait().unwrap());
-    if ended.is_none() {
-        child.kill().unwrap();
-        child.wait().unwrap();
-        println!("killed after {SCRIPT_MAX:?}");
+/// One master, one replica, three Sentinels which do nothing unless they are told: this is about
+/// clients, and a machine that is busy with them keeps Sentinels from the processor.
+fn calm_lab() -> Lab {
+    let lab = Lab::start(&Plan {
+        down_after: SEEN,
+        ..Plan::default()
+    });
+    for sentinel in lab.sentinels() {
+        // In tilt mode, in which one is that could not run for so long, it would end no failover.
+        let trigger = SEEN.as_millis().to_string();
+        let _unknown_before_7 = sentinel.command(&["SENTINEL", "DEBUG", "TILT-TRIGGER", &trigger]);
     }
-    println!("{}", std::fs::read_to_string(&said).unwrap());
-    ended.is_some_and(|status| status.success())
+    lab
+}
+
+/// What `client` says, for which `switch` is done when it is busy with the last feature. `switch`
+/// returns the node that is master then.
+fn play<'a>(
+    lab: &Lab,
+    client: impl Fn() -> String + Sync + Send,
+    switch: impl FnOnce() -> &'a Process,
+) -> String {
+    let said = thread::scope(|scope| {
+        let client = scope.spawn(client);
+        let busy = || {
+            let count = lab.node(1).command(&["GET", "failover:count"]).ok()?;
+            (count.text()?.parse::<u64>().ok()? >= ENOUGH).then_some(())
+        };
+        // It says itself why, if it ends before.
+        let ended = || client.is_finished().then_some(());
+        wait_for(BUSY_MAX, || busy().or_else(ended));
+        if busy().is_some() {
+            switch().command(&["SET", "failover:over", "1"]).unwrap();
+        }
+        client.join().unwrap()
+    });
+    println!("{said}");
+    said
+}
+
+/// Fails unless each feature is there, and nothing failed.
+fn assert_everything(with: &str, resp: u32, said: &str) {
+    let ok = |feature: &&str| {
+        said.lines().any(|line| {
+            let mut words = line.split_whitespace();
+            words.next() == Some("ok") && words.next() == Some(feature)
+        })
+    };
+    let missing: Vec<_> = FEATURES.iter().filter(|feature| !ok(feature)).collect();
+    assert!(missing.is_empty(), "not with {with}: {missing:?}");
+    assert!(!said.contains("FAIL"), "failed with {with}");
+    let version = format!("ok connect resp={resp}");
+    assert!(said.contains(&version), "not {version:?} with {with}");
 }

@@ -1,4 +1,5 @@
-//! Installs the clients that are not crates, once for each list of versions.
+//! Finds the clients that are not crates: those of Python and JavaScript are installed once for
+//! each list of versions, those of C, PHP and Ruby come with the system (`make tools`).
 //! Errors say what went wrong and what to do about it.
 
 use std::fs;
@@ -6,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-/// Versions of the Python client.
+/// Versions of the Python clients.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 /// Versions of the JavaScript clients.
 const PACKAGE: &str = include_str!("package.json");
+/// The program that is linked with hiredis.
+const HIREDIS: &str = include_str!("hiredis.c");
 
-/// The Python that has redis-py.
+/// The Python that has redis-py and valkey-py.
 pub(crate) fn python() -> Result<PathBuf, String> {
     static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(install_python);
     PYTHON.clone()
@@ -21,6 +24,41 @@ pub(crate) fn python() -> Result<PathBuf, String> {
 pub(crate) fn node_modules() -> Result<PathBuf, String> {
     static MODULES: LazyLock<Result<PathBuf, String>> = LazyLock::new(install_node_modules);
     MODULES.clone()
+}
+
+/// The program that uses hiredis.
+pub(crate) fn hiredis() -> Result<PathBuf, String> {
+    let dir = dir("c")?;
+    let program = dir.join("hiredis");
+    once(&dir, HIREDIS, || {
+        let source = dir.join("hiredis.c");
+        write(&source, HIREDIS)?;
+        let mut cc = Command::new("cc");
+        cc.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]);
+        cc.arg(&program).arg(source).arg("-lhiredis");
+        run(
+            &mut cc,
+            "a C compiler and hiredis are needed: `make tools` (libhiredis-dev)",
+        )
+    })?;
+    Ok(program)
+}
+
+/// The PHP that has phpredis, and can fork.
+pub(crate) fn php() -> Result<PathBuf, String> {
+    for (extension, package) in [("pcntl", "php-cli"), ("redis", "php-redis")] {
+        let remedy =
+            format!("PHP with its extension {extension} is needed: `make tools` ({package})");
+        run(Command::new("php").args(["--ri", extension]), &remedy)?;
+    }
+    Ok(PathBuf::from("php"))
+}
+
+/// The Ruby that has redis-rb.
+pub(crate) fn ruby() -> Result<PathBuf, String> {
+    let remedy = "Ruby with redis-rb is needed: `make tools` (ruby-redis)";
+    run(Command::new("ruby").args(["-r", "redis", "-e", ""]), remedy)?;
+    Ok(PathBuf::from("ruby"))
 }
 
 fn install_python() -> Result<PathBuf, String> {
@@ -33,7 +71,7 @@ fn install_python() -> Result<PathBuf, String> {
         venv.args(["-m", "venv", "--clear"]).arg(dir.join("venv"));
         run(
             &mut venv,
-            "install Python 3.10 or later with its module venv (python3-venv)",
+            "Python 3.10 or later with its module venv is needed: `make tools` (python3-venv)",
         )?;
         let mut pip = Command::new(&python);
         pip.args([
@@ -61,7 +99,7 @@ fn install_node_modules() -> Result<PathBuf, String> {
         npm.arg("--loglevel=error").current_dir(&dir);
         run(
             &mut npm,
-            "install Node.js 20 or later with npm, which needs a registry: `npm ping`",
+            "Node.js 20 or later with npm is needed (`make tools`), and a registry (`npm ping`)",
         )
     })?;
     Ok(dir.join("node_modules"))

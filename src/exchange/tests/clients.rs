@@ -49,7 +49,8 @@ fn a_client_is_told_what_is_known_of_it() {
     world.pass(ms(7_000));
     world.send(client, &["CLIENT INFO"]);
     let line = "id=101 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 name=web age=7 idle=0 flags=N db=3 \
-                sub=0 psub=0 ssub=0 multi=-1 qbuf=0 omem=0 events=r cmd=client|info user=default \
+                sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 \
+                rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd=client|info user=default \
                 redir=-1 resp=2 lib-name=lib lib-ver=1.2\n";
     assert_eq!(world.heard(client), format!("${}|{line}|", line.len()));
     world.send(client, &["HELLO 3", "CLIENT INFO"]);
