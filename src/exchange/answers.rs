@@ -139,16 +139,8 @@ impl Exchange {
         };
         let counts = link.pipeline.oldest_ticket().is_some_and(|it| it.counts);
         if link.usage == Usage::Hub {
-            let announces = match kind {
-                ReplyKind::Push => true,
-                ReplyKind::Array => link.lane.protocol == Protocol::Resp2,
-                _ => false,
-            };
-            if announces && self.announce(key, frame, now) {
+            if self.heard_on_hub(key, (frame, kind), now) {
                 return Ok(());
-            }
-            if kind == ReplyKind::Error {
-                self.refused_to_hub(key, frame, now);
             }
         } else if let Usage::Leased(Some(owner)) = link.usage {
             if kind == ReplyKind::Error && self.refused_by_demoted(key, owner, frame, now) {
@@ -375,10 +367,7 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return false;
         };
-        let announces = match link.usage {
-            Usage::Hub => link.lane.protocol == Protocol::Resp2,
-            Usage::Leased(_) | Usage::Shared | Usage::Proof(_) => false,
-        };
+        let announces = link.usage == Usage::Hub && link.lane.protocol == Protocol::Resp2;
         !announces
             && link.pipeline.oldest_written().is_some_and(|t| {
                 use Purpose::{Plain, Slow, Waits};

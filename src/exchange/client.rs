@@ -134,6 +134,40 @@ pub(super) enum Origin {
 #[derive(Debug)]
 pub(super) struct Verdict(pub(super) Box<[u8]>);
 
+/// Links throttled because of one client. Boxed, as few ever are.
+#[derive(Debug, Default)]
+pub(super) struct Throttled(Option<Box<Links>>);
+
+#[derive(Debug, Default)]
+struct Links(Vec<LinkKey>);
+
+impl Throttled {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Adds a link. False if it was there.
+    pub(super) fn add(&mut self, link: LinkKey) -> bool {
+        let links = &mut self.0.get_or_insert_default().0;
+        let is_new = !links.contains(&link);
+        if is_new {
+            links.push(link);
+        }
+        is_new
+    }
+
+    pub(super) fn remove(&mut self, link: LinkKey) {
+        if let Some(links) = &mut self.0 {
+            links.0.retain(|other| *other != link);
+        }
+        self.0.take_if(|links| links.0.is_empty());
+    }
+
+    pub(super) fn take(&mut self) -> Vec<LinkKey> {
+        self.0.take().map_or_else(Vec::new, |links| links.0)
+    }
+}
+
 /// A request that has its number and has to be placed anew.
 #[derive(Debug)]
 pub(super) struct Again {
@@ -219,9 +253,8 @@ pub(super) struct Client {
     pub(super) verdict: Option<Box<Verdict>>,
     /// How far its HELLO has come, while that waits.
     pub(super) hello: Done,
-    /// Links throttled because this client does not read. Few ever are, so that it has no room to
-    /// grow.
-    pub(super) throttled: Box<[LinkKey]>,
+    /// Links throttled because this client does not read.
+    pub(super) throttled: Throttled,
     /// Whether it had more unread output than allowed when its socket took nothing more, and still
     /// has, or throttles links because of it.
     pub(super) stalled: bool,
@@ -267,7 +300,7 @@ impl Client {
             proof: None,
             verdict: None,
             hello: Done::default(),
-            throttled: Box::default(),
+            throttled: Throttled::default(),
             stalled: false,
             took_at: now,
             touched: false,

@@ -230,9 +230,7 @@ impl Exchange {
         }
         for client in &link.throttled_by {
             if let Some(client) = self.clients.get_mut(*client) {
-                let mut throttled = std::mem::take(&mut client.throttled).into_vec();
-                throttled.retain(|other| *other != key);
-                client.throttled = throttled.into_boxed_slice();
+                client.throttled.remove(key);
             }
         }
         if let Usage::Proof(owner) = link.usage

@@ -4,6 +4,7 @@
 use crate::command::Leased;
 use crate::exchange::client::{Client, Ending};
 use crate::exchange::hub::{REFUSED_PAUSE, is_passing};
+use crate::exchange::link::Link;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{Exchange, LinkKey};
 use crate::resp::{ReplyKind, Request};
@@ -12,8 +13,29 @@ use crate::telemetry::Reason;
 use crate::types::{Protocol, Time};
 
 impl Exchange {
-    /// A frame on a hub's link that may be no reply. True if it was dealt with.
-    pub(super) fn announce(&mut self, key: LinkKey, frame: &[u8], now: Time) -> bool {
+    /// A frame on a hub's link. True if it was no reply, and is dealt with.
+    pub(super) fn heard_on_hub(
+        &mut self,
+        key: LinkKey,
+        (frame, kind): (&[u8], ReplyKind),
+        now: Time,
+    ) -> bool {
+        let is_resp2 = |link: &Link| link.lane.protocol == Protocol::Resp2;
+        match kind {
+            ReplyKind::Push => self.announce(key, frame, now),
+            ReplyKind::Array if self.links.get(key).is_some_and(is_resp2) => {
+                self.announce(key, frame, now)
+            }
+            ReplyKind::Error => {
+                self.refused_to_hub(key, frame, now);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// A frame that may be no reply. True if it was dealt with.
+    fn announce(&mut self, key: LinkKey, frame: &[u8], now: Time) -> bool {
         match Announcement::read(frame) {
             Announcement::Other => return false,
             Announcement::Message(command, name) => self.pass_message(key, command, name, frame),

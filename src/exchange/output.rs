@@ -77,11 +77,10 @@ impl Exchange {
         let (Some(link), Some(client)) = (self.links.get_mut(key), self.clients.get_mut(by)) else {
             return;
         };
-        if client.throttled.contains(&key) {
+        // A hub goes on: what it has for this client is little, and all others hear by it too.
+        if link.usage == Usage::Hub || !client.throttled.add(key) {
             return;
         }
-        let others = std::mem::take(&mut client.throttled);
-        client.throttled = others.into_iter().chain([key]).collect();
         link.throttled_by.push(by);
         link.throttled_at.get_or_insert(now);
         if link.usage == Usage::Shared {
@@ -95,7 +94,7 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        for link in std::mem::take(&mut client.throttled) {
+        for link in client.throttled.take() {
             let Some(throttled) = self.links.get_mut(link) else {
                 continue;
             };

@@ -97,7 +97,7 @@ fn a_list_may_be_of_some() {
     let (client, subscriber) = (world.client(), world.client());
     world.send(subscriber, &["SUBSCRIBE c"]);
     let link = world.asked_on("m", "SUBSCRIBE c");
-    world.say(link, "*3|$9|subscribe|$1|c|:1");
+    world.say(link, ">3|$9|subscribe|$1|c|:1");
     world.heard(subscriber);
     for (line, want) in [
         ("CLIENT LIST ID 102 7 101 102 -1", &[102, 101, 102][..]),
