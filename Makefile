@@ -55,7 +55,7 @@ simulation: ## Invented worlds from SIM_FIRST on for SIM_SECONDS: no promise may
 	SWITCHMAN_SIM_SECONDS=$(SIM_SECONDS) SWITCHMAN_SIM_FIRST=$(SIM_FIRST) $(SIMULATION) -- --nocapture
 
 differential: tools ## DIFF_COMMANDS commands through Switchman and to a bare Redis: no reply may differ
-	SWITCHMAN_DIFF_COMMANDS=$(DIFF_COMMANDS) SWITCHMAN_DIFF_FIRST=$(DIFF_FIRST) SWITCHMAN_DIFF_ALL=1 \
+	SWITCHMAN_DIFF_COMMANDS=$(DIFF_COMMANDS) SWITCHMAN_DIFF_FIRST=$(DIFF_FIRST) \
 	    cargo test --locked --test live differential:: -- --nocapture --test-threads 1
 
 clients: tools ## The tests with real client libraries only

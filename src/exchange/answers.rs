@@ -281,6 +281,7 @@ impl Exchange {
         let orders = self.orders(key, ticket, frame);
         let carried = match ticket.purpose {
             Purpose::Setting => self.set((key, ticket), frame, now),
+            Purpose::Multi | Purpose::Queued => self.note_inside((key, ticket), frame, now),
             _ => self.carry_out((key, ticket), orders, frame, now),
         };
         if let Carried::Later = carried {
@@ -290,12 +291,6 @@ impl Exchange {
         match ticket.purpose {
             // A transaction that the server did not end must not be the next client's.
             Purpose::Exec if failed && !frame.starts_with(b"-EXECABORT ") => self.retire(key),
-            Purpose::Multi | Purpose::Queued => {
-                let client = self.clients.get_mut(ticket.client);
-                if let Some(lease) = client.and_then(|client| client.lease.as_deref_mut()) {
-                    lease.inside.note(ticket.purpose, ticket.seq, frame);
-                }
-            }
             Purpose::Undo(_) if failed => self.retire(key),
             Purpose::Renewal => self.renew_queue(key, ticket, frame, now),
             Purpose::Rights(weighs) => self.rights_told(ticket, weighs, frame),
@@ -311,7 +306,7 @@ impl Exchange {
             _ => {}
         }
         let bytes: &[u8] = match ticket.purpose {
-            Purpose::Exec | Purpose::Setting => carried.words().unwrap_or(frame),
+            Purpose::Exec | Purpose::Queued | Purpose::Setting => carried.words().unwrap_or(frame),
             Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch

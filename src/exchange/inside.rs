@@ -10,8 +10,9 @@
 //!   CLIENT TRACKING ──► link  +QUEUED       +OK: it sticks to the link, as at any other time
 //! ```
 //!
-//! The server judges: what it refuses has no effect here either, and its words are passed on. What
-//! changes a link in a way that the next client could notice keeps it out of the pool.
+//! The server judges: what it refuses has no effect here either, and its words are passed on. Where
+//! it has refused MULTI itself, what was sent behind that is executed at once, and holds at once.
+//! What changes a link in a way that the next client could notice keeps it out of the pool.
 
 use std::collections::VecDeque;
 
@@ -157,18 +158,20 @@ impl Order {
 }
 
 impl Inside {
-    /// MULTI or a command behind it has its reply.
-    pub(super) fn note(&mut self, purpose: Purpose, seq: Seq, reply: &[u8]) {
+    /// MULTI or a command behind it has its reply. Returns what was executed at once.
+    fn note(&mut self, purpose: Purpose, seq: Seq, reply: &[u8]) -> Option<Order> {
         if purpose == Purpose::Multi && reply.starts_with(b"+OK") {
             (self.queued, self.orders) = (0, Orders::default());
         }
         let is_next = self.asked.front().is_some_and(|asked| asked.0 == seq);
         let asked = is_next.then(|| self.asked.pop_front()).flatten();
-        if reply.starts_with(b"+QUEUED") {
-            let order = asked.map(|(_, order)| (self.queued, order));
-            self.orders.0.extend(order);
-            self.queued += 1;
+        let order = asked.map(|(_, order)| order);
+        if !reply.starts_with(b"+QUEUED") {
+            return order.filter(|_| !reply.starts_with(b"-"));
         }
+        self.orders.0.extend(order.map(|it| (self.queued, it)));
+        self.queued += 1;
+        None
     }
 
     /// Commands that the server has queued.
@@ -227,6 +230,33 @@ impl Exchange {
             lease.inside.asked.push_back((seq, Order { about, raw }));
         }
         placed
+    }
+
+    /// MULTI or a command behind it has its reply.
+    pub(super) fn note_inside(
+        &mut self,
+        (key, ticket): (LinkKey, Ticket),
+        reply: &[u8],
+        now: Time,
+    ) -> Carried {
+        let client = self.clients.get_mut(ticket.client);
+        let lease = client.and_then(|client| client.lease.as_deref_mut());
+        let executed = lease.and_then(|it| it.inside.note(ticket.purpose, ticket.seq, reply));
+        let Some(order) = executed else {
+            return Carried::AsItIs;
+        };
+        let owner = (key, ticket.client);
+        match order.about {
+            About::Session(local) => {
+                self.retire(key);
+                let said = self.take_effect(owner, (local, &order.raw), reply, now);
+                if ticket.spoken {
+                    return Carried::Rewritten(said);
+                }
+            }
+            About::Link(leased) => self.stick(owner, (leased, &order.raw), reply),
+        }
+        Carried::AsItIs
     }
 
     /// What takes effect with this reply to EXEC.

@@ -119,6 +119,31 @@ fn a_protocol_and_a_login_hold_from_their_place_on() {
 }
 
 #[test]
+fn what_stands_behind_a_multi_that_is_refused_holds_at_once() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["MULTI", "AUTH app secret", "SELECT 3", "EXEC"]);
+    for (line, told) in [
+        ("MULTI", "-NOPERM no"),
+        ("AUTH app secret", "+OK"),
+        ("SELECT 3", "+OK"),
+        ("EXEC", "-ERR EXEC without MULTI"),
+    ] {
+        world.answer("m", line, told);
+    }
+    world.send(client, &["SET a 1"]);
+    let link = world.asked_on("m", "SET a 1");
+    let plan = &world.wires[&link].plan;
+    assert_eq!(plan.login, Some(login("app", "secret")));
+    assert_eq!(plan.database, 3);
+    world.answer("m", "SET a 1", "+OK");
+    let heard = "-NOPERM no|+OK|+OK|-ERR EXEC without MULTI|+OK|";
+    assert_eq!(world.heard(client), heard);
+    world.leave(client);
+    world.assert_calm();
+}
+
+#[test]
 fn a_reply_that_is_spoken_again_begins_in_the_middle() {
     let mut world = World::new();
     let client = world.client();

@@ -241,7 +241,7 @@ impl Player<'_> {
             if skipped {
                 continue;
             }
-            let Some(first) = pairs.next() else {
+            let Some(first) = pairs.next_reply() else {
                 return self.compare_ends(client, command, ends);
             };
             let confirms = |frame: &Frame| {
@@ -517,6 +517,15 @@ impl Pairs {
     fn next(&mut self) -> Option<(Option<Frame>, Option<Frame>)> {
         let pair = (self.theirs.next(), self.ours.next());
         (pair.0.is_some() || pair.1.is_some()).then_some(pair)
+    }
+
+    /// The next that answers a command: not what the client has published for itself, and both
+    /// hear in the same place.
+    fn next_reply(&mut self) -> Option<(Option<Frame>, Option<Frame>)> {
+        while self.theirs.peek().is_some_and(is_own) && self.theirs.peek() == self.ours.peek() {
+            self.next();
+        }
+        self.next()
     }
 }
 

@@ -165,7 +165,8 @@ pub(super) struct Known {
     pub(super) is: fn(&Call<'_>) -> bool,
 }
 
-/// What is known to differ, and played with `SWITCHMAN_DIFF_ALL` only, as `make differential` does.
+/// What is known to differ, as README says, and played with `SWITCHMAN_DIFF_ALL` only: what comes
+/// behind it in a sequence differs too.
 pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
     Known {
         name: "WAIT in transactions",
