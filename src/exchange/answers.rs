@@ -526,7 +526,7 @@ impl Exchange {
             if client.may_go_on(max, high) {
                 self.resume(key, now);
             } else if client.said_all {
-                self.end_if_all_said(key);
+                self.end_if_all_said(key, now);
             }
             if self.stopping != Stopping::No {
                 self.end_if_finished(key);

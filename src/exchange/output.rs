@@ -131,19 +131,20 @@ impl Exchange {
 
     /// A client has sent its last byte. What it sent before is executed and answered, as Redis
     /// does, save what a hold would keep: of that, nothing was promised yet.
-    pub fn client_ended(&mut self, key: ClientKey) {
+    pub fn client_ended(&mut self, key: ClientKey, now: Time) {
         if let Some(client) = self.clients.get_mut(key) {
             client.said_all = true;
         }
-        self.end_if_all_said(key);
+        self.end_if_all_said(key, now);
     }
 
     /// Begins the end of a client that has sent its last byte, once the rest of what it sent is
     /// placed.
     ///
     /// A command that blocks is not waited for, once what came before it is answered: what it pops
-    /// would be lost with nobody to hear it. What the client sent behind it ends with it.
-    pub(super) fn end_if_all_said(&mut self, key: ClientKey) {
+    /// would be lost with nobody to hear it. What the client sent behind it ends with it. Half a
+    /// request that was passed on has no reply.
+    pub(super) fn end_if_all_said(&mut self, key: ClientKey, now: Time) {
         let Some(client) = self.clients.get(key) else {
             return;
         };
@@ -153,6 +154,7 @@ impl Exchange {
         if self.blocks(client) {
             self.end(key, Ending::Now);
         } else if matches!(client.wait, Wait::No | Wait::Master) || client.until.is_some() {
+            self.end_upload(key, now);
             self.end(key, Ending::AfterReplies);
         }
     }
@@ -171,12 +173,12 @@ impl Exchange {
 
     /// A client of which nothing is read for now will send nothing more. One that waits for data or
     /// for a master ends as if its last byte had been read; the others go on by themselves.
-    pub fn client_hung_up(&mut self, key: ClientKey) {
+    pub fn client_hung_up(&mut self, key: ClientKey, now: Time) {
         let Some(client) = self.clients.get(key) else {
             return;
         };
         if client.wait == Wait::Master || client.until.is_some() || self.blocks(client) {
-            self.client_ended(key);
+            self.client_ended(key, now);
         }
     }
 

@@ -163,11 +163,8 @@ impl Exchange {
         let used = match upload.rest.take(bytes, limits) {
             Ok(used) => used,
             Err(error) => {
-                client.upload = None;
-                if link.is_some() {
-                    // With half a request on it the link ends too. The error is the only reply.
-                    self.drop_lease(key, now);
-                }
+                // The error is the only reply.
+                self.end_upload(key, now);
                 self.protocol_error(key, error);
                 return 0;
             }
@@ -188,6 +185,18 @@ impl Exchange {
             }
         }
         used
+    }
+
+    /// Nothing more comes of a request that is passed on while it comes, if there is one. With half
+    /// a request on it the link ends too.
+    pub(super) fn end_upload(&mut self, key: ClientKey, now: Time) {
+        let client = self.clients.get_mut(key);
+        let Some(upload) = client.and_then(|client| client.upload.take()) else {
+            return;
+        };
+        if upload.on.is_some_and(|on| self.links.get(on).is_some()) {
+            self.drop_lease(key, now);
+        }
     }
 
     /// The node answers before it has all of the request: it wants nothing more of it.

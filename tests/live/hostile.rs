@@ -367,7 +367,7 @@ fn who_gets_no_connection_of_his_own_is_told_so_and_others_go_on() {
     });
     assert!(waiting.is_some(), "they do not block");
     let mut ninth = proxy.client();
-    for args in [&["BLPOP", "list", "0"][..], &["MULTI"], &["SUBSCRIBE", "c"]] {
+    for args in [&["BLPOP", "list", "0"][..], &["MULTI"], &["WATCH", "k"]] {
         let reply = say(&mut ninth, args);
         let line = reply.error().unwrap_or_default();
         assert!(

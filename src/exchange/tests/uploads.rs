@@ -240,6 +240,23 @@ fn who_leaves_in_the_middle_takes_the_connection_along() {
 }
 
 #[test]
+fn who_says_its_last_word_in_the_middle_ends_behind_its_other_replies() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["GET a"]);
+    let (whole, _) = set("k");
+    world.send_raw(client, &whole[..100]);
+    world.answer("r1", "GET a", "$1|v");
+    let links = world.links("m").len();
+    world.exchange.client_ended(client, world.now);
+    world.run();
+    assert_eq!(world.heard(client), "$1|v|");
+    assert!(world.is_closed(client));
+    assert!(world.links("m").len() < links, "half a request is on it");
+    world.assert_calm();
+}
+
+#[test]
 fn in_a_transaction_it_is_queued_when_it_is_whole() {
     let mut world = World::new();
     let client = world.client();
