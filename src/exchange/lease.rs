@@ -115,6 +115,12 @@ impl Lease {
             && !self.tracking.is_choosing()
     }
 
+    /// Whether `CLIENT CACHING` may have something to say of what comes next. With RESP2 only the
+    /// server knows.
+    const fn may_choose(&self) -> bool {
+        self.tracking.is_choosing() || self.sticky || self.sticking > 0
+    }
+
     /// Whether commands of every kind have to travel on the link.
     pub(super) fn binds_all(&self) -> bool {
         self.watch == Watch::Kept || self.sticky || self.sticking > 0 || self.tracking.is_on()
@@ -222,6 +228,13 @@ impl Exchange {
             // What the link has of it only the server knows.
             Class::Local(Local::ClientTrackinginfo | Local::ClientGetredir)
                 if lease.tracking.is_on() || lease.sticky || lease.sticking > 0 =>
+            {
+                let effect = Effect::Reads;
+                self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
+            }
+            // A choice of `CLIENT CACHING` is over with whatever comes next.
+            Class::Local(Local::Ping | Local::Echo)
+                if lease.may_choose() && !client.is_restricted_subscriber() =>
             {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })

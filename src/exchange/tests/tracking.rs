@@ -122,6 +122,21 @@ fn the_node_tells_what_is_tracked_while_anything_is() {
 }
 
 #[test]
+fn a_choice_is_over_with_whatever_comes_next() {
+    let mut world = World::new();
+    let (client, link) = tracking(&mut world);
+    world.send(client, &["CLIENT CACHING YES", "PING", "PING"]);
+    world.answer("m", "CLIENT CACHING YES", "+OK");
+    for told in ["+PONG", "+PONG"] {
+        assert_eq!(world.asked_on("m", "PING"), link);
+        world.answer("m", "PING", told);
+    }
+    world.send(client, &["PING"]);
+    assert_eq!(world.heard(client), "+OK|+PONG|+PONG|+PONG|");
+    assert!(world.asked("m").is_empty());
+}
+
+#[test]
 fn the_node_tells_what_is_tracked_in_resp2_too_before_it_says_that_anything_is() {
     let mut world = World::new();
     let client = world.client();
