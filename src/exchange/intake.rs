@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::consistency::Slot;
+use crate::consistency::{Slot, Stamps};
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::node::Group;
@@ -163,45 +163,45 @@ impl Exchange {
             let seen = ahead.take();
             let seen = seen.filter(|it| it.authenticated == limits.authenticated);
             let slot = seen.and_then(|it| it.slot_in(client.session.database));
-            let decoded = match seen {
-                Some(seen) => Ok(Decoded::Request {
-                    request: seen.request,
-                    consumed: seen.len,
-                }),
-                None => client.decoder.decode(rest, &limits, &mut inline),
-            };
-            match decoded {
-                Ok(Decoded::Request { request, consumed })
-                    if consumed <= self.settings.request_max =>
-                {
-                    let arrived = client.arrived_at(at + consumed - 1);
-                    let behind = rest.get(consumed..).unwrap_or_default();
-                    ahead = look_ahead(client, group, behind, &limits);
-                    let job = Job {
-                        slot,
-                        ..Job::new(key, arrived, now)
-                    };
-                    if self.dispatch(job, &request) == Placed::Waits {
+            let (request, consumed) = match seen {
+                Some(seen) => (seen.request, seen.len),
+                None => match client.decoder.decode(rest, &limits, &mut inline) {
+                    Ok(Decoded::Request { request, consumed })
+                        if consumed <= self.settings.request_max =>
+                    {
+                        (request, consumed)
+                    }
+                    Ok(Decoded::Nothing { consumed }) => {
+                        at += consumed;
+                        continue;
+                    }
+                    Ok(Decoded::Incomplete { missing })
+                        if rest.len().saturating_add(missing) <= self.settings.request_max =>
+                    {
                         break;
                     }
-                    at += consumed;
-                }
-                Ok(Decoded::Nothing { consumed }) => at += consumed,
-                Ok(Decoded::Incomplete { missing })
-                    if rest.len().saturating_add(missing) <= self.settings.request_max =>
-                {
-                    break;
-                }
-                Ok(Decoded::Request { .. } | Decoded::Incomplete { .. }) => {
-                    self.count_reject(key, Reason::TooLarge);
-                    self.end(key, Ending::Now);
-                    break;
-                }
-                Err(error) => {
-                    self.protocol_error(key, error);
-                    break;
-                }
+                    Ok(Decoded::Request { .. } | Decoded::Incomplete { .. }) => {
+                        self.count_reject(key, Reason::TooLarge);
+                        self.end(key, Ending::Now);
+                        break;
+                    }
+                    Err(error) => {
+                        self.protocol_error(key, error);
+                        break;
+                    }
+                },
+            };
+            let mut job = Job::new(key, client.arrived_at(at + consumed - 1), now);
+            if let Some(stamps) = group.and_then(|group| group.stamps_for(client)) {
+                job.slot = slot.or_else(|| slot_of(stamps, client.session.database, &request));
+                let behind = rest.get(consumed..).unwrap_or_default();
+                ahead = look_ahead(client, stamps, behind, &limits)
+                    .filter(|ahead| ahead.len <= self.settings.request_max);
             }
+            if self.dispatch(job, &request) == Placed::Waits {
+                break;
+            }
+            at += consumed;
         }
         self.inline = inline;
         at
@@ -284,24 +284,27 @@ impl Ahead<'_> {
 #[inline]
 fn look_ahead<'a>(
     client: &Client,
-    group: Option<&Group>,
+    stamps: &Stamps,
     behind: &'a [u8],
     limits: &RequestLimits,
 ) -> Option<Ahead<'a>> {
-    let stamps = group?.stamps_for(client)?;
     let (request, len) = client.decoder.look_ahead(behind, limits)?;
     let database = client.session.database;
-    let slot = request.arg1().map(|key| stamps.slot(database, key));
-    if let Some(slot) = slot {
-        stamps.prefetch(slot);
-    }
     Some(Ahead {
         request,
         len,
         authenticated: limits.authenticated,
         database,
-        slot,
+        slot: slot_of(stamps, database, &request),
     })
+}
+
+/// Where the stamp of a request's first argument is, for a request that comes soon.
+#[inline]
+fn slot_of(stamps: &Stamps, database: u32, request: &Request<'_>) -> Option<Slot> {
+    let slot = request.arg1().map(|key| stamps.slot(database, key))?;
+    stamps.prefetch(slot);
+    Some(slot)
 }
 
 /// What a client may announce: little before it has logged in where it has to.
