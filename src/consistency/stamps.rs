@@ -23,6 +23,14 @@ const DATABASES: u32 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u32);
 
+impl Slot {
+    /// One bit of 64 that stands for this stamp, and for others.
+    #[inline]
+    pub const fn bit(self) -> u64 {
+        1 << (self.0 % 64)
+    }
+}
+
 /// The stamps of one master group, its generation, and how far its replicas are.
 ///
 /// ```text

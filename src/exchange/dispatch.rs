@@ -172,7 +172,7 @@ impl Exchange {
         if reach == Reach::Nothing && group.settings.audience.is_counted() {
             job.counts = counts(request);
         }
-        if client.waits_for_reads(group, (class, reach), request) {
+        if client.waits_for_reads(group, (class, reach), (request, job.slot)) {
             return Placed::Waits;
         }
         let bare = client.lease.is_none() && client.heard.is_none();
@@ -239,7 +239,7 @@ impl Exchange {
         let mut target = route::decide(class, facts);
         let mut job = job;
         if target == Target::Replica {
-            job.asks = group.sketch(job.reach, request);
+            job.asks = group.sketch(job.reach, client.session.database, (request, job.slot));
             // Where the last one went mostly will do, and the others need not be looked at.
             let beaten = client.replica_lane;
             let placed =

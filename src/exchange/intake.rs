@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::consistency::Slot;
+use crate::consistency::{Slot, Stamps};
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::node::Group;
@@ -171,46 +171,64 @@ impl Exchange {
             let is_right = |it: &Ahead<'_>| it.authenticated == limits.authenticated;
             let seen = ahead.take().filter(is_right);
             let slot = seen.and_then(|it| it.slot_in(client.session.database));
-            let decoded = match seen {
-                Some(seen) => Ok(seen.decoded()),
-                None => client.decoder.decode(rest, &limits, &mut inline),
-            };
-            match decoded {
-                Ok(Decoded::Request { request, consumed })
-                    if consumed <= self.settings.request_max =>
-                {
-                    let arrived = client.arrived_at(at + consumed - 1);
-                    let behind = rest.get(consumed..).unwrap_or_default();
-                    ahead = look_ahead(client, group, behind, &limits);
-                    let known = Job::new(key, arrived, now);
-                    let job = Job { slot, ..known };
-                    if self.dispatch(job, &request) == Placed::Waits {
+            let (request, consumed) = match seen {
+                Some(seen) => (seen.request, seen.len),
+                None => match client.decoder.decode(rest, &limits, &mut inline) {
+                    Ok(Decoded::Request { request, consumed })
+                        if consumed <= self.settings.request_max =>
+                    {
+                        (request, consumed)
+                    }
+                    Ok(Decoded::Nothing { consumed }) => {
+                        at += consumed;
+                        continue;
+                    }
+                    other => {
+                        if self.stops_at(key, (rest, other), &limits, now) {
+                            at = bytes.len();
+                        }
                         break;
                     }
-                    at += consumed;
-                }
-                Ok(Decoded::Nothing { consumed }) => at += consumed,
-                Ok(Decoded::Incomplete { missing })
-                    if rest.len().saturating_add(missing) <= self.settings.request_max =>
-                {
-                    if self.begin_upload(key, (rest, missing), &limits, now) {
-                        at = bytes.len();
-                    }
-                    break;
-                }
-                Ok(Decoded::Request { .. } | Decoded::Incomplete { .. }) => {
-                    self.count_reject(key, Reason::TooLarge);
-                    self.end(key, Ending::Now);
-                    break;
-                }
-                Err(error) => {
-                    self.protocol_error(key, error);
-                    break;
-                }
+                },
+            };
+            let mut job = Job::new(key, client.arrived_at(at + consumed - 1), now);
+            if let Some(stamps) = group.and_then(|group| group.stamps_for(client)) {
+                job.slot = slot.or_else(|| slot_of(stamps, client.session.database, &request));
+                let behind = rest.get(consumed..).unwrap_or_default();
+                ahead = look_ahead(client, stamps, behind, &limits)
+                    .filter(|ahead| ahead.len <= self.settings.request_max);
             }
+            if self.dispatch(job, &request) == Placed::Waits {
+                break;
+            }
+            at += consumed;
         }
         self.inline = inline;
         at
+    }
+
+    /// The front of `rest` is no whole request, or one too large; says whether all of it is done
+    /// with.
+    fn stops_at(
+        &mut self,
+        key: ClientKey,
+        (rest, decoded): (&[u8], Result<Decoded<'_>, RequestError>),
+        limits: &RequestLimits,
+        now: Time,
+    ) -> bool {
+        match decoded {
+            Ok(Decoded::Incomplete { missing })
+                if rest.len().saturating_add(missing) <= self.settings.request_max =>
+            {
+                return self.begin_upload(key, (rest, missing), limits, now);
+            }
+            Ok(_) => {
+                self.count_reject(key, Reason::TooLarge);
+                self.end(key, Ending::Now);
+            }
+            Err(error) => self.protocol_error(key, error),
+        }
+        false
     }
 
     /// Redis answers with the text, behind the replies of what came before, and closes.
@@ -278,14 +296,7 @@ struct Ahead<'a> {
     slot: Option<Slot>,
 }
 
-impl<'a> Ahead<'a> {
-    const fn decoded(self) -> Decoded<'a> {
-        Decoded::Request {
-            request: self.request,
-            consumed: self.len,
-        }
-    }
-
+impl Ahead<'_> {
     /// The stamp of its first argument, if that is still the one in this database.
     fn slot_in(&self, database: u32) -> Option<Slot> {
         self.slot.filter(|_| self.database == database)
@@ -297,24 +308,27 @@ impl<'a> Ahead<'a> {
 #[inline]
 fn look_ahead<'a>(
     client: &Client,
-    group: Option<&Group>,
+    stamps: &Stamps,
     behind: &'a [u8],
     limits: &RequestLimits,
 ) -> Option<Ahead<'a>> {
-    let stamps = group?.stamps_for(client)?;
     let (request, len) = client.decoder.look_ahead(behind, limits)?;
     let database = client.session.database;
-    let slot = request.arg1().map(|key| stamps.slot(database, key));
-    if let Some(slot) = slot {
-        stamps.prefetch(slot);
-    }
     Some(Ahead {
         request,
         len,
         authenticated: limits.authenticated,
         database,
-        slot,
+        slot: slot_of(stamps, database, &request),
     })
+}
+
+/// Where the stamp of a request's first argument is, for a request that comes soon.
+#[inline]
+fn slot_of(stamps: &Stamps, database: u32, request: &Request<'_>) -> Option<Slot> {
+    let slot = request.arg1().map(|key| stamps.slot(database, key))?;
+    stamps.prefetch(slot);
+    Some(slot)
 }
 
 /// What a client may announce: little before it has logged in where it has to.

@@ -51,6 +51,17 @@ impl Need {
         whole: false,
     };
 
+    /// The newest stamp of a read's keys, and whether it stands for more than single keys, together
+    /// with those of the whole database.
+    #[inline]
+    fn of(stamps: &Stamps, database: u32, (keys, whole): (u32, bool)) -> Self {
+        let others = stamps.whole(database);
+        Self {
+            stamp: keys.max(others),
+            whole: whole || others > keys,
+        }
+    }
+
     #[inline]
     pub(super) const fn is_nothing(self) -> bool {
         self.stamp == 0
@@ -138,24 +149,32 @@ impl Group {
         let Some(stamps) = &self.settings.stamps else {
             return Need::NOTHING;
         };
-        let trusted = self.settings.script_keys == Scripts::Declared;
-        let (keys, mut whole) = match reach {
-            Reach::Nothing => return Need::NOTHING,
-            Reach::Keys(keys) if keys.is_arg1() && slot.is_some() => {
-                (slot.map_or(u32::MAX, |slot| stamps.stamp(slot)), false)
+        match (reach, slot) {
+            (Reach::Keys(keys), Some(slot)) if keys.is_arg1() => {
+                Need::of(stamps, database, (stamps.stamp(slot), false))
             }
+            _ => self.need_of_several(stamps, reach, database, request),
+        }
+    }
+
+    /// The same for a read that is not simply of one key.
+    fn need_of_several(
+        &self,
+        stamps: &Stamps,
+        reach: Reach,
+        database: u32,
+        request: &Request<'_>,
+    ) -> Need {
+        let trusted = self.settings.script_keys == Scripts::Declared;
+        let keys = match reach {
+            Reach::Nothing => return Need::NOTHING,
             Reach::Keys(keys) => newest_of(stamps, keys, database, request),
             Reach::Declared(keys) if trusted => newest_of(stamps, keys, database, request),
             Reach::Declared(_) | Reach::OtherDatabase(_) | Reach::Database | Reach::Everything => {
                 (stamps.newest(), true)
             }
         };
-        let others = stamps.whole(database);
-        whole |= others > keys;
-        Need {
-            stamp: keys.max(others),
-            whole,
-        }
+        Need::of(stamps, database, keys)
     }
 
     /// Whether a replica has what a read needs.

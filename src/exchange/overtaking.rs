@@ -8,15 +8,16 @@
 //!   GET c    behind a write in flight: to the master, in order, so that nothing waits for it
 //! ```
 //!
-//! What is asked of replicas is kept for each client as one word, in which a key is one bit of 64:
-//! it costs a multiplication for each read and no memory. Two keys may share a bit, and then a
-//! write waits in vain, for as long as a read takes. Few do: in a pipeline with reads and writes
+//! What is asked of replicas is kept for each client as one word, in which a key is one bit of 64.
+//! That is the end of its stamp's number, which is known already, or where no stamps are kept a
+//! multiplication. Two keys may share a bit, and then a write waits in vain, for as long as a read
+//! takes. Few do: in a pipeline with reads and writes
 //! only the reads before the first write go to replicas.
 //!
 //! In a transaction nothing is executed before EXEC, which waits for all.
 
 use crate::command::{Class, Keys, Leased, Reach};
-use crate::consistency::Scripts;
+use crate::consistency::{Scripts, Slot};
 use crate::exchange::client::{Client, Wait};
 use crate::exchange::node::Group;
 use crate::resp::Request;
@@ -37,15 +38,21 @@ impl Sketch {
     /// Any key.
     const ALL: Self = Self(u64::MAX);
 
-    /// What a request reads, or may change.
+    /// What a request reads, or may change, by the bits of its keys.
     #[inline]
-    fn of(reach: Reach, scripts: Scripts, request: &Request<'_>) -> Self {
+    fn of(
+        reach: Reach,
+        scripts: Scripts,
+        request: &Request<'_>,
+        bit: impl Fn(&[u8]) -> u64,
+    ) -> Self {
         let keys = match reach {
             Reach::Nothing => return Self::EMPTY,
-            // What it changes in another database no read of this client is about.
-            Reach::Keys(keys) | Reach::OtherDatabase(keys) => keys,
+            Reach::Keys(keys) => keys,
             Reach::Declared(keys) if scripts == Scripts::Declared => keys,
-            Reach::Declared(_) | Reach::Database | Reach::Everything => return Self::ALL,
+            Reach::Declared(_) | Reach::OtherDatabase(_) | Reach::Database | Reach::Everything => {
+                return Self::ALL;
+            }
         };
         let mut sketch = 0;
         match keys.visit(request, |key| sketch |= bit(key)) {
@@ -66,10 +73,24 @@ impl Sketch {
 }
 
 impl Group {
-    /// What a request reads, or may change.
+    /// What a request reads, or may change, in a database. `slot` is the stamp of its first
+    /// argument, if it is known. Where a group has stamps, keys that share one are taken for one.
     #[inline]
-    pub(super) fn sketch(&self, reach: Reach, request: &Request<'_>) -> Sketch {
-        Sketch::of(reach, self.settings.script_keys, request)
+    pub(super) fn sketch(
+        &self,
+        reach: Reach,
+        database: u32,
+        (request, slot): (&Request<'_>, Option<Slot>),
+    ) -> Sketch {
+        let scripts = self.settings.script_keys;
+        match (&self.settings.stamps, reach, slot) {
+            (Some(_), Reach::Keys(keys), Some(slot)) if keys.is_arg1() => Sketch(slot.bit()),
+            (Some(stamps), ..) => {
+                let bit = |key: &[u8]| stamps.slot(database, key).bit();
+                Sketch::of(reach, scripts, request, bit)
+            }
+            (None, ..) => Sketch::of(reach, scripts, request, bit),
+        }
     }
 }
 
@@ -81,7 +102,7 @@ impl Client {
         &mut self,
         group: &Group,
         (class, reach): (Class, Reach),
-        request: &Request<'_>,
+        request: (&Request<'_>, Option<Slot>),
     ) -> bool {
         if self.replica_out == 0 || !self.overtakes(group, (class, reach), request) {
             return false;
@@ -94,19 +115,20 @@ impl Client {
         &self,
         group: &Group,
         (class, reach): (Class, Reach),
-        request: &Request<'_>,
+        request: (&Request<'_>, Option<Slot>),
     ) -> bool {
         match class {
             Class::Read | Class::MasterRead | Class::Local(_) | Class::Refused => false,
             Class::Leased(Leased::Exec) => self.is_in_multi(),
             Class::Write | Class::Admin | Class::Leased(_) => {
-                !self.is_in_multi() && self.asked.meets(group.sketch(reach, request))
+                let database = self.session.database;
+                !self.is_in_multi() && self.asked.meets(group.sketch(reach, database, request))
             }
         }
     }
 }
 
-/// The bit of a key.
+/// The bit of a key where no stamps are kept. In which database it is does not matter.
 #[inline]
 fn bit(key: &[u8]) -> u64 {
     let length = u64::try_from(key.len()).unwrap_or(u64::MAX);

@@ -446,7 +446,11 @@ enum Terminator {
 ///
 /// `None` says nothing but that [`RequestDecoder::decode_rest`] has to look. Of a request that
 /// comes in pieces it reads the arguments that are there, once: the decoder goes on behind them.
-#[inline]
+#[expect(
+    clippy::inline_always,
+    reason = "who copies the parts at once from where a call has left them waits for the stores"
+)]
+#[inline(always)]
 fn whole<'a>(buf: &'a [u8], limits: &RequestLimits) -> Option<(Request<'a>, usize)> {
     let (max_args, max_bulk) = limits.in_force();
     let [b'*', count @ ..] = buf else { return None };

@@ -518,3 +518,37 @@ fn what_is_seen_early_may_be_too_large_all_the_same() {
     assert!(world.is_closed(client));
     assert!(world.asked("m").is_empty());
 }
+
+#[test]
+fn a_write_waits_for_the_clients_own_reads_of_what_shares_a_stamp_with_its_keys() {
+    let writes = [
+        "SET a 1",
+        "DEL x y a",
+        "MSET z 1 a 2",
+        "RENAME x a",
+        "MOVE a 3",
+        "COPY x a DB 0",
+        "EVAL return 0",
+        "FLUSHALL",
+    ];
+    for write in writes {
+        // The stamp of a read's key is known ahead, or not; and so is that of a write's.
+        for lines in [vec!["GET a", write], vec!["GET b", "GET a", write]] {
+            let mut scene = Scene::new();
+            let world = &mut scene.world;
+            let client = world.client();
+            world.send(client, &lines);
+            assert_eq!(world.asked("r1").len(), lines.len() - 1, "{write}");
+            assert!(world.asked("m").is_empty(), "{write}");
+            world.answer_all("r1");
+            assert_eq!(world.asked("m"), [write]);
+        }
+    }
+    for write in ["SET b 1", "MSET b 1 c 2", "HSET b f v"] {
+        let mut scene = Scene::new();
+        let client = scene.world.client();
+        scene.world.send(client, &["GET a", write]);
+        assert_eq!(scene.world.asked("r1"), ["GET a"]);
+        assert_eq!(scene.world.asked("m"), [write]);
+    }
+}
