@@ -93,7 +93,7 @@ impl Exchange {
         };
         client.wait = Wait::No;
         self.pump(key, now);
-        self.end_if_all_said(key);
+        self.end_if_all_said(key, now);
         // It may read again.
         self.mark_dirty(key);
     }

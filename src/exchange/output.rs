@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::intake::offset;
 use crate::exchange::link::Usage;
-use crate::exchange::ticket::Purpose;
+use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::session::IdentityId;
 use crate::types::Time;
@@ -73,6 +73,27 @@ impl Exchange {
         self.settle(now);
     }
 
+    /// A large reply that waits for earlier ones, over other links, has become as much as a client
+    /// may leave unread: its link is throttled until those are there.
+    pub(super) fn overtaken(&mut self, key: ClientKey, by: LinkKey, now: Time) {
+        let (Some(client), Some(link)) = (self.clients.get_mut(key), self.links.get(by)) else {
+            return;
+        };
+        let due = client.replies.oldest();
+        // It may have been asked anew, behind this one.
+        let is_due = |ticket: Ticket| ticket.client == key && ticket.seq == due;
+        let owes_it = link.pipeline.tickets().any(is_due);
+        if owes_it {
+            return;
+        }
+        if !client.stalled {
+            client.stalled = true;
+            client.took_at = now;
+            self.stalled.push(key);
+        }
+        self.throttle(by, key, now);
+    }
+
     fn throttle(&mut self, key: LinkKey, by: ClientKey, now: Time) {
         let (Some(link), Some(client)) = (self.links.get_mut(key), self.clients.get_mut(by)) else {
             return;
@@ -131,11 +152,11 @@ impl Exchange {
 
     /// A client has sent its last byte. What it sent before is executed and answered, as Redis
     /// does, save what a hold would keep: of that, nothing was promised yet.
-    pub fn client_ended(&mut self, key: ClientKey) {
+    pub fn client_ended(&mut self, key: ClientKey, now: Time) {
         if let Some(client) = self.clients.get_mut(key) {
             client.said_all = true;
         }
-        self.end_if_all_said(key);
+        self.end_if_all_said(key, now);
     }
 
     /// Begins the end of a client that has sent its last byte, once the rest of what it sent is
@@ -143,7 +164,7 @@ impl Exchange {
     ///
     /// A command that blocks is not waited for, once what came before it is answered: what it pops
     /// would be lost with nobody to hear it. What the client sent behind it ends with it.
-    pub(super) fn end_if_all_said(&mut self, key: ClientKey) {
+    pub(super) fn end_if_all_said(&mut self, key: ClientKey, now: Time) {
         let Some(client) = self.clients.get(key) else {
             return;
         };
@@ -153,6 +174,7 @@ impl Exchange {
         if self.blocks(client) {
             self.end(key, Ending::Now);
         } else if matches!(client.wait, Wait::No | Wait::Master) || client.until.is_some() {
+            self.give_up_upload(key, now);
             self.end(key, Ending::AfterReplies);
         }
     }
@@ -171,12 +193,12 @@ impl Exchange {
 
     /// A client of which nothing is read for now will send nothing more. One that waits for data or
     /// for a master ends as if its last byte had been read; the others go on by themselves.
-    pub fn client_hung_up(&mut self, key: ClientKey) {
+    pub fn client_hung_up(&mut self, key: ClientKey, now: Time) {
         let Some(client) = self.clients.get(key) else {
             return;
         };
         if client.wait == Wait::Master || client.until.is_some() || self.blocks(client) {
-            self.client_ended(key);
+            self.client_ended(key, now);
         }
     }
 
@@ -248,6 +270,10 @@ impl Exchange {
         };
         link.pipeline.advance_written(count, now);
         let streams = link.pipeline.is_streamed();
+        if streams {
+            // A node that takes what comes owes nothing before all of it is there.
+            link.heard_at = now;
+        }
         if let Some(group) = self.groups.get_mut(link.group) {
             group.counts.upstream_sent_bytes += offset(count);
         }

@@ -178,6 +178,10 @@ impl Exchange {
         }
         if let Some((at, link)) = link {
             let pipeline = &mut link.pipeline;
+            if pipeline.unwritten().is_empty() {
+                // Until now it was the client who was silent.
+                link.heard_at = now;
+            }
             pipeline.feed(bytes.get(..used).unwrap_or_default(), whole);
             if whole && let Some(ticket) = pipeline.ticket_mut(0) {
                 ticket.arrived = now;
@@ -188,6 +192,17 @@ impl Exchange {
             }
         }
         used
+    }
+
+    /// The rest of a request does not come any more. What its node has of it is never executed, so
+    /// that nobody waits for a reply; the link, with half a request on it, ends.
+    pub(super) fn give_up_upload(&mut self, key: ClientKey, now: Time) {
+        let client = self.clients.get_mut(key);
+        let upload = client.and_then(|client| client.upload.take());
+        let link = upload.and_then(|upload| self.links.get(upload.on?));
+        if link.is_some() {
+            self.drop_lease(key, now);
+        }
     }
 
     /// The node answers before it has all of the request: it wants nothing more of it.

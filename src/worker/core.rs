@@ -173,7 +173,7 @@ impl Core {
                     self.scratch = scratch;
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(0)) => self.exchange.client_ended(key),
+                Poll::Ready(Ok(0)) => self.exchange.client_ended(key, now),
                 Poll::Ready(Ok(_)) => self.exchange.client_bytes(key, buf.filled(), now),
                 Poll::Ready(Err(_gone)) => self.drop_client(key, now),
             }
@@ -290,7 +290,7 @@ impl Core {
         let gone = slots.filter(|slot| slot.paused && slot.stream.has_hung_up());
         let keys: Vec<ClientKey> = gone.map(|slot| slot.key).collect();
         for key in keys {
-            self.exchange.client_hung_up(key);
+            self.exchange.client_hung_up(key, now);
         }
         self.perform(now);
     }

@@ -25,7 +25,7 @@ fn a_client_that_leaves_while_it_blocks_takes_the_link_along() {
         world.send(client, &["BLPOP q 0"]);
         let link = world.asked_on("m", "BLPOP q 0");
         if half_closed {
-            world.exchange.client_ended(client);
+            world.exchange.client_ended(client, world.now);
             world.run();
             assert!(world.is_closed(client));
         } else {
@@ -41,7 +41,7 @@ fn a_client_that_half_closes_hears_the_end_of_its_transaction() {
     let mut world = World::new();
     let client = world.client();
     world.send(client, &["MULTI", "INCR a", "EXEC"]);
-    world.exchange.client_ended(client);
+    world.exchange.client_ended(client, world.now);
     world.run();
     world.answer("m", "MULTI", "+OK");
     world.answer("m", "INCR a", "+QUEUED");
@@ -59,7 +59,7 @@ fn what_a_client_sent_before_it_half_closed_is_executed_in_its_turn() {
         client,
         &["INCR a", "MULTI", "INCR a", "EXEC", "CONFIG GET x"],
     );
-    world.exchange.client_ended(client);
+    world.exchange.client_ended(client, world.now);
     world.run();
     assert_eq!(world.asked("m"), ["INCR a"]);
     assert!(!world.exchange.wants_input(client));
@@ -78,7 +78,7 @@ fn a_request_that_waited_when_its_client_half_closed_is_dropped_if_it_would_be_h
     let mut world = World::new();
     let client = world.client();
     world.send(client, &["INCR a", "BLPOP q 0"]);
-    world.exchange.client_ended(client);
+    world.exchange.client_ended(client, world.now);
     world.switching();
     world.answer("m", "INCR a", ":1");
     assert_eq!(world.heard(client), ":1|");
@@ -426,9 +426,9 @@ fn who_leaves_while_its_command_waits_for_a_link_takes_nothing() {
         world.send(client, &["BLPOP q 5"]);
         let (link, _) = world.only_opening();
         if half_closed {
-            world.exchange.client_ended(client);
+            world.exchange.client_ended(client, world.now);
         } else {
-            world.exchange.client_hung_up(client);
+            world.exchange.client_hung_up(client, world.now);
         }
         world.run();
         assert!(world.is_closed(client) && !world.wires.contains_key(&link));
@@ -446,7 +446,7 @@ fn a_client_that_half_closes_with_commands_behind_a_blocking_one_does_not_block_
         let client = world.client();
         world.send(client, &["BLPOP q 0", behind]);
         let link = world.asked_on("m", "BLPOP q 0");
-        world.exchange.client_ended(client);
+        world.exchange.client_ended(client, world.now);
         world.run();
         assert!(world.is_closed(client), "{behind}");
         assert!(!world.wires.contains_key(&link), "{behind}");
@@ -459,7 +459,7 @@ fn a_client_that_half_closes_hears_what_came_before_its_blocking_command() {
     let mut world = World::new();
     let client = world.client();
     world.send(client, &["SET a 1", "BLPOP q 0"]);
-    world.exchange.client_ended(client);
+    world.exchange.client_ended(client, world.now);
     world.run();
     world.answer("m", "SET a 1", "+OK");
     assert_eq!(world.heard(client), "+OK|");
@@ -472,7 +472,7 @@ fn a_client_that_half_closes_before_its_read_is_answered_hears_it_too() {
     let mut world = World::new();
     let client = world.client();
     world.send(client, &["GET a", "BLPOP q 0"]);
-    world.exchange.client_ended(client);
+    world.exchange.client_ended(client, world.now);
     world.run();
     assert!(!world.is_closed(client));
     world.answer("r1", "GET a", "$1|a");
@@ -492,7 +492,7 @@ fn who_hangs_up_unread_ends_if_it_waits_and_goes_on_otherwise() {
     world.send(held, &[&large, &large]);
     for client in [blocked, held, ordered] {
         assert!(!world.exchange.wants_input(client));
-        world.exchange.client_hung_up(client);
+        world.exchange.client_hung_up(client, world.now);
         world.run();
     }
     assert!(world.is_closed(blocked) && world.is_closed(held) && !world.is_closed(ordered));

@@ -143,7 +143,7 @@ fn a_held_write_is_dropped_when_its_client_leaves() {
         world.send(client, &["INCR a"]);
     }
     world.leave(leaves);
-    world.exchange.client_ended(ends);
+    world.exchange.client_ended(ends, world.now);
     world.run();
     assert!(world.is_closed(ends));
     world.publish(Phase::Stable, Some("m"));

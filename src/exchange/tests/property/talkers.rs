@@ -143,7 +143,7 @@ impl Sim {
         let at = self.dice.usize(..self.talkers.len());
         if let Some(key) = self.talkers[at].key {
             if self.dice.bool() {
-                self.exchange.client_ended(key);
+                self.exchange.client_ended(key, self.now);
             }
             self.exchange.client_gone(key, self.now);
             self.forget(at);
