@@ -28,7 +28,8 @@ SIMULATION = cargo test --locked --test simulation \
     --config 'profile.dev.package.switchman.codegen-units=1' \
     --config 'profile.dev.lto="thin"' --config 'profile.dev.incremental=false'
 
-.PHONY: help demo test test-live failover-matrix stale-reads simulation differential clients lint bench fuzz tools
+.PHONY: help demo test test-live failover-matrix stale-reads simulation differential size clients lint bench \
+    fuzz tools
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +58,11 @@ simulation: ## Invented worlds from SIM_FIRST on for SIM_SECONDS: no promise may
 differential: tools ## DIFF_COMMANDS commands through Switchman and to a bare Redis: no reply may differ
 	SWITCHMAN_DIFF_COMMANDS=$(DIFF_COMMANDS) SWITCHMAN_DIFF_FIRST=$(DIFF_FIRST) \
 	    cargo test --locked --test live differential:: -- --nocapture --test-threads 1
+
+size: tools ## Values of 512 MB, clients up to the limit of open files, a minute of transactions: what they cost
+	SWITCHMAN_VALUE_MIB=512 SWITCHMAN_VALUE_ROUNDS=5 SWITCHMAN_IDLE_CLIENTS=20000 \
+	    SWITCHMAN_TRANSACTION_SECONDS=60 \
+	    cargo test --locked --release --test live size:: -- --nocapture --test-threads 1
 
 clients: tools ## The tests with real client libraries only
 	cargo test --locked --test clients

@@ -104,6 +104,10 @@ const SLEEPERS: &[(&str, &str)] = &[
     ("tests/live/gate.rs", "keeps writers out of step"),
     ("tests/live/replicas.rs", "paces a load"),
     (
+        "tests/live/size.rs",
+        "paces transactions and small commands",
+    ),
+    (
         "tests/live/stale/client.rs",
         "paces a load: a starved Sentinel sees nodes die",
     ),

@@ -116,7 +116,7 @@ impl Exchange {
                     if at - begin > STREAM_ABOVE && self.may_stream(key) {
                         let piece = bytes.get(begin..at).unwrap_or_default();
                         begin = at;
-                        self.piece(key, piece)?;
+                        self.piece(key, piece, now)?;
                     }
                     break;
                 }
@@ -328,7 +328,7 @@ impl Exchange {
     }
 
     /// A piece of a large reply goes to its client at once.
-    fn piece(&mut self, key: LinkKey, piece: &[u8]) -> Result<(), Violation> {
+    fn piece(&mut self, key: LinkKey, piece: &[u8], now: Time) -> Result<(), Violation> {
         let Some(link) = self.links.get(key) else {
             return Ok(());
         };
@@ -352,7 +352,11 @@ impl Exchange {
         if ticket.spoken {
             lend(&mut client.replies, &mut self.spare);
             client.replies.deliver(ticket.seq, piece, Piece::More);
+            let parked = client.replies.parked_bytes();
             self.touch(ticket.client);
+            if parked > self.settings.output_high {
+                self.overtaken(ticket.client, key, now);
+            }
         }
         Ok(())
     }

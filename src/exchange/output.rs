@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::intake::offset;
 use crate::exchange::link::Usage;
-use crate::exchange::ticket::Purpose;
+use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::session::IdentityId;
 use crate::types::Time;
@@ -71,6 +71,27 @@ impl Exchange {
             self.throttle(link, key, now);
         }
         self.settle(now);
+    }
+
+    /// A large reply that waits for earlier ones, over other links, has become as much as a client
+    /// may leave unread: its link is throttled until those are there.
+    pub(super) fn overtaken(&mut self, key: ClientKey, by: LinkKey, now: Time) {
+        let (Some(client), Some(link)) = (self.clients.get_mut(key), self.links.get(by)) else {
+            return;
+        };
+        let due = client.replies.oldest();
+        // It may have been asked anew, behind this one.
+        let is_due = |ticket: Ticket| ticket.client == key && ticket.seq == due;
+        let owes_it = link.pipeline.tickets().any(is_due);
+        if owes_it {
+            return;
+        }
+        if !client.stalled {
+            client.stalled = true;
+            client.took_at = now;
+            self.stalled.push(key);
+        }
+        self.throttle(by, key, now);
     }
 
     fn throttle(&mut self, key: LinkKey, by: ClientKey, now: Time) {
@@ -250,6 +271,10 @@ impl Exchange {
         };
         link.pipeline.advance_written(count, now);
         let streams = link.pipeline.is_streamed();
+        if streams {
+            // A node that takes what comes owes nothing before all of it is there.
+            link.heard_at = now;
+        }
         if let Some(group) = self.groups.get_mut(link.group) {
             group.counts.upstream_sent_bytes += offset(count);
         }

@@ -213,6 +213,10 @@ impl Exchange {
                 // The connection has its own deadline; a throttled link is silent by our doing.
                 continue;
             }
+            if link.pipeline.is_open() && link.pipeline.unwritten().is_empty() {
+                // The node has all that there is of a request; its client is silent.
+                continue;
+            }
             match link.pipeline.oldest_ticket() {
                 None if silence >= settings.idle
                     && link.usage == Usage::Hub

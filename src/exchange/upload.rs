@@ -175,6 +175,10 @@ impl Exchange {
         }
         if let Some((at, link)) = link {
             let pipeline = &mut link.pipeline;
+            if pipeline.unwritten().is_empty() {
+                // Until now it was the client who was silent.
+                link.heard_at = now;
+            }
             pipeline.feed(bytes.get(..used).unwrap_or_default(), whole);
             if whole && let Some(ticket) = pipeline.ticket_mut(0) {
                 ticket.arrived = now;

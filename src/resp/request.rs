@@ -288,11 +288,16 @@ impl RequestDecoder {
     /// Looks for the byte `end` in `line`, a tail of `buf`, behind what was searched before.
     fn terminator(&mut self, buf: &[u8], line: &[u8], end: u8) -> Terminator {
         let start = distance(buf, line);
-        let window = line.get(..=LINE_MAX).unwrap_or(line);
+        // An end of two bytes makes a line no longer.
+        let max = match line.get(LINE_MAX) {
+            Some(b'\r') => LINE_MAX.saturating_add(1),
+            _ => LINE_MAX,
+        };
+        let window = line.get(..=max).unwrap_or(line);
         let searched = self.searched.saturating_sub(start).min(window.len());
         match memchr(end, window.get(searched..).unwrap_or_default()) {
             Some(found) => Terminator::At(found.saturating_add(searched)),
-            None if window.len() > LINE_MAX => Terminator::TooFar,
+            None if window.len() > max => Terminator::TooFar,
             None => {
                 self.searched = start.saturating_add(window.len());
                 Terminator::NotYet
@@ -661,12 +666,17 @@ mod tests {
             error(b"*1\r\n$536870913\r\n", &CLOSED),
             Some(RequestError::InvalidBulk)
         );
-        // Lines: the terminator may be the byte behind LINE_MAX, not later.
+        // Lines: the terminator may begin with the byte behind LINE_MAX, not later.
         let inline = [&[b'a'; LINE_MAX][..], b"\n"].concat();
         assert_eq!(missing(&inline[..LINE_MAX], &OPEN), Some(1));
         assert_eq!(error(&inline, &OPEN), None);
-        let long = [&[b'a'; LINE_MAX + 1][..], b"\n"].concat();
-        assert_eq!(error(&long, &OPEN), Some(RequestError::InlineTooBig));
+        let both = [&[b'a'; LINE_MAX][..], b"\r\n"].concat();
+        assert_eq!(missing(&both[..=LINE_MAX], &OPEN), Some(1));
+        assert_eq!(error(&both, &OPEN), None);
+        for end in [&b"a\n"[..], b"a\r\n", b"\r\r\n", b"\ra"] {
+            let long = [&[b'a'; LINE_MAX][..], end].concat();
+            assert_eq!(error(&long, &OPEN), Some(RequestError::InlineTooBig));
+        }
         for start in ["*", "*1\r\n$"] {
             let header = [start.as_bytes(), &[b'x'; LINE_MAX - 1]].concat();
             assert_eq!(missing(&header, &OPEN), Some(1), "{start}");

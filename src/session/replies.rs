@@ -13,7 +13,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Bytes taken at the front of the output before the rest is moved down: a client that is always a
-/// little behind must not keep all that it was ever sent.
+/// little behind must not keep all that it was ever sent. They are no more than a quarter of the
+/// buffer: one with as much unread as it may have would else be twice that.
 const COMPACT_ABOVE: usize = 64 * 1024;
 
 /// Number of a request within its session; wraps around.
@@ -226,7 +227,7 @@ impl Replies {
     pub fn advance(&mut self, count: usize) -> Option<Vec<u8>> {
         self.taken = (self.taken + count).min(self.out.len());
         if self.taken < self.out.len() {
-            if self.taken >= COMPACT_ABOVE && self.taken >= self.out.len() / 2 {
+            if self.taken >= COMPACT_ABOVE && self.taken >= self.out.len() / 4 {
                 self.out.drain(..self.taken);
                 self.taken = 0;
             }
@@ -259,11 +260,20 @@ impl Replies {
         self.out
     }
 
+    /// Bytes of answers that wait for earlier ones.
+    pub fn parked_bytes(&self) -> usize {
+        let parked = self.parked.as_ref();
+        parked.map_or(0, |parked| parked.arena.len() - parked.dead + parked.pieces)
+    }
+
+    /// The oldest request whose reply is not wholly in the output.
+    pub const fn oldest(&self) -> Seq {
+        self.head
+    }
+
     /// Bytes held for the client: output it has not taken, and answers that wait for earlier ones.
     pub fn held_bytes(&self) -> usize {
-        let parked = self.parked.as_ref();
-        let parked = parked.map_or(0, |parked| parked.arena.len() - parked.dead + parked.pieces);
-        self.out.len() - self.taken + parked + self.pushes.len()
+        self.out.len() - self.taken + self.parked_bytes() + self.pushes.len()
     }
 
     #[cold]
@@ -414,6 +424,19 @@ mod tests {
         replies.deliver(b, b"b", Piece::Last);
         assert_eq!(taken(&mut replies), "ab");
         assert!(replies.owns_nothing());
+    }
+
+    #[test]
+    fn a_client_that_is_always_behind_has_little_more_kept_for_it_than_it_has_not_taken() {
+        let mut replies = Replies::default();
+        let seq = replies.begin();
+        for _ in 0..1_000 {
+            replies.deliver(seq, &[b'x'; 10_000], Piece::More);
+            if replies.output().len() > 1_000_000 {
+                replies.advance(10_000);
+            }
+            assert!(replies.out.len() <= 1_350_000, "{}", replies.out.len());
+        }
     }
 
     #[test]

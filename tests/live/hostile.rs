@@ -388,7 +388,7 @@ fn who_gets_no_connection_of_his_own_is_told_so_and_others_go_on() {
 }
 
 /// A Switchman before a liar instead of a Redis.
-fn before_liar(lab: &Lab, liar: &Liar) -> Proxy {
+pub(crate) fn before_liar(lab: &Lab, liar: &Liar) -> Proxy {
     let config = format!(
         "workers = 1\n[[group]]\nmaster-name = \"mymaster\"\nlisten = [\"127.0.0.1:0\"]\n\
          master = \"{}\"\n",
@@ -586,7 +586,7 @@ fn a_large_reply_to_a_slow_reader_takes_no_more_memory_than_its_limit() {
         assert_eq!(read_slowly(&proxy, &mut slow, 1 << 20), 1 << 20);
         let now = Vitals::of(proxy.pid());
         assert!(
-            now.resident < before.resident + 96 * MIB,
+            now.resident < before.resident + 48 * MIB,
             "{before:?} {now:?}"
         );
     }
@@ -708,36 +708,6 @@ fn a_reader_that_takes_a_little_now_and_then_holds_nobody_up_for_longer() {
         println!("another client waited {stalled:?} at most");
         assert!(stalled < slowest, "another client waited {stalled:?}");
     });
-}
-
-#[test]
-fn a_subscriber_too_slow_for_its_messages_is_closed_and_not_left_with_a_gap() {
-    let lab = Lab::small();
-    let proxy = lab.proxy();
-    let mut slow = proxy.client();
-    say(&mut slow, &["SUBSCRIBE", "c"]);
-    let mut master = lab.node(0).connect().unwrap();
-    let filling = "x".repeat(100_000);
-    // Four times of what the server keeps for a subscriber (client-output-buffer-limit).
-    for number in 0..1200 {
-        say(
-            &mut master,
-            &["PUBLISH", "c", &format!("{number} {filling}")],
-        );
-    }
-    let mut expected = 0;
-    while expected < 1200 {
-        let Ok(message) = slow.receive() else { break };
-        let number = message.items()[2].text().unwrap();
-        let (number, _) = number.split_once(' ').unwrap();
-        assert_eq!(number, expected.to_string());
-        expected += 1;
-    }
-    say(&mut master, &["PUBLISH", "c", "1200 "]);
-    if let Ok(message) = slow.receive() {
-        let after = message.items()[2].text().unwrap();
-        panic!("{after:?} after {expected} messages of 1200");
-    }
 }
 
 #[test]

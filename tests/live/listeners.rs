@@ -12,9 +12,10 @@ use crate::proxy::{Launch, Proxy, tcp_addr};
 use crate::routing::calls;
 
 /// Sections for a listener of each role but the usual one.
-const SECTIONS: &str = "[[group.listener]]\naddress = \"127.0.0.1:0\"\nrole = \"master\"\n\
-                        [[group.listener]]\naddress = \"127.0.0.1:0\"\nrole = \"replica\"\n\
-                        consistency = \"eventual\"\n";
+pub(crate) const SECTIONS: &str = "\
+    [[group.listener]]\naddress = \"127.0.0.1:0\"\nrole = \"master\"\n\
+    [[group.listener]]\naddress = \"127.0.0.1:0\"\nrole = \"replica\"\n\
+    consistency = \"eventual\"\n";
 
 /// What a replica and a listener of that role answer alike.
 const ALIKE: &[&[&str]] = &[
@@ -64,7 +65,7 @@ const ALIKE: &[&[&str]] = &[
 ];
 
 /// Where clients of the listener with this role connect.
-fn listener(proxy: &Proxy, role: &str) -> SocketAddr {
+pub(crate) fn listener(proxy: &Proxy, role: &str) -> SocketAddr {
     proxy.log().wait("listening", |event| {
         (event["listen.role"] == role).then(|| tcp_addr(event))?
     })
@@ -75,7 +76,7 @@ fn client(proxy: &Proxy, role: &str) -> Client {
 }
 
 /// Waits until the replica serves the reads of a listener.
-fn wait_for_replica(lab: &Lab, client: &mut Client) {
+pub(crate) fn wait_for_replica(lab: &Lab, client: &mut Client) {
     let served = wait_for(SOON, || {
         let before = calls(lab.node(1), "get");
         say(client, &["GET", "k"]);

@@ -26,7 +26,7 @@ const WORKERS: i64 = 2;
 /// Time for all subscribers to hear something.
 const HEARD: Duration = Duration::from_secs(60);
 
-fn number(variable: &str, otherwise: usize) -> usize {
+pub(crate) fn number(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 

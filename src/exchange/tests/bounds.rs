@@ -345,3 +345,63 @@ fn clients_that_wait_for_room_on_a_throttled_link_take_another() {
     world.answer("r1", "GET small", "+OK");
     assert_eq!(world.heard(other), "+OK|");
 }
+
+/// A client whose large reply overtakes an earlier one, until its link is throttled; how much of it
+/// was read, and its links.
+fn overtaken() -> (World, ClientKey, usize, LinkKey) {
+    let mut world = small(|settings| settings.output_high = 100_000);
+    let client = world.client();
+    world.send(client, &["DBSIZE", "GET big"]);
+    let link = world.link("r1");
+    world.wires.get_mut(&link).unwrap().asked.clear();
+    world.say_raw(link, b"$1000000\r\n").unwrap();
+    let mut sent = 0;
+    while !world.exchange.is_throttled(link) {
+        world.say_raw(link, &vec![b'x'; 50_000]).unwrap();
+        sent += 50_000;
+        assert!(sent < 250_000, "all of it is kept");
+    }
+    assert_eq!(world.heard(client), "");
+    (world, client, sent, link)
+}
+
+#[test]
+fn a_large_reply_that_overtakes_an_earlier_one_is_not_read_before_that() {
+    let (mut world, client, sent, link) = overtaken();
+    let other = world.client();
+    world.send(other, &["GET small"]);
+    world.answer("r1", "GET small", "+OK");
+    assert_eq!(world.heard(other), "+OK|", "over another link");
+    world.answer("m", "DBSIZE", ":7");
+    assert!(!world.exchange.is_throttled(link));
+    world.say_raw(link, &vec![b'x'; 1_000_000 - sent]).unwrap();
+    world.say_raw(link, b"\r\n").unwrap();
+    let want = format!(":7|$1000000|{}|", "x".repeat(1_000_000));
+    assert!(world.heard(client) == want);
+    world.pass(ms(40_000));
+    assert!(!world.is_closed(client));
+    world.assert_calm();
+}
+
+#[test]
+fn who_waits_for_ever_with_a_large_reply_that_overtook_is_closed() {
+    let (mut world, client, _, link) = overtaken();
+    world.pass(ms(29_000));
+    assert!(!world.is_closed(client));
+    world.pass(ms(1_200));
+    assert!(world.is_closed(client));
+    assert!(!world.exchange.is_throttled(link));
+    assert_eq!(rejected(&mut world, "write_timeout"), 1);
+}
+
+#[test]
+fn a_link_that_is_lost_stalls_nobody_any_more() {
+    let (mut world, client, _, link) = overtaken();
+    world.lose(link);
+    world.answer("r1", "GET big", "+OK");
+    world.pass(ms(40_000));
+    assert!(!world.is_closed(client));
+    world.answer("m", "DBSIZE", ":7");
+    assert_eq!(world.heard(client), ":7|+OK|");
+    world.assert_calm();
+}

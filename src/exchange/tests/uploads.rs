@@ -272,3 +272,62 @@ fn in_a_transaction_it_is_queued_when_it_is_whole() {
     assert_eq!(world.heard(client), "+OK|+QUEUED|*1|+OK|");
     world.assert_calm();
 }
+
+#[test]
+fn who_says_no_more_in_the_middle_takes_the_connection_along_too() {
+    let mut world = World::new();
+    let (client, _, link) = half(&mut world);
+    world.exchange.client_ended(client, world.now);
+    world.run();
+    assert!(world.is_closed(client));
+    assert_eq!(world.heard(client), "");
+    assert!(!world.links("m").contains(&link));
+    world.assert_calm();
+}
+
+#[test]
+fn who_says_no_more_behind_it_hears_its_reply() {
+    let mut world = World::new();
+    let (client, rest, _) = half(&mut world);
+    world.send_raw(client, &rest);
+    world.exchange.client_ended(client, world.now);
+    world.run();
+    let (_, words) = set("k");
+    world.answer("m", &words, "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}
+
+#[test]
+fn a_client_may_take_its_time_for_it() {
+    let mut world = World::new();
+    let (client, rest, link) = half(&mut world);
+    let wait = Settings::default().reply_timeout * 2;
+    world.pass(wait);
+    let (more, last) = rest.split_at(rest.len() - 1);
+    for piece in more.chunks(500_000) {
+        world.send_raw(client, piece);
+        world.pass(wait / 4);
+    }
+    world.send_raw(client, last);
+    assert!(world.links("m").contains(&link), "its node owes nothing");
+    let (_, words) = set("k");
+    world.answer("m", &words, "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_node_that_does_not_answer_it_is_lost_in_time() {
+    let mut world = World::new();
+    let (client, rest, link) = half(&mut world);
+    let wait = Settings::default().reply_timeout;
+    world.pass(wait * 2);
+    world.send_raw(client, &rest);
+    world.pass(wait / 2);
+    assert!(world.links("m").contains(&link));
+    world.pass(wait / 2 + ms(500));
+    assert!(!world.links("m").contains(&link));
+    assert!(world.heard(client).starts_with("-UNCERTAIN "));
+}
