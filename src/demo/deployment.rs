@@ -473,8 +473,8 @@ impl Drop for Scratch {
 }
 
 /// A shell that waits for the end of its input, that is for our end, however it comes. Where the
-/// directory is still there by then, it kills every process that runs in one of its folders, and
-/// removes it. (Asking the kernel to do this, by `PR_SET_PDEATHSIG`, needs unsafe code, and would
+/// directory is still there by then, it kills every process that runs in it or in one of its folders,
+/// and removes it. (Asking the kernel to do this, by `PR_SET_PDEATHSIG`, needs unsafe code, and would
 /// follow the thread that started the child.)
 #[derive(Debug)]
 struct Guard(Child);
@@ -483,7 +483,7 @@ impl Guard {
     const SCRIPT: &str = r#"
         while read -r _; do :; done
         [ -d "$1" ] || exit 0
-        for dir in "$1"/*/; do
+        for dir in "$1" "$1"/*/; do
             for process in /proc/[0-9]*; do
                 [ "$process/cwd" -ef "$dir" ] && kill -KILL "${process#/proc/}"
             done
@@ -535,14 +535,13 @@ mod tests {
     fn the_guard_removes_what_we_could_not() {
         let scratch = Scratch::new().unwrap();
         fs::create_dir(scratch.0.join("node-0")).unwrap();
-        let mut command = Command::new("sleep");
-        let mut sleeper = command
-            .arg("600")
-            .current_dir(scratch.0.join("node-0"))
-            .spawn()
-            .unwrap();
+        let sleeps = |dir| Command::new("sleep").arg("600").current_dir(dir).spawn();
+        let dirs = [scratch.0.clone(), scratch.0.join("node-0")];
+        let sleepers = dirs.map(|dir| sleeps(dir).unwrap());
         drop(Guard::over(&scratch.0).unwrap());
         assert!(!scratch.0.exists());
-        assert!(!sleeper.wait().unwrap().success(), "the sleeper was killed");
+        for mut sleeper in sleepers {
+            assert!(!sleeper.wait().unwrap().success(), "it was killed");
+        }
     }
 }

@@ -221,7 +221,7 @@ impl Exchange {
             _ if lease.multi != Multi::No => self.place_in_multi(job, request, class),
             // What the link has of it only the server knows.
             Class::Local(Local::ClientTrackinginfo | Local::ClientGetredir)
-                if lease.tracking.is_on() || lease.sticky =>
+                if lease.tracking.is_on() || lease.sticky || lease.sticking > 0 =>
             {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })

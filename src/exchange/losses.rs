@@ -433,7 +433,7 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         | Purpose::Hedged => return Fate::Nothing,
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
         // Nothing comes any more that was published before.
-        Purpose::Leaving => return Fate::Left,
+        Purpose::Leaving | Purpose::Left => return Fate::Left,
         // An EXEC that is not to happen does not become one that may.
         Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
             return Fate::Undone(undo);

@@ -7,8 +7,9 @@
 use std::collections::VecDeque;
 
 use crate::command::Leased;
-use crate::exchange::client::{Client, Wait};
+use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::link::State;
 use crate::exchange::ticket::{Effect, Purpose, Subscription, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{Request, encode};
@@ -28,6 +29,15 @@ pub(super) struct Heard {
     /// What it hears no more once its hub has answered, oldest first: UNSUBSCRIBE and its like, or
     /// RESET.
     leaving: VecDeque<Box<[u8]>>,
+    /// What it will be told of them once the server has heard of it too.
+    left: VecDeque<Box<[u8]>>,
+}
+
+impl Heard {
+    /// Whether something of it is about to end.
+    fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty() || !self.left.is_empty()
+    }
 }
 
 impl Client {
@@ -121,13 +131,7 @@ impl Exchange {
             Ok(link) => link,
             Err(placed) => return placed,
         };
-        let mut ping = Vec::new();
-        encode::request(&mut ping, &[b"PING"]);
-        let kind = Kind {
-            effect: Effect::Reads,
-            ..Kind::leased(Purpose::Leaving)
-        };
-        let placed = self.send(link, job, &ping, kind);
+        let placed = self.ping_hub(link, job, Purpose::Leaving);
         if placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
         {
@@ -138,16 +142,41 @@ impl Exchange {
         placed
     }
 
+    fn ping_hub(&mut self, link: LinkKey, job: Job, purpose: Purpose) -> Placed {
+        let mut ping = Vec::new();
+        encode::request(&mut ping, &[b"PING"]);
+        let effect = Effect::Reads;
+        let kind = Kind {
+            effect,
+            ..Kind::leased(purpose)
+        };
+        self.send(link, job, &ping, kind)
+    }
+
     /// PUBLISH of a subscriber: over the hub, where its message comes in front of the reply if it
     /// is for the client itself, and behind all replies that are due before. `None`: there is no
     /// hub on which that could be.
     pub(super) fn publish_on_hub(&mut self, job: Job, raw: &[u8], kind: Kind) -> Option<Placed> {
-        let client = self.clients.get(job.key)?;
+        let client = self.clients.get_mut(job.key)?;
         let group = self.groups.get(client.group)?;
-        let link = group.hub(client.session.identity)?.link?;
-        let speaks = self.links.get(link)?.lane.protocol;
-        if speaks == Protocol::Resp2 || !self.is_open(link) {
+        let key = group.hub(client.session.identity)?.link?;
+        let link = self.links.get_mut(key)?;
+        if link.lane.protocol == Protocol::Resp2 {
             return None;
+        }
+        if client
+            .heard
+            .as_ref()
+            .is_some_and(|heard| heard.is_leaving())
+        {
+            // Who hears it is not decided.
+            client.wait = Wait::Answers;
+            return Some(Placed::Waits);
+        }
+        if link.state == State::Opening {
+            link.waiters.push(job.key);
+            client.wait = Wait::Proof(key);
+            return Some(Placed::Waits);
         }
         Some(match self.hub_for(job) {
             Ok(link) => self.send(link, job, raw, kind),
@@ -182,16 +211,25 @@ impl Exchange {
     }
 
     /// A hub has answered, or is gone: nothing comes any more that was published before. Its client
-    /// hears what it has left no longer.
+    /// hears what it has left no longer, and is told so when the server does not count it any more.
     pub(super) fn left(&mut self, ticket: Ticket, now: Time) {
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return;
         };
         let leaving = client.heard.as_deref_mut();
+        if ticket.purpose == Purpose::Left {
+            let told = leaving.and_then(|heard| heard.left.pop_front());
+            let told = told.as_deref().unwrap_or_default();
+            return client.replies.deliver(ticket.seq, told, Piece::Last);
+        }
         let raw = leaving.and_then(|heard| heard.leaving.pop_front());
         let Some(request) = raw.as_deref().and_then(Request::from_raw) else {
             return client.replies.deliver(ticket.seq, &[], Piece::Last);
         };
+        let group = self.groups.get(client.group);
+        let hub = group.and_then(|group| group.hub(client.session.identity)?.link);
+        let in_flight = |exchange: &Self| Some(exchange.links.get(hub?)?.pipeline.len());
+        let before = in_flight(self);
         self.scratch.clear();
         let command = if request.raw() == RESET {
             self.begin_again(ticket.client, now);
@@ -208,12 +246,33 @@ impl Exchange {
         if let Some(command) = command {
             self.unsubscribe(ticket.client, (command, &request), now);
         }
+        let told = std::mem::take(&mut self.scratch);
+        let ends = hub.filter(|_| in_flight(self) > before);
+        self.tell_left(ticket, ends, &told, now);
+        self.scratch = told;
+    }
+
+    /// A client is told what it has left; `ends`: on this link the server is about to hear that
+    /// nobody hears it any more, and would count it meanwhile.
+    fn tell_left(&mut self, ticket: Ticket, ends: Option<LinkKey>, told: &[u8], now: Time) {
+        if let Some(link) = ends {
+            let again = Some(Numbered::new(ticket.seq, ticket.spoken));
+            let job = Job {
+                again,
+                ..Job::new(ticket.client, ticket.arrived, now)
+            };
+            if self.ping_hub(link, job, Purpose::Left) == Placed::Sent {
+                if let Some(client) = self.clients.get_mut(ticket.client) {
+                    let heard = client.heard.get_or_insert_default();
+                    heard.left.push_back(Box::from(told));
+                }
+                return;
+            }
+        }
         if let Some(client) = self.clients.get_mut(ticket.client) {
             // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,
             // CLIENT_PUSHING).
-            client
-                .replies
-                .deliver(ticket.seq, &self.scratch, Piece::Last);
+            client.replies.deliver(ticket.seq, told, Piece::Last);
         }
     }
 
@@ -289,7 +348,8 @@ impl Exchange {
         }
     }
 
-    /// PING of a RESP2 client with subscriptions (Redis server.c, `pingCommand`).
+    /// PING of a RESP2 client with subscriptions (Redis server.c, `pingCommand`), of the right
+    /// arity.
     pub(super) fn pong(&mut self, job: Job, request: &Request<'_>) -> Placed {
         self.scratch.clear();
         encode::array_header(&mut self.scratch, 2);

@@ -48,7 +48,8 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
-        if local == Local::Ping && client.is_restricted_subscriber() {
+        // With more words it is told what is wrong with them, like everybody.
+        if local == Local::Ping && request.argc() <= 2 && client.is_restricted_subscriber() {
             return self.pong(job, request);
         }
         match client.session.local(local, request, &mut self.scratch) {

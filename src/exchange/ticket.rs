@@ -119,6 +119,8 @@ pub(super) enum Purpose {
     Setting,
     /// PING on a hub, behind which its client hears something no more.
     Leaving,
+    /// The one behind that, when the server knows it too.
+    Left,
     /// RESET of a client for which something is tracked.
     Reset,
     /// A command that sets something on the connection for good, if the server takes it.

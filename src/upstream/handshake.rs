@@ -4,6 +4,9 @@
 //! issue 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `PING`, `ROLE`,
 //! and for a connection that may carry writes `CLIENT INFO`, so that it can be ended from
 //! elsewhere.
+//!
+//! A client stays in its database when it logs in as a user without the right to `SELECT`. Its
+//! connection gets there as it did itself: before its login.
 
 use std::fmt;
 use std::io;
@@ -230,10 +233,14 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
     if let (Err(line), Protocol::Resp3) = (&hello, plan.protocol) {
         return Err(refused(Stage::Handshake, line.clone()));
     }
-    if let Some(line) = selected
-        && line.starts_with(b"-")
-    {
-        return Err(refused(Stage::Handshake, line));
+    match (selected, &plan.auth) {
+        (Some(line), Some(auth)) if line.starts_with(b"-NOPERM") => {
+            select_first(plan, talk, auth, line).await?;
+        }
+        (Some(line), _) if line.starts_with(b"-") => {
+            return Err(refused(Stage::Handshake, line));
+        }
+        _ => {}
     }
     check_role(plan, &role)?;
     let hello = hello.ok();
@@ -241,17 +248,52 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
     Ok((hello, connection))
 }
 
+/// Begins anew with `SELECT` in front of the login, which refused it with `line`.
+async fn select_first(
+    plan: &Plan,
+    talk: &mut Talk,
+    auth: &[u8],
+    line: Vec<u8>,
+) -> Result<(), Failure> {
+    let broken = |source| Failure::Broken {
+        node: plan.node.clone(),
+        source,
+    };
+    let refused = |stage, line| Failure::Refused {
+        node: plan.node.clone(),
+        stage,
+        line,
+    };
+    let mut first = Vec::new();
+    encode::request(&mut first, &[b"RESET"]);
+    select(&mut first, plan.database);
+    talk.stream.write_all(&first).await.map_err(broken)?;
+    let _began_anew = talk.reply().await.map_err(broken)?;
+    if talk.reply().await.map_err(broken)?.starts_with(b"-") {
+        return Err(refused(Stage::Handshake, line));
+    }
+    talk.stream.write_all(auth).await.map_err(broken)?;
+    let logged_in = talk.reply().await.map_err(broken)?;
+    if logged_in.starts_with(b"-") {
+        return Err(refused(Stage::Auth, logged_in));
+    }
+    let mut again = Vec::new();
+    introduce(&mut again, plan.protocol);
+    talk.stream.write_all(&again).await.map_err(broken)?;
+    let hello = talk.reply().await.map_err(broken)?;
+    let _named = talk.reply().await.map_err(broken)?;
+    if hello.starts_with(b"-") && plan.protocol == Protocol::Resp3 {
+        return Err(refused(Stage::Handshake, hello));
+    }
+    Ok(())
+}
+
 /// Everything that is asked after the login.
 fn questions(plan: &Plan) -> Vec<u8> {
     let mut out = Vec::new();
-    let version = match plan.protocol {
-        Protocol::Resp2 => b"2",
-        Protocol::Resp3 => b"3",
-    };
-    encode::request(&mut out, &[b"HELLO", version]);
-    encode::request(&mut out, &[b"CLIENT", b"SETNAME", b"switchman"]);
+    introduce(&mut out, plan.protocol);
     if plan.database != 0 {
-        encode::request(&mut out, &[b"SELECT", plan.database.to_string().as_bytes()]);
+        select(&mut out, plan.database);
     }
     encode::request(&mut out, &[b"PING"]);
     encode::request(&mut out, &[b"ROLE"]);
@@ -259,6 +301,19 @@ fn questions(plan: &Plan) -> Vec<u8> {
         encode::request(&mut out, &[b"CLIENT", b"INFO"]);
     }
     out
+}
+
+fn introduce(out: &mut Vec<u8>, protocol: Protocol) {
+    let version = match protocol {
+        Protocol::Resp2 => b"2",
+        Protocol::Resp3 => b"3",
+    };
+    encode::request(out, &[b"HELLO", version]);
+    encode::request(out, &[b"CLIENT", b"SETNAME", b"switchman"]);
+}
+
+fn select(out: &mut Vec<u8>, database: u32) {
+    encode::request(out, &[b"SELECT", database.to_string().as_bytes()]);
 }
 
 /// A node that loads its data, or has lost its master, says so to most commands, of these to `PING`

@@ -10,7 +10,7 @@ use crate::proxy::{Launch, Proxy};
 const CLIENTS: usize = 16;
 
 fn started(lab: &Lab) -> Proxy {
-    let mut launch = Launch::before(lab);
+    let mut launch = Launch::group(lab, "");
     launch.env("SWITCHMAN_WORKERS", "4");
     let proxy = launch.start();
     proxy.wait_ready();
@@ -90,7 +90,7 @@ fn who_waits_is_unblocked_whichever_worker_has_it() {
         (unblocked == Reply::Int(1)).then_some(())
     });
     assert!(done.is_some(), "it never waits");
-    assert_eq!(waiting[0].receive().unwrap(), Reply::Null);
+    assert_eq!(waiting[0].receive().unwrap(), Reply::NullArray);
     ok(&mut waiting[0], &["SET", "k", "v"]);
 }
 

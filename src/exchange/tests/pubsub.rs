@@ -26,6 +26,9 @@ fn pong(world: &mut World, ended: &[&str]) {
         let words = format!("UNSUBSCRIBE {name}");
         world.answer("m", &words, &confirmed('>', "unsubscribe", name, 0));
     }
+    if !ended.is_empty() {
+        world.answer("m", "PING", "+PONG");
+    }
 }
 
 fn confirmed(kind: char, what: &str, name: &str, count: usize) -> String {
@@ -62,8 +65,10 @@ fn a_resp2_subscriber_gets_messages_and_may_do_little_else() {
          -ERR unknown subcommand 'no'. Try CLIENT HELP.|"
     );
     assert_eq!(world.heard(client), want);
-    world.send(client, &["PING", "PING x"]);
-    assert_eq!(world.heard(client), "*2|$4|pong|$0||*2|$4|pong|$1|x|");
+    world.send(client, &["PING", "PING x", "PING x y"]);
+    let wrong = "-ERR wrong number of arguments for 'ping' command|";
+    let pongs = "*2|$4|pong|$0||*2|$4|pong|$1|x|";
+    assert_eq!(world.heard(client), format!("{pongs}{wrong}"));
 }
 
 #[test]
@@ -199,18 +204,17 @@ fn each_name_is_confirmed_and_unsubscribe_without_names_ends_all_of_its_kind() {
         client,
         &["UNSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "GET k"],
     );
-    pong(&mut world, &[]);
-    let end = confirmed('*', "unsubscribe", "a", 2) + &confirmed('*', "unsubscribe", "b", 1);
-    assert_eq!(world.heard(client), end);
-    pong(&mut world, &[]);
-    let none = "*3|$11|unsubscribe|$-1|:1|";
-    assert_eq!(world.heard(client), none);
+    for _ in 0..2 {
+        pong(&mut world, &[]);
+        assert_eq!(world.heard(client), "", "the server has not heard of it");
+    }
     pong(&mut world, &["a", "b"]);
-    world.answer(
-        "m",
-        "PUNSUBSCRIBE p*",
-        &confirmed('>', "punsubscribe", "p*", 0),
-    );
+    let end = confirmed('*', "unsubscribe", "a", 2) + &confirmed('*', "unsubscribe", "b", 1);
+    let none = "*3|$11|unsubscribe|$-1|:1|";
+    assert_eq!(world.heard(client), end + none);
+    let last = confirmed('>', "punsubscribe", "p*", 0);
+    world.answer("m", "PUNSUBSCRIBE p*", &last);
+    world.answer("m", "PING", "+PONG");
     world.answer("r1", "GET k", "$1|1");
     let last = confirmed('*', "punsubscribe", "p*", 0);
     assert_eq!(world.heard(client), format!("{last}$1|1|"));
@@ -295,6 +299,44 @@ fn what_a_resp3_subscriber_publishes_for_itself_comes_before_the_reply_and_behin
     world.answer("m", "SET j 1", "+OK");
     let pushed = message('>', "a", "x");
     assert_eq!(world.heard(client), format!("$-1|{pushed}:1|+PONG|+OK|"));
+}
+
+#[test]
+fn who_has_left_is_not_counted_by_what_is_published_behind_it() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3"]);
+    let link = subscribe(&mut world, client, "a");
+    world.heard(client);
+    world.send(client, &["UNSUBSCRIBE", "PUBLISH a x"]);
+    world.answer("m", "PING", "+PONG");
+    assert_eq!(world.asked("m"), ["UNSUBSCRIBE a", "PING"]);
+    world.answer("m", "UNSUBSCRIBE a", &confirmed('>', "unsubscribe", "a", 0));
+    assert_eq!(world.asked_on("m", "PING"), link);
+    world.answer("m", "PING", "+PONG");
+    world.answer("m", "PUBLISH a x", ":0");
+    let end = confirmed('>', "unsubscribe", "a", 0);
+    assert_eq!(world.heard(client), format!("{end}:0|"));
+    world.assert_calm();
+}
+
+#[test]
+fn a_subscriber_with_another_login_publishes_when_that_hears() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3"]);
+    subscribe(&mut world, client, "a");
+    world.heard(client);
+    world.opens = false;
+    world.send(client, &["AUTH app secret", "PUBLISH a x"]);
+    world.open_all();
+    let link = world.asked_on("m", "SUBSCRIBE a");
+    world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    assert_eq!(world.asked_on("m", "PUBLISH a x"), link);
+    world.say(link, &message('>', "a", "x"));
+    world.answer("m", "PUBLISH a x", ":1");
+    let heard = message('>', "a", "x");
+    assert_eq!(world.heard(client), format!("+OK|{heard}:1|"));
 }
 
 #[test]

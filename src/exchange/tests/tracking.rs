@@ -122,6 +122,24 @@ fn the_node_tells_what_is_tracked_while_anything_is() {
 }
 
 #[test]
+fn the_node_tells_what_is_tracked_in_resp2_too_before_it_says_that_anything_is() {
+    let mut world = World::new();
+    let client = world.client();
+    let on = "CLIENT TRACKING ON BCAST REDIRECT 7";
+    world.send(client, &[on, "CLIENT GETREDIR", "CLIENT TRACKINGINFO"]);
+    let link = world.asked_on("m", on);
+    for (line, told) in [
+        (on, "+OK"),
+        ("CLIENT GETREDIR", ":7"),
+        ("CLIENT TRACKINGINFO", "*0"),
+    ] {
+        assert_eq!(world.asked_on("m", line), link);
+        world.answer("m", line, told);
+    }
+    assert_eq!(world.heard(client), "+OK|:7|*0|");
+}
+
+#[test]
 fn after_a_switch_all_is_invalid_and_tracking_is_on_before_the_next_read() {
     let mut world = World::new();
     let (client, _) = tracking(&mut world);
