@@ -8,6 +8,7 @@ use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
+use crate::version::lacks;
 
 /// Runs for some seconds of processor time.
 const SLOW: &str = "for i = 1, 4e8 do end return 'done'";
@@ -86,6 +87,9 @@ fn a_script_without_end_makes_others_busy_and_can_be_killed() {
 
 #[test]
 fn a_function_without_end_can_be_killed_from_any_database() {
+    if lacks("functions") {
+        return;
+    }
     let lab = lab(200);
     let proxy = one_lane(&lab);
     let _ender = Ender(lab.node(0));

@@ -45,4 +45,5 @@ mod switchover;
 mod topology;
 mod transactions;
 mod transparency;
+mod version;
 mod vitals;
