@@ -124,6 +124,14 @@ fn each_listener_of_a_group_has_its_role() {
     assert_eq!(listeners[1]["consistency"], "master");
 }
 
+/// Some servers do not tell since when `WAIT` is refused so.
+fn of_any_family(reply: Reply) -> Reply {
+    match reply.error() {
+        Some(line) if line.starts_with("ERR WAIT ") => error(&line.replace("since Redis 4.0 ", "")),
+        _ => reply,
+    }
+}
+
 #[test]
 fn a_replica_listener_answers_what_a_real_replica_answers() {
     let lab = Lab::small();
@@ -142,7 +150,8 @@ fn a_replica_listener_answers_what_a_real_replica_answers() {
             assert!(refused.error().unwrap().contains("EVAL_RO"), "{refused:?}");
             continue;
         }
-        assert_eq!(say(&mut listener, line), say(&mut real, line), "{line:?}");
+        let [ours, theirs] = [&mut listener, &mut real].map(|it| of_any_family(say(it, line)));
+        assert_eq!(ours, theirs, "{line:?}");
     }
 
     let role = say(&mut listener, &["ROLE"]);
