@@ -14,6 +14,9 @@ export MATRIX_JOBS ?= 1
 # Seconds for which clients look for stale reads; the switches take a third more.
 STALE_SECONDS ?= 600
 
+# Versions of the servers, as .ci/servers names them.
+VERSIONS ?= redis-6.2 redis-8.0 valkey-8 valkey-9
+
 # Seconds for which worlds are simulated; the first world, 0 in each `make test`.
 SIM_SECONDS ?= 600
 SIM_FIRST ?= $(shell date +%s)000000
@@ -28,8 +31,8 @@ SIMULATION = cargo test --locked --test simulation \
     --config 'profile.dev.package.switchman.codegen-units=1' \
     --config 'profile.dev.lto="thin"' --config 'profile.dev.incremental=false'
 
-.PHONY: help demo test test-live failover-matrix stale-reads simulation differential size clients lint bench \
-    fuzz tools
+.PHONY: help demo test test-live failover-matrix stale-reads simulation differential size versions \
+    clients lint bench fuzz tools
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +66,9 @@ size: tools ## Values of 512 MB, clients up to the limit of open files, a minute
 	SWITCHMAN_VALUE_MIB=512 SWITCHMAN_VALUE_ROUNDS=5 SWITCHMAN_IDLE_CLIENTS=20000 \
 	    SWITCHMAN_TRANSACTION_SECONDS=60 \
 	    cargo test --locked --release --test live size:: -- --nocapture --test-threads 1
+
+versions: tools ## The tests against real servers with each of VERSIONS, and a line on each
+	.ci/versions $(VERSIONS)
 
 clients: tools ## The tests with real client libraries only
 	cargo test --locked --test clients

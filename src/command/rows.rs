@@ -20,8 +20,7 @@
 //! * `SCRIPT LOAD`, `SCRIPT FLUSH`: change that cache, see [`Script`](crate::command::Script).
 //! * `SCRIPT KILL`, `FUNCTION KILL`, `FUNCTION STATS`: have to overtake a busy script, on which a
 //!   shared connection waits.
-//! * `HIMPORT`, `CLIENT CACHING`, `CLIENT NO-TOUCH`, `CLIENT IMPORT-SOURCE`: state of the
-//!   connection.
+//! * `HIMPORT`, `CLIENT CACHING`, `NO-TOUCH` and `IMPORT-SOURCE`: state of the connection.
 //! * `CLIENT MAINT_NOTIFICATIONS`: has the server push where its nodes move. Clients ask for it
 //!   when they connect, and go without where it is refused.
 //! * A container (`CLIENT`, `CONFIG`, …) is its own row for its bare name, which is an error that
@@ -525,6 +524,7 @@ pub(super) static ROWS: &[Row] = &[
     Row("cluster|delslots",              -3, Admin,            NONE, "admin"),
     Row("cluster|delslotsrange",         -4, Admin,            NONE, "admin"),
     Row("cluster|failover",              -2, Admin,            NONE, "admin"),
+    Row("cluster|flushslot",             -3, Admin,            NONE, "admin write"),
     Row("cluster|flushslots",             2, Admin,            NONE, "admin"),
     Row("cluster|forget",                 3, Admin,            NONE, "admin"),
     Row("cluster|getkeysinslot",          4, Admin,            NONE, ""),

@@ -18,7 +18,12 @@ use crate::resp::Request;
 pub struct Table {
     specs: Vec<Spec>,
     index: Index,
+    before_7: bool,
 }
+
+/// Words of other protocols that end the connection on which they are said. Servers before 7.0 tell
+/// them like commands, and call them reads; they must never go over a connection that is shared.
+const TRAPS: [&str; 2] = ["post", "host:"];
 
 /// A command as a server describes it in its `COMMAND` reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,21 +70,29 @@ impl Table {
     /// (a module's, a renamed one, one of a younger server) is classed by its flags: blocking,
     /// read, write; one with none of these may do anything to its connection and is handled as
     /// [`Class::Admin`]. What does not fit into the table (8192 names of 32 bytes) is left out, and
-    /// so remains unknown: a write.
+    /// so remains unknown: a write. So do `POST` and `HOST:`, which are no commands.
     #[must_use]
     pub fn overlay(&self, described: &[Described]) -> Self {
         let mut specs = self.specs.clone();
         for command in described {
             let name = command.name.to_ascii_lowercase();
+            if TRAPS.contains(&name.as_str()) {
+                continue;
+            }
             self.merge(&mut specs, &name, command);
             for sub in &command.subcommands {
                 self.merge(&mut specs, &format!("{name}|{}", bare(&sub.name)), sub);
             }
         }
+        let mut before_7 = false;
         if is_whole(described) {
+            before_7 = described.iter().all(|it| it.subcommands.is_empty());
             note_missing(&mut specs, described);
         }
-        Self::assemble(specs)
+        Self {
+            before_7,
+            ..Self::assemble(specs)
+        }
     }
 
     fn merge(&self, specs: &mut Vec<Spec>, name: &str, described: &Described) {
@@ -118,6 +131,7 @@ impl Table {
     /// A name not known here is refused all the same, should a client use it.
     #[must_use]
     pub fn with_policy(&self, refuse: &[String], allow: &[String]) -> Self {
+        let before_7 = self.before_7;
         let refuse: Vec<String> = refuse.iter().map(|name| normal(name)).collect();
         let allow: Vec<String> = allow.iter().map(|name| normal(name)).collect();
         let mut specs = self.specs.clone();
@@ -133,7 +147,10 @@ impl Table {
                 spec.class = Class::Admin;
             }
         }
-        Self::assemble(specs)
+        Self {
+            before_7,
+            ..Self::assemble(specs)
+        }
     }
 
     /// Those of the operator's `names` that are not in this table, as the operator wrote them.
@@ -223,6 +240,12 @@ impl Table {
         }
     }
 
+    /// Whether the master is of the time before Redis 7.0: it tells no subcommands, knows them and
+    /// their arity when it executes them only, and has other words for some errors.
+    pub const fn is_before_7(&self) -> bool {
+        self.before_7
+    }
+
     /// The row of `name`, a command or `container|subcommand`, in any case.
     pub fn get(&self, name: &str) -> Option<&Spec> {
         self.number(name).map(|number| &self.specs[number])
@@ -249,6 +272,7 @@ impl Table {
         let mut table = Self {
             specs: Vec::with_capacity(specs.len()),
             index: Index::default(),
+            before_7: false,
         };
         let mut keys = Vec::with_capacity(specs.len());
         let mut numbers: HashMap<Cow<'static, str>, usize> = HashMap::new();
@@ -366,6 +390,9 @@ fn is_whole(described: &[Described]) -> bool {
         .all(|name| told(name))
 }
 
+/// Subcommands that Switchman answers itself, and that servers before 7.0 do not have.
+const SINCE_7: [&str; 2] = ["client|no-evict", "client|setinfo"];
+
 /// Marks what is not among the `described`. Servers before 7.0 tell no subcommands.
 fn note_missing(specs: &mut [Spec], described: &[Described]) {
     let subs: HashMap<String, HashSet<String>> = described
@@ -379,9 +406,10 @@ fn note_missing(specs: &mut [Spec], described: &[Described]) {
         let has = match spec.name.split_once('|') {
             // Servers before 7.0 answer it before they look into their table.
             None => spec.name == "quit" || subs.contains_key(spec.name.as_ref()),
-            Some((container, sub)) => subs
-                .get(container)
-                .is_some_and(|told| told.is_empty() || told.contains(sub)),
+            Some((container, sub)) => subs.get(container).is_some_and(|told| {
+                let untold = told.is_empty() && !SINCE_7.contains(&spec.name.as_ref());
+                untold || told.contains(sub)
+            }),
         };
         if !has {
             spec.flags = spec.flags | Flags::MISSING;

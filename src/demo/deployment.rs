@@ -328,7 +328,10 @@ impl Deployment {
         };
         let good_slave =
             |entry: &&Reply| is(entry, "flags", "slave") && is(entry, "master-link-status", "ok");
-        let good_peer = |entry: &&Reply| is(entry, "flags", "sentinel");
+        // Valkey 9 keeps in mind what a peer has said of the master before this one.
+        let good_peer = |entry: &&Reply| {
+            is(entry, "flags", "sentinel") || is(entry, "flags", "sentinel,master_down")
+        };
         Some(
             is(&master, "flags", "master")
                 && slaves.items().iter().filter(good_slave).count() >= replicas

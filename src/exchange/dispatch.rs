@@ -190,8 +190,10 @@ impl Exchange {
             return Placed::Waits;
         }
         let is_exec = class == Class::Leased(Leased::Exec);
-        if let Some((reject, class)) = objection(client, locked_out, &command, request) {
-            let reason = write_reject(&mut self.scratch, reject, request);
+        let before_7 = group.table.is_before_7();
+        let objection = objection(client, (locked_out, before_7), &command, request);
+        if let Some((reject, class)) = objection {
+            let reason = write_reject(&mut self.scratch, reject, request, before_7);
             if is_exec {
                 self.unwatch_by_exec(job);
             }

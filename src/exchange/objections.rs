@@ -11,7 +11,7 @@ use crate::telemetry::{self, RequestClass};
 /// this order.
 pub(super) fn objection<'r>(
     client: &mut Client,
-    locked_out: bool,
+    (locked_out, before_7): (bool, bool),
     command: &Command<'r>,
     request: &Request<'r>,
 ) -> Option<(Reject<'r>, RequestClass)> {
@@ -25,7 +25,11 @@ pub(super) fn objection<'r>(
     // What a node has said against it does not matter then.
     client.verdict = None;
     let name: &'r str = command.spec.map_or("", |spec| &spec.name);
-    let reject = match command.problem {
+    let looked_into = !before_7 || !is_about_subcommand(command.problem, name);
+    let problem = command
+        .problem
+        .filter(|_| looked_into || (!locked_out && !outside));
+    let reject = match problem {
         Some(Problem::UnknownCommand) => Reject::UnknownCommand {
             command: request.name(),
         },
@@ -46,13 +50,27 @@ pub(super) fn objection<'r>(
     Some((reject, class))
 }
 
+/// Whether a server finds the problem only when it executes the command, if it is older than 7.0.
+fn is_about_subcommand(problem: Option<Problem>, name: &str) -> bool {
+    match problem {
+        Some(Problem::UnknownSubcommand) => true,
+        Some(Problem::WrongArity) => name.contains('|'),
+        Some(Problem::UnknownCommand) | None => false,
+    }
+}
+
 /// Composes an error line that may repeat the request's first words.
 pub(super) fn write_reject(
     scratch: &mut Vec<u8>,
     reject: Reject<'_>,
     request: &Request<'_>,
+    before_7: bool,
 ) -> Option<telemetry::Reason> {
     scratch.clear();
-    reject.write_unknown(request.args().skip(1), scratch);
+    if before_7 {
+        reject.write_before_7(request, scratch);
+    } else {
+        reject.write_unknown(request.args().skip(1), scratch);
+    }
     reject.reason()
 }

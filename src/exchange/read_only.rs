@@ -16,6 +16,7 @@
 use crate::command::{Class, Command, Flags, Leased, Problem, Script, Spec};
 use crate::exchange::Exchange;
 use crate::exchange::dispatch::{Job, Placed};
+use crate::exchange::objections::write_reject;
 use crate::resp::{Request, encode};
 use crate::session::Reject;
 use crate::telemetry::RequestClass;
@@ -155,12 +156,10 @@ impl Exchange {
             Refusal::WrongArity => Reject::WrongArity { name },
         };
         self.abort_open_multi(job.key);
-        self.scratch.clear();
-        if refusal == Refusal::Unknown {
-            reject.write_unknown(request.args().skip(1), &mut self.scratch);
-        } else {
-            reject.write(&mut self.scratch);
-        }
-        self.answer(job, RequestClass::Refused, reject.reason())
+        let client = self.clients.get(job.key);
+        let group = client.and_then(|client| self.groups.get(client.group));
+        let before_7 = group.is_some_and(|group| group.table.is_before_7());
+        let reason = write_reject(&mut self.scratch, reject, request, before_7);
+        self.answer(job, RequestClass::Refused, reason)
     }
 }

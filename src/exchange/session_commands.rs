@@ -14,7 +14,6 @@ use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::pubsub::RESET;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
-use crate::route::Access;
 use crate::session::{HelloFacts, IdentityId, Login, Outcome};
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
@@ -67,8 +66,8 @@ impl Exchange {
             Outcome::Auth(login) => self.auth(job, &login),
             Outcome::Select(index) => self.select(job, index),
             Outcome::Hello(hello) => self.hello(job, hello),
-            Outcome::ReadOnly => self.switch_reads(job, Access::read_only),
-            Outcome::ReadWrite => self.switch_reads(job, Access::read_write),
+            Outcome::ReadOnly => self.switch_reads(job, Local::Readonly),
+            Outcome::ReadWrite => self.switch_reads(job, Local::Readwrite),
             Outcome::Forward if local == Local::ClientCapa => {
                 let raw = without_capabilities(request);
                 match Request::from_raw(&raw) {
@@ -164,7 +163,7 @@ impl Exchange {
 
     /// READONLY and READWRITE, as the master's family answers them: where it takes them, they
     /// switch the client's reads of replicas.
-    fn switch_reads(&mut self, job: Job, switch: fn(&mut Access)) -> Placed {
+    fn switch_reads(&mut self, job: Job, local: Local) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
@@ -178,8 +177,15 @@ impl Exchange {
         self.scratch.clear();
         if facts.is_some_and(HelloFacts::takes_readonly) {
             if let Some(client) = self.clients.get_mut(job.key) {
-                switch(&mut client.access);
+                match local {
+                    Local::Readonly => client.access.read_only(),
+                    _ => client.access.read_write(),
+                }
             }
+            encode::simple(&mut self.scratch, "OK");
+        } else if local == Local::Readwrite
+            && facts.is_some_and(HelloFacts::takes_readwrite_in_vain)
+        {
             encode::simple(&mut self.scratch, "OK");
         } else {
             encode::error(&mut self.scratch, NO_CLUSTER);

@@ -144,6 +144,12 @@ impl HelloFacts {
         self.value(b"server") == Some(b"valkey") && self.version().0 >= 8
     }
 
+    /// Whether the server says OK to READWRITE, which changes nothing there, though it refuses
+    /// READONLY: Redis before 7.0 does (cluster.c, `readwriteCommand`).
+    pub fn takes_readwrite_in_vain(&self) -> bool {
+        (1, 0) < self.version() && self.version() < (7, 0)
+    }
+
     /// Whether the server does what stands in a `HELLO` one after the other, and so a part of what
     /// has something wrong at its end: those before 7.2 do.
     pub fn takes_hello_in_steps(&self) -> bool {
@@ -306,6 +312,8 @@ mod tests {
         ] {
             let facts = hello("redis", version);
             assert_eq!(facts.takes_hello_in_steps(), in_steps, "{version}");
+            let in_vain = version == "6.2.14";
+            assert_eq!(facts.takes_readwrite_in_vain(), in_vain, "{version}");
         }
         for (server, version) in [("redis", "8.2.0"), ("valkey", "7.2.5"), ("valkey", "x")] {
             assert!(

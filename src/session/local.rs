@@ -142,21 +142,22 @@ impl Session {
     }
 
     fn set_info(&mut self, attribute: &[u8], value: &[u8], out: &mut Vec<u8>) -> Outcome {
-        let (fine, name) = if words::is(attribute, "lib-name") {
-            (self.set_library_name(value), "lib-name")
+        let fine = if words::is(attribute, "lib-name") {
+            self.set_library_name(value)
         } else if words::is(attribute, "lib-ver") {
-            (self.set_library_version(value), "lib-ver")
+            self.set_library_version(value)
         } else {
             let attribute = words::c_text(attribute);
             let text = [b"ERR Unrecognized option '", attribute, b"'"].concat();
             encode::error_bytes(out, &text);
             return Outcome::Replied;
         };
-        if !fine {
-            let text = format!("ERR {name} cannot contain spaces, newlines or special characters.");
-            return redis_error(out, &text);
+        if fine {
+            encode::simple(out, "OK");
+        } else {
+            let wrong = b" cannot contain spaces, newlines or special characters.";
+            encode::error_bytes(out, &[b"ERR ", attribute, wrong].concat());
         }
-        encode::simple(out, "OK");
         Outcome::Replied
     }
 
@@ -269,6 +270,22 @@ mod tests {
             ask(&mut session, Local::ClientId, &[b"client", b"id"]).1,
             ":7\r\n"
         );
+    }
+
+    #[test]
+    fn what_a_library_may_not_be_called_is_told_in_its_own_letters() {
+        let mut session = Session::new(1);
+        let mut say = |attribute: &[u8], value: &[u8]| {
+            let words = [&b"client"[..], b"setinfo", attribute, value];
+            ask(&mut session, Local::ClientSetinfo, &words).1
+        };
+        assert_eq!(say(b"LIB-NAME", b"lib"), "+OK\r\n");
+        for attribute in ["LIB-NAME", "lib-ver"] {
+            let wrong = "cannot contain spaces, newlines or special characters.";
+            let want = format!("-ERR {attribute} {wrong}\r\n");
+            assert_eq!(say(attribute.as_bytes(), b"a b"), want);
+        }
+        assert_eq!(say(b"Foo", b"x"), "-ERR Unrecognized option 'Foo'\r\n");
     }
 
     #[test]

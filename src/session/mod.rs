@@ -8,6 +8,7 @@
 //!  client ◄─────────── Replies ◄───────────────────┴───────────────────────────┘ by a node
 //! ```
 
+mod before_7;
 mod clients;
 mod hello;
 mod local;

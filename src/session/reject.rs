@@ -13,7 +13,7 @@ use crate::telemetry::Reason;
 use crate::types::MasterName;
 
 /// Longest part of a client's words that an error repeats (Redis server.c, `%.128s`).
-const QUOTED_MAX: usize = 128;
+pub(super) const QUOTED_MAX: usize = 128;
 
 /// Why Switchman answers a command with an error of its own.
 #[derive(Clone, Copy, Debug)]
@@ -346,7 +346,7 @@ fn code_of(name: &str) -> &'static str {
 }
 
 /// As much of a word as C's `%.*s` takes: no more than `most` bytes, and nothing from a zero on.
-fn start(word: &[u8], most: usize) -> &[u8] {
+pub(super) fn start(word: &[u8], most: usize) -> &[u8] {
     let text = words::c_text(word);
     text.get(..most).unwrap_or(text)
 }

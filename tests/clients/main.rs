@@ -22,6 +22,9 @@ mod packages;
 mod proxy;
 mod redis_rs;
 mod script;
+#[expect(dead_code, reason = "shared with the live tests, which use all of it")]
+#[path = "../live/version.rs"]
+mod version;
 
 use std::net::SocketAddr;
 use std::path::Path;

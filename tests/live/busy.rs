@@ -8,6 +8,7 @@ use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
+use crate::version::lacks;
 
 /// Runs for some seconds of processor time.
 const SLOW: &str = "for i = 1, 4e8 do end return 'done'";
@@ -86,6 +87,9 @@ fn a_script_without_end_makes_others_busy_and_can_be_killed() {
 
 #[test]
 fn a_function_without_end_can_be_killed_from_any_database() {
+    if lacks("functions") {
+        return;
+    }
     let lab = lab(200);
     let proxy = one_lane(&lab);
     let _ender = Ender(lab.node(0));
@@ -101,14 +105,16 @@ fn a_function_without_end_can_be_killed_from_any_database() {
     let told = say(&mut killer, &["SET", "k", "v"]);
     assert!(told.error().unwrap().starts_with("BUSY "), "{told:?}");
     let told = say(&mut killer, &["SELECT", "4"]);
-    assert!(told.error().unwrap().starts_with("BUSY "), "{told:?}");
+    // Valkey 9 selects a database all the same.
+    let busy = told.error().map(|line| line.starts_with("BUSY "));
+    assert!(busy.unwrap_or(told == Reply::ok()), "{told:?}");
 
     ok(&mut killer, &["FUNCTION", "KILL"]);
     let ended = endless.receive().unwrap();
     assert!(ended.error().is_some(), "{ended:?}");
     ok(&mut killer, &["SET", "mine", "v"]);
     let here = lab.node(0).command(&["GET", "mine"]).unwrap();
-    assert_eq!(here, Reply::Null, "the killer was in database 3");
+    assert_eq!(here, Reply::Null, "the killer was in another database");
     assert_eq!(troubles(&proxy), none());
 }
 

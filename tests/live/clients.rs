@@ -5,6 +5,7 @@ use switchman::demo::process::wait_for;
 
 use crate::lab::{Lab, SOON, error, ok, say};
 use crate::proxy::{Launch, Proxy};
+use crate::version::all_but_client_kill;
 
 /// Clients, so many that several workers have some.
 const CLIENTS: usize = 16;
@@ -99,16 +100,8 @@ fn who_may_not_use_them_hears_what_redis_says() {
     let lab = Lab::small();
     let proxy = started(&lab);
     let mut client = proxy.client();
-    let user = [
-        "ACL",
-        "SETUSER",
-        "meek",
-        "on",
-        ">x",
-        "~*",
-        "+@all",
-        "-client|kill",
-    ];
+    let mut user = vec!["ACL", "SETUSER", "meek", "on", ">x", "~*"];
+    user.extend(all_but_client_kill().split(' '));
     ok(&mut client, &user);
     let mut meek = proxy.client();
     ok(&mut meek, &["AUTH", "meek", "x"]);

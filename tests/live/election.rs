@@ -9,6 +9,7 @@ use switchman::demo::process::{Process, wait_for};
 use crate::faults::tell;
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
+use crate::version::set_period;
 
 /// Time from a fault to the end of the second attempt: down-after, twice the failover timeout, and
 /// the election.
@@ -34,10 +35,11 @@ fn a_failover_without_a_fit_replica_is_waited_out() {
     lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
     let mut heard = lab.subscribe(&["-failover-abort-no-good-slave"]).unwrap();
     for sentinel in lab.sentinels() {
-        tell(sentinel, &["SENTINEL", "DEBUG", "INFO-PERIOD", "500"]);
+        set_period(sentinel, "INFO-PERIOD", "500");
     }
     tell(lab.node(1), &["CONFIG", "SET", "replica-priority", "0"]);
-    let unfit = wait_for(SOON, || {
+    // By INFO, for which an old Sentinel asks each 10 s.
+    let unfit = wait_for(3 * SOON, || {
         let unfit = |it| priority_of_replica(&lab, it).as_deref() == Some("0");
         lab.sentinels().iter().all(unfit).then_some(())
     });

@@ -14,6 +14,7 @@ use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::{Lab, SOON, say};
 use crate::proxy::{Launch, Proxy};
+use crate::version::set_period;
 
 const WRITERS: usize = 8;
 
@@ -169,9 +170,7 @@ impl Trial<'_> {
         revive(old);
         for sentinel in lab.sentinels() {
             // So that the wait for the conversion is nearer to 8 s than to 20 s.
-            sentinel
-                .command(&["SENTINEL", "DEBUG", "INFO-PERIOD", "1000"])
-                .unwrap();
+            set_period(sentinel, "INFO-PERIOD", "1000");
         }
         let fork = watch_zombie(old);
         lab.wait_for_replica(old, new, CONVERT_MAX).unwrap();

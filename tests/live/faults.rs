@@ -22,6 +22,7 @@ use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::{Lab, SEEN, SOON};
+use crate::version::set_period;
 
 /// Source address of whoever binds none: Switchman, and the tests.
 pub(crate) const SWITCHMAN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -507,7 +508,7 @@ impl Deref for Fronted {
 pub(crate) fn greet_every(lab: &Lab, period: Duration) {
     let period = period.as_millis().to_string();
     for sentinel in lab.sentinels().iter().filter(|it| it.is_running()) {
-        tell(sentinel, &["SENTINEL", "DEBUG", "PUBLISH-PERIOD", &period]);
+        set_period(sentinel, "PUBLISH-PERIOD", &period);
     }
 }
 

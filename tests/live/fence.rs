@@ -12,6 +12,7 @@ use crate::faults::{Front, SWITCHMAN, tell};
 use crate::hostile::metric;
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
+use crate::version::all_but_client_kill;
 
 /// `upstream.reply-timeout`, as short as a test wants it.
 const OVERDUE: Duration = Duration::from_secs(1);
@@ -92,7 +93,10 @@ fn what_was_given_up_at_a_frozen_node_is_ended_when_it_thaws() {
 #[test]
 fn without_the_right_to_end_connections_there_is_one_warning() {
     let lab = Lab::start(&Plan {
-        node_config: vec!["user watch on >secret ~* &* +@all -client|kill".to_owned()],
+        node_config: vec![format!(
+            "user watch on >secret ~* &* {}",
+            all_but_client_kill()
+        )],
         ..Lab::small_plan()
     });
     let login = "username = \"watch\"\npassword = \"secret\"\n";

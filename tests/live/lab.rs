@@ -9,6 +9,7 @@ use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::{Deployment, Plan};
 
 use crate::proxy::{Launch, Proxy};
+use crate::version::wait_for_words;
 
 /// Time for anything that should happen at once, on a machine that is busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(5);
@@ -81,6 +82,7 @@ impl Lab {
         };
         self.converse(&redis, &conversation);
         let proxy = launch.start();
+        wait_for_words(&mut proxy.client());
         self.converse(
             &Door {
                 name: "switchman",

@@ -12,11 +12,12 @@ use switchman::demo::process::wait_for;
 
 use crate::lab::{Lab, SOON, error, ok, say};
 use crate::proxy::{Launch, run, tcp_addr};
+use crate::version::debug_lines;
 
 #[test]
 fn sigterm_finishes_what_is_in_flight_and_exits_0() {
     let plan = Plan {
-        node_config: vec!["enable-debug-command yes".to_owned()],
+        node_config: debug_lines(),
         ..Lab::small_plan()
     };
     let lab = Lab::start(&plan);

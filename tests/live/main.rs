@@ -47,4 +47,5 @@ mod switchover;
 mod topology;
 mod transactions;
 mod transparency;
+mod version;
 mod vitals;

@@ -11,13 +11,14 @@ use crate::hostile::metric;
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::Launch;
 use crate::routing::calls;
+use crate::version::debug_lines;
 
 const CLIENTS: usize = 5;
 
 #[test]
 fn writes_whose_replies_sentinel_swallows_are_in_doubt_and_never_sent_again() {
     let mut plan = Lab::small_plan();
-    plan.node_config.push("enable-debug-command yes".to_owned());
+    plan.node_config.extend(debug_lines());
     let lab = Lab::start(&plan);
     let proxy = Launch::group(&lab, "consistency = \"master\"\n").start();
     proxy.wait_ready();

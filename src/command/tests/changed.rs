@@ -20,6 +20,39 @@ fn described(name: &str, arity: i64, flags: &[&str], keys: (i64, i64, i64)) -> D
 }
 
 #[test]
+fn a_server_without_subcommands_is_one_of_the_time_before_7() {
+    let old = ["get", "set", "ping", "command", "client"];
+    let old = old.map(|name| described(name, -2, &[], (0, 0, 0)));
+    let table = Table::builtin().overlay(&old);
+    assert!(table.is_before_7() && table.with_policy(&[], &[]).is_before_7());
+    let problem = |text| classify(&table, text).problem;
+    assert_eq!(problem("CLIENT SETNAME x"), None);
+    for lacking in ["CLIENT SETINFO LIB-NAME x", "CLIENT NO-EVICT ON"] {
+        assert_eq!(
+            problem(lacking),
+            Some(Problem::UnknownSubcommand),
+            "{lacking}"
+        );
+    }
+    let sub = described("client|setname", 3, &[], (0, 0, 0));
+    let mut new = old.to_vec();
+    new[4].subcommands.push(sub);
+    assert!(!Table::builtin().overlay(&new).is_before_7());
+    assert!(!Table::builtin().is_before_7());
+}
+
+#[test]
+fn what_ends_its_connection_is_no_command_though_an_old_server_tells_it() {
+    let flags = ["readonly", "loading", "stale"];
+    let told = ["host:", "post"].map(|name| described(name, -1, &flags, (0, 0, 0)));
+    let table = Table::builtin().overlay(&told);
+    for text in ["POST / HTTP/1.1", "host: localhost", "Post"] {
+        let problem = classify(&table, text).problem;
+        assert_eq!(problem, Some(Problem::UnknownCommand), "{text}");
+    }
+}
+
+#[test]
 fn a_modules_commands_come_with_the_masters_description() {
     let described = [
         described("JSON.GET", -2, &["readonly", "module"], (1, 1, 1)),

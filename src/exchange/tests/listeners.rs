@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::command::{Described, Table};
 use crate::consistency::Stamps;
 use crate::exchange::GroupSettings;
 use crate::route::Reads;
@@ -149,20 +150,44 @@ fn reads_of_a_read_only_client_follow_the_rules_of_all_reads() {
     world.assert_calm();
 }
 
+/// The commands of a master that has few.
+fn few() -> Vec<Described> {
+    let few = ["get", "set", "ping", "command"].map(|name| Described {
+        name: name.to_owned(),
+        arity: -1,
+        ..Described::default()
+    });
+    few.to_vec()
+}
+
 #[test]
 fn what_the_master_lacks_is_unknown_to_a_read_only_client_too() {
     let mut world = World::new();
-    let told = ["get", "set", "ping", "command"].map(|name| crate::command::Described {
-        name: name.to_owned(),
-        arity: -1,
-        ..crate::command::Described::default()
+    let mut told = few();
+    told[3].subcommands.push(Described {
+        name: "command|count".to_owned(),
+        arity: 2,
+        ..Described::default()
     });
-    let table = crate::command::Table::builtin().overlay(&told);
+    let table = Table::builtin().overlay(&told);
     world.exchange.commands(0, Arc::new(table));
     let client = world.client_by(replica());
     world.send(client, &["HEXPIRE a"]);
     let said = "-ERR unknown command 'HEXPIRE', with args beginning with: 'a' |";
     assert_eq!(world.heard(client), said);
+    world.assert_calm();
+}
+
+#[test]
+fn before_an_old_master_errors_have_its_words() {
+    let mut world = World::new();
+    world
+        .exchange
+        .commands(0, Arc::new(Table::builtin().overlay(&few())));
+    let reading = world.client_by(replica());
+    world.send(reading, &["HEXPIRE a"]);
+    let said = "-ERR unknown command `HEXPIRE`, with args beginning with: `a`, |";
+    assert_eq!(world.heard(reading), said);
     world.assert_calm();
 }
 
@@ -273,11 +298,13 @@ fn readwrite_and_readonly_switch_the_replica_reads_where_the_family_takes_them()
 
 #[test]
 fn readwrite_changes_nothing_where_the_family_has_no_use_for_it() {
-    let mut world = of_family("redis", "7.0.15");
-    let client = world.client();
-    world.send(client, &["READWRITE", "READONLY", "GET a"]);
-    world.answer("r1", "GET a", "$1|1");
     let no = "-ERR This instance has cluster support disabled|";
-    assert_eq!(world.heard(client), format!("{no}{no}$1|1|"));
-    world.assert_calm();
+    for (version, said) in [("7.0.15", no), ("6.2.14", "+OK|")] {
+        let mut world = of_family("redis", version);
+        let client = world.client();
+        world.send(client, &["READWRITE", "READONLY", "GET a"]);
+        world.answer("r1", "GET a", "$1|1");
+        assert_eq!(world.heard(client), format!("{said}{no}$1|1|"), "{version}");
+        world.assert_calm();
+    }
 }

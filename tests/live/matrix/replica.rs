@@ -13,6 +13,7 @@ use crate::matrix::scene::{PATIENT, Scene, let_last};
 use crate::matrix::story::Story;
 use crate::proxy::{Launch, Proxy};
 use crate::routing::calls;
+use crate::version::debug_lines;
 
 /// Longest time that a client may wait where a replica is lost.
 const STALL_MAX: Duration = Duration::from_secs(1);
@@ -66,10 +67,7 @@ fn a_replica_that_keeps_its_old_data_while_it_loads_costs_no_read() {
 
 fn synchronise(fault: &str, load: &str) {
     let lab = Lab::start(&Plan {
-        node_config: vec![
-            "enable-debug-command local".to_owned(),
-            format!("repl-diskless-load {load}"),
-        ],
+        node_config: [debug_lines(), vec![format!("repl-diskless-load {load}")]].concat(),
         ..Plan::default()
     });
     let (master, replica) = (lab.node(0), lab.node(1));

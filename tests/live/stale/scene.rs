@@ -14,6 +14,7 @@ use crate::faults::{Fault, Fronted, NODES, greet_every, tell};
 use crate::lab::SOON;
 use crate::proxy::{self, Launch, Proxy};
 use crate::stale::record::Kind;
+use crate::version::set_period;
 
 /// Longest time that a switch may take until every replica follows the new master, with Sentinels
 /// that must vote again, and a replication that is late.
@@ -56,7 +57,7 @@ impl Scene {
         // switch is over in two seconds, not in ten.
         greet_every(&lab, Duration::from_millis(500));
         for sentinel in lab.sentinels() {
-            tell(sentinel, &["SENTINEL", "DEBUG", "INFO-PERIOD", "1000"]);
+            set_period(sentinel, "INFO-PERIOD", "1000");
         }
         let file = lab.dir().join("token");
         fs::write(&file, "open sesame\n").unwrap();
