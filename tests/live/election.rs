@@ -6,7 +6,7 @@ use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
 use crate::version::set_period;

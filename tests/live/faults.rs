@@ -17,11 +17,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use switchman::demo::client::Reply;
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::lab::{Lab, SEEN, SOON};
+use crate::lab::{Lab, SEEN, SOON, tell};
 use crate::version::set_period;
 
 /// Source address of whoever binds none: Switchman, and the tests.
@@ -526,11 +525,4 @@ pub(crate) fn reconfigure(sentinel: &Process, lines: &[&str]) {
     let new: Vec<&str> = kept.chain(lines.iter().copied()).collect();
     fs::write(&path, new.join("\n") + "\n").unwrap();
     sentinel.restart().unwrap();
-}
-
-/// Says a command to a node or a Sentinel, which must not refuse it.
-pub(crate) fn tell(process: &Process, args: &[&str]) -> Reply {
-    let reply = process.command(args).unwrap();
-    assert_eq!(reply.error(), None, "{args:?}");
-    reply
 }

@@ -8,8 +8,9 @@ use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::wait_for;
 
-use crate::faults::{Front, SWITCHMAN, tell};
+use crate::faults::{Front, SWITCHMAN};
 use crate::hostile::metric;
+use crate::lab::tell;
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
 use crate::version::all_but_client_kill;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::{Deployment, Plan};
+use switchman::demo::process::Process;
 
 use crate::proxy::{Launch, Proxy};
 use crate::version::wait_for_words;
@@ -196,3 +197,10 @@ static TURNS: Mutex<Turns> = Mutex::new(Turns {
     all_wanted: 0,
 });
 static CHANGED: Condvar = Condvar::new();
+
+/// Says a command to a node or a Sentinel, which must not refuse it.
+pub(crate) fn tell(process: &Process, args: &[&str]) -> Reply {
+    let reply = process.command(args).unwrap();
+    assert_eq!(reply.error(), None, "{args:?}");
+    reply
+}

@@ -8,7 +8,7 @@ use switchman::demo::client::{Client, ClientError, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::lab::{Lab, SOON, error, ok, say};
 use crate::proxy::Launch;
 

@@ -7,7 +7,7 @@ use std::io::Write;
 use switchman::demo::client::{Client, Reply};
 use switchman::demo::process::Process;
 
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
 

@@ -12,7 +12,7 @@ use switchman::demo::client::{Client, Reply, encode_command};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::lab::{Lab, SOON, say};
 use crate::order::allow_open_files;
 use crate::proxy::{Launch, Proxy};

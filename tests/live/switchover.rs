@@ -14,7 +14,7 @@ use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::lab::{Lab, SOON, say};
 use crate::proxy::{self, Launch, Proxy};
 

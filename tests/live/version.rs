@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use switchman::demo::client::Client;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::lab::{SOON, say};
 
 /// As the server program tells.

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use switchman::demo::client::{Client, ClientError, Reply};
 use switchman::demo::process::{Process, wait_for};
 
-use crate::faults::{Fault, Fronted, SWITCHMAN, tell};
+use crate::faults::{Fault, Fronted, SWITCHMAN};
 use crate::hostile::metric;
+use crate::lab::tell;
 use crate::lab::{SOON, ok, say};
 use crate::matrix::figures::{timed, took};
 use crate::matrix::master::unhurried;

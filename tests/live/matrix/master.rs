@@ -6,7 +6,7 @@ use switchman::demo::deployment::Plan;
 use switchman::demo::process::Process;
 
 use crate::failover::listen;
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::lab::{Lab, SEEN, SOON};
 use crate::matrix::figures::{timed, took};
 use crate::matrix::scene::{PATIENT, Scene, let_last};

@@ -9,7 +9,8 @@ use serde_json::Value;
 use switchman::demo::client::Reply;
 use switchman::demo::deployment::Plan;
 
-use crate::faults::{monitor, tell};
+use crate::faults::monitor;
+use crate::lab::tell;
 use crate::lab::{Lab, SOON};
 use crate::matrix::figures::took;
 use crate::matrix::master::{patient_launch, unhurried};

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::faults::{Fault, Fronted, NODES, tell};
+use crate::faults::{Fault, Fronted, NODES};
+use crate::lab::tell;
 use crate::lab::{Lab, SOON};
 use crate::matrix::figures::{report, timed, took};
 use crate::matrix::scene::{PATIENT, Scene, let_last};

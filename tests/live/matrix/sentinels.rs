@@ -11,7 +11,8 @@ use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
 use crate::failover::listen;
-use crate::faults::{Fault, Front, Fronted, SWITCHMAN, greet_every, reconfigure, tell};
+use crate::faults::{Fault, Front, Fronted, SWITCHMAN, greet_every, reconfigure};
+use crate::lab::tell;
 use crate::lab::{Lab, SEEN, SOON};
 use crate::matrix::figures::{timed, took};
 use crate::matrix::master::{hasty, kill, patient, tokens, unhurried};

@@ -4,7 +4,7 @@ use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::wait_for;
 
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::lab::{Lab, SOON, ok, say};
 use crate::matrix::master::{hasty, unhurried};
 use crate::matrix::scene::PATIENT;

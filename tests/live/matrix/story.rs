@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use switchman::demo::client::{ClientError, Reply};
 use switchman::demo::process::Process;
 
-use crate::faults::tell;
+use crate::lab::tell;
 use crate::matrix::figures::report;
 
 /// Time before a master's death in which an acknowledged write may be lost: replication is

@@ -10,8 +10,9 @@ use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::faults::{Fault, Fronted, NODES, greet_every, tell};
+use crate::faults::{Fault, Fronted, NODES, greet_every};
 use crate::lab::SOON;
+use crate::lab::tell;
 use crate::proxy::{self, Launch, Proxy};
 use crate::stale::record::Kind;
 use crate::version::set_period;
