@@ -24,6 +24,9 @@
 //! * All targets run at once but are driven one after another, in rounds, and the first of a
 //!   round is another one each time. So whatever else the machine does meets all of them, and a
 //!   ratio of two targets is taken within each round; medians of these are what is printed.
+//! * Two processes of one program differ by some hundredths in processor time, as long as they
+//!   live, by where their memory lies. Where a difference of that size is looked for, all proxies
+//!   are started anew every few rounds.
 //! * A measurement opens its own clients, warms up, and then reads commands, clock and processor
 //!   time in one go at either end of the window, while the load goes on.
 //! * Processor time is the run time of all threads of the proxy (`/proc/PID/task/*/schedstat`, in
@@ -104,6 +107,9 @@ fn drive(
     workload::fill(fleet.master(), options.mix(), options.replicas())?;
     let targets: Vec<Target> = fleet.targets();
     for round in 0..options.rounds() {
+        if options.begins_afresh(round) {
+            fleet.begin_afresh()?;
+        }
         for workload in &workloads {
             for turn in 0..targets.len() {
                 let target = targets[(turn + round) % targets.len()];

@@ -29,6 +29,10 @@ pub(crate) struct Options {
     #[arg(long, env = "SWITCHMAN_BENCH_ROUNDS")]
     rounds: Option<usize>,
 
+    /// Rounds after which every proxy is started anew; 0 for never. 0, or 3 for consistency.
+    #[arg(long, env = "SWITCHMAN_BENCH_FRESH_EVERY")]
+    fresh_every: Option<usize>,
+
     /// Length of one measured window, in seconds.
     #[arg(long, env = "SWITCHMAN_BENCH_SECONDS", default_value_t = 2.0)]
     seconds: f64,
@@ -86,6 +90,15 @@ impl Options {
             Subject::Proxies => 5,
             Subject::Consistency => 15,
         })
+    }
+
+    /// Whether proxies are started anew before this round.
+    pub(crate) fn begins_afresh(&self, round: usize) -> bool {
+        let every = self.fresh_every.unwrap_or(match self.subject {
+            Subject::Proxies => 0,
+            Subject::Consistency => 3,
+        });
+        round > 0 && round.checked_rem(every) == Some(0)
     }
 
     /// Commands in one batch of a client.

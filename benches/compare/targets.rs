@@ -180,6 +180,15 @@ impl Fleet {
         }
     }
 
+    /// Replaces every proxy that runs by a new process of it.
+    pub(crate) fn begin_afresh(&mut self) -> anyhow::Result<()> {
+        for target in self.proxies() {
+            let proxy = self.start_proxy(target)?;
+            self.proxies.insert(target, proxy);
+        }
+        Ok(())
+    }
+
     /// Starts one more instance of a proxy and waits until it answers.
     pub(crate) fn start_proxy(&mut self, target: Target) -> anyhow::Result<Proxy> {
         self.started += 1;

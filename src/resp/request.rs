@@ -453,7 +453,8 @@ enum Terminator {
 /// comes in pieces it reads the arguments that are there, once: the decoder goes on behind them.
 #[expect(
     clippy::inline_always,
-    reason = "who copies the parts at once from where a call has left them waits for the stores"
+    reason = "a call leaves its result word by word; to move that on in larger pieces at once \
+              waits until each word is stored"
 )]
 #[inline(always)]
 fn whole<'a>(buf: &'a [u8], limits: &RequestLimits) -> Option<(Request<'a>, usize)> {

@@ -552,3 +552,34 @@ fn a_write_waits_for_the_clients_own_reads_of_what_shares_a_stamp_with_its_keys(
         assert_eq!(scene.world.asked("m"), [write]);
     }
 }
+
+#[test]
+fn a_batch_may_be_cut_anywhere_whatever_was_seen_of_it() {
+    let mut bytes = super::pipeline(&["GET a", "SET b 1", "GET b"]);
+    bytes.extend_from_slice(b"\r\n*0\r\nGET a\r\n");
+    bytes.extend_from_slice(&super::pipeline(&["SELECT 1", "GET a"]));
+    bytes.extend_from_slice(b"*1\r\n:4\r\n");
+    let lived = |cut: usize| {
+        let mut scene = Scene::new();
+        let world = &mut scene.world;
+        let client = world.client();
+        let (front, back) = bytes.split_at(cut);
+        world.send_raw(client, front);
+        world.send_raw(client, back);
+        let asked = ["r1", "m"].map(|host| world.asked(host));
+        for host in ["r1", "m", "r1"] {
+            world.answer_all(host);
+        }
+        (asked, world.heard(client), world.is_closed(client))
+    };
+    let whole = lived(0);
+    let (asked, heard, closed) = &whole;
+    // What is read in another database waits for the master's replies.
+    assert_eq!(asked.each_ref().map(Vec::len), [1, 3]);
+    assert_eq!(heard.matches("+OK|").count(), 6);
+    assert!(heard.ends_with("-ERR Protocol error: expected '$', got ':'|"));
+    assert!(closed);
+    for cut in 1..bytes.len() {
+        assert_eq!(lived(cut), whole, "cut at {cut}");
+    }
+}
