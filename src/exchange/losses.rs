@@ -231,7 +231,7 @@ impl Exchange {
         for client in &link.throttled_by {
             if let Some(client) = self.clients.get_mut(*client) {
                 client.throttled.remove(key);
-                let unread = client.replies.output().len();
+                let unread = client.replies.unread();
                 client.stalled &=
                     !client.throttled.is_empty() || unread > self.settings.output_high;
             }

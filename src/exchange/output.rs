@@ -26,7 +26,7 @@ impl Exchange {
         client.took_at = now;
         let buffer = client.replies.advance(count);
         let high = self.settings.output_high;
-        let unread = client.replies.output().len();
+        let unread = client.replies.unread();
         let relieved = unread <= high / 2;
         client.stalled &= !relieved && (unread > high || !client.throttled.is_empty());
         if let Some(group) = self.groups.get_mut(client.group) {
@@ -53,7 +53,7 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        if client.replies.output().len() <= self.settings.output_high {
+        if client.replies.unread() <= self.settings.output_high {
             return;
         }
         let links = [
@@ -74,9 +74,10 @@ impl Exchange {
     }
 
     /// A large reply that waits for earlier ones, over other links, has become as much as a client
-    /// may leave unread: its link is throttled until those are there.
+    /// may leave unread: its link is throttled until those are there. The client takes all that it
+    /// can be given, and has as long as its earlier replies take, unless others wait for the link.
     pub(super) fn overtaken(&mut self, key: ClientKey, by: LinkKey, now: Time) {
-        let (Some(client), Some(link)) = (self.clients.get_mut(key), self.links.get(by)) else {
+        let (Some(client), Some(link)) = (self.clients.get(key), self.links.get(by)) else {
             return;
         };
         let due = client.replies.oldest();
@@ -85,11 +86,6 @@ impl Exchange {
         let owes_it = link.pipeline.tickets().any(is_due);
         if owes_it {
             return;
-        }
-        if !client.stalled {
-            client.stalled = true;
-            client.took_at = now;
-            self.stalled.push(key);
         }
         self.throttle(by, key, now);
     }
@@ -144,7 +140,7 @@ impl Exchange {
             .is_none_or(|client| match client.ending {
                 Ending::No => false,
                 Ending::AfterReplies => {
-                    client.replies.outstanding() == 0 && client.replies.output().is_empty()
+                    client.replies.outstanding() == 0 && client.replies.unread() == 0
                 }
                 Ending::Now => true,
             })

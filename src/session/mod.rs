@@ -12,6 +12,7 @@ mod before_7;
 mod clients;
 mod hello;
 mod local;
+mod outflow;
 mod portrait;
 mod reject;
 mod replies;

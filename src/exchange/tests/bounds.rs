@@ -384,12 +384,28 @@ fn a_large_reply_that_overtakes_an_earlier_one_is_not_read_before_that() {
 }
 
 #[test]
-fn who_waits_for_ever_with_a_large_reply_that_overtook_is_closed() {
+fn who_waits_with_a_large_reply_that_overtook_is_closed_once_others_wait_long_for_its_link() {
     let (mut world, client, _, link) = overtaken();
+    world.pass(ms(40_000));
+    assert!(!world.is_closed(client), "it takes whatever it is given");
+    assert!(world.exchange.is_throttled(link));
+    world.answer("m", "DBSIZE", ":7");
+    assert_eq!(world.heard(client).split('|').next(), Some(":7"));
+
+    let mut world = small(|settings| settings.output_high = 100_000);
+    let (client, other) = (world.client(), world.client());
+    world.send(client, &["DBSIZE", "GET big"]);
+    world.send(other, &["GET small"]);
+    let link = world.link("r1");
+    assert_eq!(world.asked("r1").len(), 2);
+    world.wires.get_mut(&link).unwrap().asked.clear();
+    world.say_raw(link, b"$1000000\r\n").unwrap();
+    world.say_raw(link, &vec![b'x'; 150_000]).unwrap();
+    assert!(world.exchange.is_throttled(link));
     world.pass(ms(29_000));
     assert!(!world.is_closed(client));
     world.pass(ms(1_200));
-    assert!(world.is_closed(client));
+    assert!(world.is_closed(client) && !world.is_closed(other));
     assert!(!world.exchange.is_throttled(link));
     assert_eq!(rejected(&mut world, "write_timeout"), 1);
 }

@@ -18,7 +18,7 @@ pub(super) fn rendered(world: &mut World) -> String {
 
 #[test]
 fn a_client_is_small() {
-    assert!(size_of::<Client>() <= 464, "{}", size_of::<Client>());
+    assert!(size_of::<Client>() <= 472, "{}", size_of::<Client>());
     assert!(size_of::<Session>() <= 80, "{}", size_of::<Session>());
 }
 

@@ -405,12 +405,10 @@ impl World {
         if self.deaf.contains(&client) {
             self.exchange.stalled(client, self.now);
         } else {
-            let bytes = self.exchange.output(client).to_vec();
-            if !bytes.is_empty() {
-                self.heard
-                    .entry(client)
-                    .or_default()
-                    .extend_from_slice(&bytes);
+            while !self.exchange.output(client).is_empty() {
+                let bytes = self.exchange.output(client).to_vec();
+                let heard = self.heard.entry(client).or_default();
+                heard.extend_from_slice(&bytes);
                 self.exchange.took(client, bytes.len(), self.now);
             }
         }
