@@ -122,13 +122,14 @@ fn pass(
     }
     println!(
         "figures:\t{way:?} of {} MiB, {}: {took:.3?}; small commands meanwhile: p50 {:?}, p99 {:?} \
-         of {}; resident {} KB",
+         of {}; resident {} KB, {} KB at most",
         size / MIB,
         doors.name,
         centile(&waits, 50),
         centile(&waits, 99),
         waits.len(),
-        Vitals::of(proxy.pid()).resident / 1024
+        Vitals::of(proxy.pid()).resident / 1024,
+        Vitals::of(proxy.pid()).resident_max / 1024
     );
     waits
 }
