@@ -5,8 +5,10 @@ mod addr;
 mod connect;
 mod listener;
 mod stream;
+mod turn;
 
 pub use addr::{ListenAddr, ListenAddrError};
 pub use connect::{ConnectError, ConnectStage, connect, resolve};
 pub use listener::{BindError, Listener};
 pub use stream::{DetachedStream, Stream};
+pub use turn::poll_again;

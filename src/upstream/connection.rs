@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::ReadBuf;
 
-use crate::net::Stream;
+use crate::net::{Stream, poll_again};
 
 /// Whose connection it is.
 pub trait Peer {
@@ -62,8 +62,7 @@ pub fn poll_turn(
             Poll::Ready(Err(error)) => return Poll::Ready(End::Broken(error)),
         }
     }
-    cx.waker().wake_by_ref();
-    Poll::Pending
+    poll_again(cx)
 }
 
 /// Writes until nothing is left or the socket takes no more.

@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use super::neighbours::Neighbours;
 use crate::downstream::Entrance;
 use crate::exchange::{Action, Answer, ClientKey, Exchange, GroupIndex, LinkKey, Question};
-use crate::net::Stream;
+use crate::net::{Stream, poll_again};
 use crate::sentinel::Fences;
 use crate::session::Ends;
 use crate::topology::{Report, ReportKind};
@@ -180,8 +180,7 @@ impl Core {
             self.scratch = scratch;
             self.perform(now);
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        poll_again(cx)
     }
 
     /// Registers for room in the socket while output waits. Ready when the client is gone.
