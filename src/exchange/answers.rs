@@ -22,6 +22,10 @@ use crate::types::{Protocol, Time};
 /// Bytes of a reply that is not whole above which they are passed on without waiting for the rest.
 const STREAM_ABOVE: usize = 32 * 1024;
 
+/// Bytes of one reply from which on others take another shared link: they are there in some
+/// milliseconds, and opening a connection takes one.
+const LONG: usize = 4 << 20;
+
 /// Why a link cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -329,11 +333,13 @@ impl Exchange {
 
     /// A piece of a large reply goes to its client at once.
     fn piece(&mut self, key: LinkKey, piece: &[u8], now: Time) -> Result<(), Violation> {
-        let Some(link) = self.links.get(key) else {
+        let Some(link) = self.links.get_mut(key) else {
             return Ok(());
         };
         let ticket = link.pipeline.oldest_written().ok_or(Violation::Unasked)?;
         let lane = link.lane;
+        let passed = link.passed.add((ticket.client, ticket.seq), piece.len());
+        let is_long = passed > LONG && link.usage == Usage::Shared && !link.retired;
         let Some(group) = self.groups.get_mut(link.group) else {
             return Ok(());
         };
@@ -357,6 +363,9 @@ impl Exchange {
             if parked > self.settings.output_high {
                 self.overtaken(ticket.client, key, now);
             }
+        }
+        if is_long {
+            self.pass_by(key);
         }
         Ok(())
     }

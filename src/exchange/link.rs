@@ -8,7 +8,7 @@ use crate::exchange::{ClientKey, GroupIndex, OpenPlan, Place};
 use crate::fence::Connection;
 use crate::mux::Pipeline;
 use crate::resp::ReplyScanner;
-use crate::session::{HelloFacts, IdentityId};
+use crate::session::{HelloFacts, IdentityId, Seq};
 use crate::telemetry::ConnectStage;
 use crate::types::{Protocol, Time};
 
@@ -122,6 +122,8 @@ pub(super) struct Link {
     /// clients have one time for all that it owes, however often it is read from in between. On
     /// another nobody waits but who throttles it.
     pub(super) throttled_at: Option<Time>,
+    /// What has passed of the reply that comes in pieces.
+    pub(super) passed: Passed,
     /// When it was last read from again after being throttled.
     pub(super) relieved_at: Option<Time>,
     /// Confirmations already seen of the subscription that is the oldest in flight.
@@ -141,6 +143,27 @@ pub(super) struct Link {
     pub(super) opened_at: Time,
     /// The scripts that its replica was given.
     pub(super) scripts: Option<Box<Brought>>,
+}
+
+/// A reply that comes in pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Passed {
+    whose: Option<(ClientKey, Seq)>,
+    bytes: usize,
+}
+
+impl Passed {
+    /// Adds a piece. Returns the bytes so far.
+    pub(super) fn add(&mut self, whose: (ClientKey, Seq), bytes: usize) -> usize {
+        if self.whose != Some(whose) {
+            *self = Self {
+                whose: Some(whose),
+                bytes: 0,
+            };
+        }
+        self.bytes += bytes;
+        self.bytes
+    }
 }
 
 /// What a handshake has found.
@@ -182,6 +205,7 @@ impl Link {
             waiters: Vec::new(),
             throttled_by: Vec::new(),
             throttled_at: None,
+            passed: Passed::default(),
             relieved_at: None,
             confirmed: 0,
             dirty: false,

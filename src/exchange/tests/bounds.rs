@@ -346,6 +346,39 @@ fn clients_that_wait_for_room_on_a_throttled_link_take_another() {
     assert_eq!(world.heard(other), "+OK|");
 }
 
+#[test]
+fn others_do_not_wait_behind_a_long_reply_however_fast_it_is_read() {
+    let mut world = small(|_| {});
+    let (client, behind, other) = (world.client(), world.client(), world.client());
+    let key = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.wires.get_mut(&key).unwrap().asked.clear();
+    let piece = vec![b'x'; 1 << 20];
+    world.say_raw(key, b"$20971520\r\n").unwrap();
+    for _ in 0..3 {
+        world.say_raw(key, &piece).unwrap();
+    }
+    world.send(behind, &["GET early"]);
+    assert_eq!(world.links("r1").len(), 1, "what is short is waited for");
+    world.say_raw(key, &piece).unwrap();
+    assert!(!world.exchange.is_throttled(key));
+    world.send(other, &["GET small"]);
+    let links = world.links("r1");
+    let new = links.into_iter().find(|link| *link != key).unwrap();
+    world.wires.get_mut(&new).unwrap().asked.pop_front();
+    world.say(new, "+OK");
+    assert_eq!(world.heard(other), "+OK|");
+    for _ in 0..16 {
+        world.say_raw(key, &piece).unwrap();
+    }
+    world.say_raw(key, b"\r\n+EARLY\r\n").unwrap();
+    assert_eq!(world.heard(client).len(), "$20971520||".len() + (20 << 20));
+    assert_eq!(world.heard(behind), "+EARLY|");
+    world.pass(ms(100));
+    assert_eq!(world.links("r1"), [new], "the other one has done its duty");
+    world.assert_calm();
+}
+
 /// A client whose large reply overtakes an earlier one, until its link is throttled; how much of it
 /// was read, and its links.
 fn overtaken() -> (World, ClientKey, usize, LinkKey) {
