@@ -266,7 +266,7 @@ impl Exchange {
             self.touched.push(ticket.client);
         }
         if ticket.purpose == Purpose::Plain && ticket.spoken {
-            client.reply(ticket, (frame, kind));
+            client.reply(&ticket, (frame, kind));
         } else {
             self.deliver_special(key, ticket, (frame, kind), now);
         }
@@ -327,7 +327,7 @@ impl Exchange {
             &[]
         };
         if let Some(client) = self.clients.get_mut(ticket.client) {
-            client.reply(ticket, (bytes, kind));
+            client.reply(&ticket, (bytes, kind));
         }
     }
 

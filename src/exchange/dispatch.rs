@@ -130,7 +130,7 @@ impl Kind {
 
 impl Exchange {
     /// Places a request, or leaves it with the reason in the client's `wait`.
-    pub(super) fn dispatch(&mut self, job: Job, request: &Request<'_>) -> Placed {
+    pub(super) fn dispatch(&mut self, mut job: Job, request: &Request<'_>) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
@@ -164,11 +164,8 @@ impl Exchange {
                 }
             }
         }
-        let mut job = Job {
-            reach,
-            marks: group.marks(client, (class, reach), (request, job.slot)),
-            ..job
-        };
+        job.reach = reach;
+        job.marks = group.marks(client, (class, reach), (request, job.slot));
         if reach == Reach::Nothing && group.settings.audience.is_counted() {
             job.counts = counts(request);
         }
@@ -183,7 +180,7 @@ impl Exchange {
             (job.caching, class) = self.seen.note((&*client, group), (script, class), request);
         }
         if plain && class.is_shared() && !locked_out {
-            return self.place_shared(job, request, class);
+            return self.place_shared(&mut job, request, class);
         }
         if !plain && client.is_undecided(job.again.is_none(), class) {
             client.wait = Wait::Answers;
@@ -207,13 +204,13 @@ impl Exchange {
     /// does not bind them.
     pub(super) fn dispatch_unshared(
         &mut self,
-        job: Job,
+        mut job: Job,
         request: &Request<'_>,
         class: Class,
     ) -> Placed {
         match class {
             Class::Read | Class::MasterRead | Class::Write => {
-                self.place_shared(job, request, class)
+                self.place_shared(&mut job, request, class)
             }
             Class::Local(local) => self.place_local(job, request, local),
             Class::Leased(leased) => self.place_leased(job, request, leased),
@@ -229,7 +226,12 @@ impl Exchange {
 
     /// A stateless command goes to a lane.
     #[inline]
-    pub(super) fn place_shared(&mut self, job: Job, request: &Request<'_>, class: Class) -> Placed {
+    pub(super) fn place_shared(
+        &mut self,
+        job: &mut Job,
+        request: &Request<'_>,
+        class: Class,
+    ) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
@@ -237,15 +239,14 @@ impl Exchange {
             return Placed::Answered;
         };
         let (index, access) = (client.group, client.access);
-        let (mut facts, need) = weigh(client, group, (job, class), request);
+        let (mut facts, need) = weigh(client, group, (&*job, class), request);
         let mut target = route::decide(class, facts);
-        let mut job = job;
         if target == Target::Replica {
             job.asks = group.sketch(job.reach, client.session.database, (request, job.slot));
             // Where the last one went mostly will do, and the others need not be looked at.
             let beaten = client.replica_lane;
             let placed =
-                beaten.and_then(|key| self.send_beaten((key, need), job, request.raw(), class));
+                beaten.and_then(|key| self.send_beaten((key, need), &*job, request.raw(), class));
             if let Some(placed) = placed {
                 return placed;
             }
@@ -267,18 +268,18 @@ impl Exchange {
             Target::Replica | Target::Hold | Target::NoReplica => None,
         };
         let beaten =
-            beaten.and_then(|key| self.send_beaten((key, need), job, request.raw(), class));
+            beaten.and_then(|key| self.send_beaten((key, need), &*job, request.raw(), class));
         let placed = match (beaten, target) {
             (Some(placed), _) => placed,
-            (None, Target::Master) => self.place_on_master(job, request, Kind::shared(class)),
-            (None, Target::Replica) => self.place_on_replica(job, request, need),
-            (None, Target::Hold) => self.hold(job),
-            (None, Target::NoReplica) => self.reject(job, RequestClass::Read, Reject::NoReplica),
+            (None, Target::Master) => self.place_on_master(*job, request, Kind::shared(class)),
+            (None, Target::Replica) => self.place_on_replica(*job, request, need),
+            (None, Target::Hold) => self.hold(*job),
+            (None, Target::NoReplica) => self.reject(*job, RequestClass::Read, Reject::NoReplica),
         };
         if class == Class::Read && target == Target::Master {
             let group = self.groups.get(index);
             let lagging = group.is_some_and(|group| group.snapshot.lagging);
-            self.count_master_read(job, placed, why_master(facts, (access, lagging), need));
+            self.count_master_read(*job, placed, why_master(facts, (access, lagging), need));
         }
         placed
     }
@@ -398,7 +399,7 @@ impl Exchange {
             group,
             link: (key, link),
         };
-        if place.append(job, raw, kind) {
+        if place.append(&job, raw, kind) {
             self.dirty_links.push(key);
         }
         Placed::Sent
@@ -410,7 +411,7 @@ impl Exchange {
     fn send_beaten(
         &mut self,
         (key, need): (LinkKey, Need),
-        job: Job,
+        job: &Job,
         raw: &[u8],
         class: Class,
     ) -> Option<Placed> {
@@ -507,7 +508,7 @@ struct Place<'a> {
 impl Place<'_> {
     /// Puts a request on the link. Returns whether the link has to be written from now on.
     #[inline]
-    fn append(self, job: Job, raw: &[u8], kind: Kind) -> bool {
+    fn append(self, job: &Job, raw: &[u8], kind: Kind) -> bool {
         let Self {
             client,
             group,

@@ -98,7 +98,7 @@ impl Gate {
         if self.mend(link) {
             return Verdict::Doubt;
         }
-        if self.closed != Some(node) || begun || !acknowledges(ticket, (reply, kind)) {
+        if self.closed != Some(node) || begun || !acknowledges(&ticket, (reply, kind)) {
             return Verdict::Pass;
         }
         if self.has_room_for(reply) {
@@ -120,7 +120,7 @@ impl Gate {
         begun: bool,
     ) -> bool {
         let known = self.cut.contains(&link);
-        let cuts = known || (self.closed == Some(node) && !begun && may_acknowledge(ticket));
+        let cuts = known || (self.closed == Some(node) && !begun && may_acknowledge(&ticket));
         if cuts && !known {
             self.cut.push(link);
         }
@@ -173,8 +173,9 @@ impl Gate {
 impl Client {
     /// Takes the whole reply of a node.
     #[inline]
-    pub(super) fn reply(&mut self, ticket: Ticket, (bytes, kind): (&[u8], ReplyKind)) {
-        if acknowledges(ticket, (bytes, kind)) {
+    pub(super) fn reply(&mut self, ticket: &Ticket, (bytes, kind): (&[u8], ReplyKind)) {
+        // One that leaves at once cannot be taken back.
+        if !self.replies.is_due(ticket.seq) && acknowledges(ticket, (bytes, kind)) {
             self.replies.acknowledge(ticket.seq, bytes);
         } else {
             self.replies.deliver(ticket.seq, bytes, Piece::Last);
@@ -361,7 +362,7 @@ impl Exchange {
             });
         }
         client.answered(Role::Master, ticket.effect);
-        client.reply(ticket, (&reply, ReplyKind::Array));
+        client.reply(&ticket, (&reply, ReplyKind::Array));
         self.touch(ticket.client);
     }
 
@@ -381,12 +382,12 @@ impl Exchange {
 
 /// Whether this reply acknowledges a write.
 #[inline]
-fn acknowledges(ticket: Ticket, (reply, kind): (&[u8], ReplyKind)) -> bool {
+fn acknowledges(ticket: &Ticket, (reply, kind): (&[u8], ReplyKind)) -> bool {
     may_acknowledge(ticket) && kind != ReplyKind::Error && !is_null(reply)
 }
 
 /// Whether a reply to this request can acknowledge a write.
-fn may_acknowledge(ticket: Ticket) -> bool {
+fn may_acknowledge(ticket: &Ticket) -> bool {
     let purpose = matches!(
         ticket.purpose,
         Purpose::Plain

@@ -92,7 +92,7 @@ impl Exchange {
 pub(super) fn weigh(
     client: &Client,
     group: &Group,
-    (job, class): (Job, Class),
+    (job, class): (&Job, Class),
     request: &Request<'_>,
 ) -> (Facts, Need) {
     let bounced = job.again.is_some_and(|number| number.bounces > 0);
