@@ -113,12 +113,22 @@ impl Group {
         (class, reach): (Class, Reach),
         (request, slot): (&Request<'_>, Option<Slot>),
     ) -> Marks {
-        let Some(stamps) = &self.settings.stamps else {
-            return Marks::None;
-        };
-        if class == Class::Read || reach == Reach::Nothing {
-            return Marks::None;
+        match &self.settings.stamps {
+            Some(stamps) if class != Class::Read && reach != Reach::Nothing => {
+                self.marked(stamps, client, reach, (request, slot))
+            }
+            _ => Marks::None,
         }
+    }
+
+    /// The same, of what changes something.
+    fn marked(
+        &self,
+        stamps: &Stamps,
+        client: &Client,
+        reach: Reach,
+        (request, slot): (&Request<'_>, Option<Slot>),
+    ) -> Marks {
         let lease = client.lease.as_ref();
         if lease.is_some_and(|lease| lease.inside.selects()) {
             // In which database it is executed, only the server knows.
