@@ -42,8 +42,6 @@ pub(super) struct Lease {
     pub(super) renewal: Renewal,
     /// What was said of the connection between MULTI and EXEC.
     pub(super) inside: Inside,
-    /// Whether SCRIPT FLUSH is queued.
-    pub(super) flushes: bool,
     /// What the transaction changes whose replies are coming.
     pub(super) gathered: Gathered,
     /// Something stays on the link that cannot be undone.
