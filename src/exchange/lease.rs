@@ -119,6 +119,11 @@ impl Lease {
         self.tracking.is_choosing() || self.sticky || self.sticking > 0
     }
 
+    /// Whether the link brings what becomes invalid.
+    const fn hears_invalidations(&self) -> bool {
+        self.tracking.is_on() && self.link.is_some()
+    }
+
     /// Whether commands of every kind have to travel on the link.
     pub(super) fn binds_all(&self) -> bool {
         self.watch == Watch::Kept || self.sticky || self.sticking > 0 || self.tracking.is_on()
@@ -230,9 +235,11 @@ impl Exchange {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
             }
-            // A choice of `CLIENT CACHING` is over with whatever comes next.
+            // A choice of `CLIENT CACHING` is over with whatever comes next; and only the server
+            // knows whether what has become invalid comes before it or behind it.
             Class::Local(Local::Ping | Local::Echo)
-                if lease.may_choose() && !client.is_restricted_subscriber() =>
+                if (lease.may_choose() || lease.hears_invalidations())
+                    && !client.is_restricted_subscriber() =>
             {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
