@@ -302,7 +302,7 @@ impl Exchange {
             Purpose::Retracking if failed => self.end(ticket.client, Ending::Now),
             // Others may have read for it meanwhile what changed since.
             Purpose::Retracking => self.invalidate_everything(ticket.client),
-            Purpose::Leaving | Purpose::Left => return self.left(ticket, now),
+            Purpose::Leaving | Purpose::Left => return self.left(ticket, frame, now),
             Purpose::Reset => return self.was_reset(ticket, now),
             Purpose::Waits(_) if self.is_left(key) && !is_null(frame) => {
                 return self.last_word(ticket);

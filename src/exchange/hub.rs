@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!   SUBSCRIBE a    ──► hub ──► master      confirmed there: its client hears a from now on
-//!   UNSUBSCRIBE a  ──► PING ─► master      answered there: what was published before is heard,
-//!                                          its client hears a no more; the last one ends it there
+//!   UNSUBSCRIBE a  ──► hub ──► master      asked there for a name that nobody hears, and answered:
+//!                                          what was published before is heard, its client hears a
+//!                                          no more; the last one ends it there
 //!   message on a   ◄── hub ◄── master      goes to all who hear a
 //! ```
 //!
@@ -229,21 +230,13 @@ impl Exchange {
     /// Sends a change of our own on a hub's link; nobody hears its confirmation. One name at a
     /// time: a server that refuses one refuses all that are asked for together.
     fn tell_hub(&mut self, key: LinkKey, command: Leased, name: &[u8], now: Time) {
-        let word: &[u8] = match command {
-            Leased::Subscribe => b"SUBSCRIBE",
-            Leased::Psubscribe => b"PSUBSCRIBE",
-            Leased::Ssubscribe => b"SSUBSCRIBE",
-            Leased::Punsubscribe => b"PUNSUBSCRIBE",
-            Leased::Sunsubscribe => b"SUNSUBSCRIBE",
-            _ => b"UNSUBSCRIBE",
-        };
         let purpose = Purpose::Subscription(Subscription {
             command,
             names: 1,
             asked: false,
         });
         let mut raw = Vec::new();
-        encode::request(&mut raw, &[word, name]);
+        encode::request(&mut raw, &[word(command), name]);
         self.send_nobodys(key, purpose, &raw, now);
     }
 
@@ -309,24 +302,33 @@ impl Exchange {
         (command, name): (Leased, &[u8]),
         now: Time,
     ) {
+        if self.links.get(key).is_some() && !self.is_wanted(key, done, (command, name)) {
+            self.tell_hub(key, ends(command), name, now);
+        }
+    }
+
+    /// Whether anybody hears a name on a link, or one of the requests behind the first `done` asks
+    /// for it.
+    pub(super) fn is_wanted(
+        &self,
+        key: LinkKey,
+        done: usize,
+        (command, name): (Leased, &[u8]),
+    ) -> bool {
         let Some(link) = self.links.get(key) else {
-            return;
+            return false;
         };
         let group = self.groups.get(link.group);
         let hub = group.and_then(|group| group.hub(link.lane.identity));
         let begin = begins(command);
         let heard = hub.is_some_and(|hub| hub.of(begin).contains_key(name));
-        let asked = || {
-            link.pipeline.lost().skip(done).any(|asked| {
+        heard
+            || link.pipeline.lost().skip(done).any(|asked| {
                 let purpose = asked.ticket.purpose;
                 let fits = matches!(purpose, Purpose::Subscription(it) if it.command == begin);
                 let request = Request::from_raw(asked.bytes).filter(|_| fits);
                 request.is_some_and(|request| request.args().skip(1).any(|arg| arg == name))
             })
-        };
-        if !heard && !asked() {
-            self.tell_hub(key, ends(command), name, now);
-        }
     }
 
     pub(super) fn close_hub(&mut self, key: LinkKey, now: Time) {
@@ -418,6 +420,18 @@ impl Exchange {
     }
 }
 
+/// How one of the six commands is called.
+pub(super) const fn word(command: Leased) -> &'static [u8] {
+    match command {
+        Leased::Subscribe => b"SUBSCRIBE",
+        Leased::Psubscribe => b"PSUBSCRIBE",
+        Leased::Ssubscribe => b"SSUBSCRIBE",
+        Leased::Punsubscribe => b"PUNSUBSCRIBE",
+        Leased::Sunsubscribe => b"SUNSUBSCRIBE",
+        _ => b"UNSUBSCRIBE",
+    }
+}
+
 /// What ends what a command begins, and the other way round.
 const fn ends(command: Leased) -> Leased {
     match command {
@@ -427,7 +441,7 @@ const fn ends(command: Leased) -> Leased {
     }
 }
 
-const fn begins(command: Leased) -> Leased {
+pub(super) const fn begins(command: Leased) -> Leased {
     match command {
         Leased::Psubscribe | Leased::Punsubscribe => Leased::Psubscribe,
         Leased::Ssubscribe | Leased::Sunsubscribe => Leased::Ssubscribe,

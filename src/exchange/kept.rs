@@ -14,6 +14,7 @@ use crate::exchange::client::{Client, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::lease::{Lease, Multi};
 use crate::exchange::losses::Loss;
+use crate::exchange::scripts::Caching;
 use crate::exchange::standing::BREAKS_MAX;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
@@ -28,11 +29,29 @@ const KEPT_MAX: usize = 64 * 1024;
 pub(super) struct Kept {
     /// The commands to which the server has said `QUEUED`, one behind the other.
     commands: Vec<u8>,
+    /// How many these are.
+    count: usize,
+    /// Those among them that bring a script.
+    scripts: Vec<Queued>,
+    /// Whether SCRIPT FLUSH is queued.
+    flushes: bool,
     known: Known,
     /// Whether the server watches keys for it.
     watches: bool,
     /// How often it was begun anew.
     times: u8,
+}
+
+/// A queued command that brings a script.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    /// Where its bytes are.
+    begin: usize,
+    end: usize,
+    /// How many are queued before it.
+    place: usize,
+    /// How often a cache was emptied by then.
+    emptied: u16,
 }
 
 /// How much of a transaction is known.
@@ -80,12 +99,30 @@ impl Kept {
         self.times
     }
 
+    /// Whether it empties the server's script cache.
+    pub(super) const fn flushes(&self) -> bool {
+        self.flushes
+    }
+
+    /// The commands that bring a script, as far as they are known: its place among all, its bytes,
+    /// and how often a cache was emptied by then.
+    pub(super) fn scripts(&self) -> impl Iterator<Item = (usize, &[u8], u16)> {
+        self.scripts.iter().filter_map(|it| {
+            let raw = self.commands.get(it.begin..it.end)?;
+            Some((it.place, raw, it.emptied))
+        })
+    }
+
     /// The request `raw` has this reply.
-    fn note(&mut self, purpose: Purpose, raw: &[u8], reply: &[u8], spare: &mut Vec<Vec<u8>>) {
-        match purpose {
+    fn note(&mut self, ticket: Ticket, raw: &[u8], reply: &[u8], spare: &mut Vec<Vec<u8>>) {
+        match ticket.purpose {
             Purpose::Watch => self.watches = true,
             Purpose::Multi if reply.starts_with(b"+OK") => self.known = Known::Whole,
-            Purpose::Queued if self.known == Known::Whole => {
+            Purpose::Queued if self.known != Known::None => {
+                self.flushes |= ticket.caching == Caching::Empties;
+                if self.known == Known::Part {
+                    return;
+                }
                 let fits = self.commands.len() + raw.len() <= KEPT_MAX;
                 if !fits || !reply.starts_with(b"+QUEUED") {
                     self.known = Known::Part;
@@ -97,7 +134,17 @@ impl Kept {
                 {
                     self.commands = buffer;
                 }
+                let begin = self.commands.len();
                 self.commands.extend_from_slice(raw);
+                if let Caching::Adds(emptied) = ticket.caching {
+                    self.scripts.push(Queued {
+                        begin,
+                        end: self.commands.len(),
+                        place: self.count,
+                        emptied,
+                    });
+                }
+                self.count += 1;
             }
             _ => {}
         }
@@ -118,6 +165,9 @@ impl Exchange {
         match ticket.purpose {
             Purpose::Exec | Purpose::Undo(_) => {
                 let kept = std::mem::take(&mut lease.kept);
+                if ticket.purpose == Purpose::Exec {
+                    self.seen.executed(link, &kept, reply);
+                }
                 self.recycle(kept.commands);
             }
             Purpose::Tracking => lease.sticky |= !lease.tracking.note(raw, reply),
@@ -126,7 +176,7 @@ impl Exchange {
                 lease.sticking = lease.sticking.saturating_sub(1);
                 lease.sticky |= !reply.starts_with(b"-");
             }
-            purpose => lease.kept.note(purpose, raw, reply, &mut self.spare),
+            _ => lease.kept.note(ticket, raw, reply, &mut self.spare),
         }
     }
 

@@ -42,8 +42,6 @@ pub(super) struct Lease {
     pub(super) renewal: Renewal,
     /// What was said of the connection between MULTI and EXEC.
     pub(super) inside: Inside,
-    /// Whether SCRIPT FLUSH is queued.
-    pub(super) flushes: bool,
     /// What the transaction changes whose replies are coming.
     pub(super) gathered: Gathered,
     /// Something stays on the link that cannot be undone.
@@ -119,6 +117,11 @@ impl Lease {
     /// server knows.
     const fn may_choose(&self) -> bool {
         self.tracking.is_choosing() || self.sticky || self.sticking > 0
+    }
+
+    /// Whether the link brings what becomes invalid.
+    const fn hears_invalidations(&self) -> bool {
+        self.tracking.is_on() && self.link.is_some()
     }
 
     /// Whether commands of every kind have to travel on the link.
@@ -232,9 +235,11 @@ impl Exchange {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
             }
-            // A choice of `CLIENT CACHING` is over with whatever comes next.
+            // A choice of `CLIENT CACHING` is over with whatever comes next; and only the server
+            // knows whether what has become invalid comes before it or behind it.
             Class::Local(Local::Ping | Local::Echo)
-                if lease.may_choose() && !client.is_restricted_subscriber() =>
+                if (lease.may_choose() || lease.hears_invalidations())
+                    && !client.is_restricted_subscriber() =>
             {
                 let effect = Effect::Reads;
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })

@@ -305,7 +305,7 @@ impl Exchange {
                 }
                 self.deliver_scratch(ticket);
             }
-            Fate::Left => self.left(ticket, standing.at),
+            Fate::Left => self.left(ticket, &[], standing.at),
             Fate::Nothing => client.replies.deliver(ticket.seq, &[], Piece::Last),
         }
         self.touch(ticket.client);

@@ -3,7 +3,7 @@
 
 use crate::command::Leased;
 use crate::exchange::client::{Client, Ending};
-use crate::exchange::hub::{REFUSED_PAUSE, is_passing};
+use crate::exchange::hub::{REFUSED_PAUSE, begins, is_passing};
 use crate::exchange::link::Link;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{Exchange, LinkKey};
@@ -135,9 +135,16 @@ impl Exchange {
             return;
         };
         let (index, identity) = (link.group, link.lane.identity);
-        let ours = link.pipeline.oldest_written().is_some_and(
-            |ticket| matches!(ticket.purpose, Purpose::Subscription(it) if it.command == command),
-        );
+        let oldest = link.pipeline.oldest_written();
+        let ours = match oldest.map(|ticket| ticket.purpose) {
+            Some(Purpose::Subscription(it)) => it.command == command,
+            Some(Purpose::Leaving) => {
+                let raw = link.pipeline.oldest().map_or(&b""[..], |(_, raw)| raw);
+                let request = Request::from_raw(raw);
+                name.is_some() && request.and_then(|request| request.arg1()) == name
+            }
+            _ => false,
+        };
         if ours {
             self.complete(key, &[], ReplyKind::Simple, now);
             return;
@@ -175,7 +182,8 @@ impl Exchange {
             return;
         };
         let name = Request::from_raw(raw).and_then(|request| request.arg1());
-        let (Some(name), false) = (name, subscription.asked) else {
+        let begins = begins(subscription.command) == subscription.command;
+        let (Some(name), true) = (name, begins && !subscription.asked) else {
             return;
         };
         let (name, index, identity) = (Box::<[u8]>::from(name), link.group, link.lane.identity);

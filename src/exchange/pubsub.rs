@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use crate::command::Leased;
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::hub::word;
 use crate::exchange::link::State;
 use crate::exchange::ticket::{Effect, Purpose, Subscription, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
@@ -19,6 +20,9 @@ use crate::types::{Protocol, Time};
 
 /// `RESET`.
 pub(super) const RESET: &[u8] = b"*1\r\n$5\r\nRESET\r\n";
+
+/// What stands for a name that nobody hears.
+const NOBODYS: &[u8] = b"__switchman__:nobody";
 
 /// What one client hears.
 #[derive(Debug, Default)]
@@ -103,7 +107,7 @@ impl Exchange {
             Leased::Subscribe | Leased::Psubscribe | Leased::Ssubscribe
         );
         if !begins {
-            return self.place_behind_messages(job, request.raw());
+            return self.place_behind_messages(job, request.raw(), Some(command));
         }
         let link = match self.hub_for(job) {
             Ok(link) => link,
@@ -124,14 +128,28 @@ impl Exchange {
         placed
     }
 
-    /// UNSUBSCRIBE and its like, or RESET: done when the hub has answered a PING, behind which
-    /// nothing comes that was published before.
-    pub(super) fn place_behind_messages(&mut self, job: Job, raw: &[u8]) -> Placed {
+    /// UNSUBSCRIBE and its like (`ends`), or RESET: done when the hub has answered, behind which
+    /// nothing comes that was published before. What is asked there is the end of a subscription
+    /// that there is not, which takes the same right; RESET takes none, and a PING will do.
+    pub(super) fn place_behind_messages(
+        &mut self,
+        job: Job,
+        raw: &[u8],
+        ends: Option<Leased>,
+    ) -> Placed {
         let link = match self.hub_for(job) {
             Ok(link) => link,
             Err(placed) => return placed,
         };
-        let placed = self.ping_hub(link, job, Purpose::Leaving);
+        let placed = match ends {
+            Some(command) => {
+                let mut question = Vec::new();
+                let nobodys = self.nobodys_name(link, command);
+                encode::request(&mut question, &[word(command), &nobodys]);
+                self.ask_hub(link, job, &question, Purpose::Leaving)
+            }
+            None => self.ping_hub(link, job, Purpose::Leaving),
+        };
         if placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
         {
@@ -142,15 +160,27 @@ impl Exchange {
         placed
     }
 
+    /// A name that nobody hears on a link, or is about to.
+    fn nobodys_name(&self, link: LinkKey, command: Leased) -> Vec<u8> {
+        let mut name = Vec::from(NOBODYS);
+        while self.is_wanted(link, 0, (command, &name)) {
+            name.push(b'_');
+        }
+        name
+    }
+
     fn ping_hub(&mut self, link: LinkKey, job: Job, purpose: Purpose) -> Placed {
         let mut ping = Vec::new();
         encode::request(&mut ping, &[b"PING"]);
-        let effect = Effect::Reads;
+        self.ask_hub(link, job, &ping, purpose)
+    }
+
+    fn ask_hub(&mut self, link: LinkKey, job: Job, raw: &[u8], purpose: Purpose) -> Placed {
         let kind = Kind {
-            effect,
+            effect: Effect::Reads,
             ..Kind::leased(purpose)
         };
-        self.send(link, job, &ping, kind)
+        self.send(link, job, raw, kind)
     }
 
     /// PUBLISH of a subscriber: over the hub, where its message comes in front of the reply if it
@@ -210,9 +240,10 @@ impl Exchange {
         link.ok_or_else(|| self.hold(job))
     }
 
-    /// A hub has answered, or is gone: nothing comes any more that was published before. Its client
-    /// hears what it has left no longer, and is told so when the server does not count it any more.
-    pub(super) fn left(&mut self, ticket: Ticket, now: Time) {
+    /// A hub has said this, or is gone: nothing comes any more that was published before. Its
+    /// client hears what it has left no longer, and is told so when the server does not count it
+    /// any more; or it may not leave, and hears that.
+    pub(super) fn left(&mut self, ticket: Ticket, said: &[u8], now: Time) {
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return;
         };
@@ -226,6 +257,10 @@ impl Exchange {
         let Some(request) = raw.as_deref().and_then(Request::from_raw) else {
             return client.replies.deliver(ticket.seq, &[], Piece::Last);
         };
+        if said.starts_with(b"-") && request.raw() != RESET {
+            let words = if ticket.spoken { said } else { &[] };
+            return client.replies.deliver(ticket.seq, words, Piece::Last);
+        }
         let group = self.groups.get(client.group);
         let hub = group.and_then(|group| group.hub(client.session.identity)?.link);
         let in_flight = |exchange: &Self| Some(exchange.links.get(hub?)?.pipeline.len());

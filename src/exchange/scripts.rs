@@ -20,11 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::command::{Class, Script};
 use crate::exchange::client::Client;
+use crate::exchange::kept;
 use crate::exchange::link::{Link, Usage};
 use crate::exchange::node::{Group, Node};
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{Exchange, GroupIndex, LinkKey, Role};
-use crate::resp::{Request, encode};
+use crate::resp::{ReplyScanner, Request, Scan, encode};
 use crate::route::NoReplica;
 use crate::telemetry::RequestClass;
 
@@ -321,7 +322,7 @@ impl Seen {
     }
 
     /// What becomes of the master's cache with a body. To a client that speaks with a replica this
-    /// has a cache of its own; what is queued may never be executed.
+    /// has a cache of its own.
     fn adds(
         &mut self,
         client: &Client,
@@ -340,7 +341,7 @@ impl Seen {
             return Caching::Nothing;
         }
         let at_replica = class == Class::Read && client.access.is_read_only();
-        if client.is_in_multi() || at_replica {
+        if at_replica {
             self.scripts.keep(key, body, (false, sent));
             return Caching::Nothing;
         }
@@ -373,25 +374,54 @@ impl Seen {
             return;
         };
         match ticket.caching {
-            _ if ticket.purpose == Purpose::Queued => {}
+            // It may never be executed.
+            _ if ticket.purpose == Purpose::Queued && reply.starts_with(b"+QUEUED") => {}
             // What was added meanwhile may be gone, too.
             Caching::Empties => self.scripts.forget(link.group),
             Caching::Adds(sent) if is_cached(reply) => {
-                let Some(request) = Request::from_raw(raw) else {
-                    return;
-                };
-                let script = if request.name().eq_ignore_ascii_case(b"script") {
-                    Script::Load
-                } else {
-                    Script::Body
-                };
-                if let Some(body) = body_of(script, &request) {
-                    let at_master = link.lane.role == Role::Master;
-                    let key = (link.group, hash(body));
-                    self.scripts.keep(key, body, (at_master, sent));
-                }
+                self.keep(link, raw, sent);
             }
             _ => {}
+        }
+    }
+
+    /// A transaction has this reply to EXEC: what it has queued is executed with that, or never.
+    pub(super) fn executed(&self, link: &Link, queued: &kept::Kept, reply: &[u8]) {
+        let mut scripts = queued.scripts().peekable();
+        if !reply.starts_with(b"*") || (scripts.peek().is_none() && !queued.flushes()) {
+            return;
+        }
+        if queued.flushes() {
+            return self.scripts.forget(link.group);
+        }
+        let header = memchr::memchr(b'\n', reply).map_or(reply.len(), |end| end + 1);
+        let mut rest = reply.get(header..).unwrap_or_default();
+        let mut place = 0;
+        while let Ok(Scan::Complete { len, .. }) = ReplyScanner::default().scan(rest)
+            && let Some((element, behind)) = rest.split_at_checked(len)
+        {
+            let script = scripts.next_if(|script| script.0 == place);
+            if let Some((_, raw, sent)) = script.filter(|_| is_cached(element)) {
+                self.keep(link, raw, sent);
+            }
+            (rest, place) = (behind, place + 1);
+        }
+    }
+
+    /// Keeps the body that a request has brought to the cache at the other end of a link.
+    fn keep(&self, link: &Link, raw: &[u8], sent: u16) {
+        let Some(request) = Request::from_raw(raw) else {
+            return;
+        };
+        let script = if request.name().eq_ignore_ascii_case(b"script") {
+            Script::Load
+        } else {
+            Script::Body
+        };
+        if let Some(body) = body_of(script, &request) {
+            let at_master = link.lane.role == Role::Master;
+            let key = (link.group, hash(body));
+            self.scripts.keep(key, body, (at_master, sent));
         }
     }
 }
@@ -469,7 +499,7 @@ impl Exchange {
         }
         let digest = Request::from_raw(raw).and_then(|request| digest_of(request.arg1()?));
         let found = digest.and_then(|digest| self.settings.scripts.find(index, &digest));
-        let Some((body, _)) = found else {
+        let Some((body, true)) = found else {
             return false;
         };
         let again = ticket.again(Usage::Shared, ticket.bounces + 1, raw);

@@ -102,7 +102,7 @@ impl Exchange {
             return placed;
         }
         if self.clients.get(job.key).is_some_and(Client::is_subscriber) {
-            return self.place_behind_messages(job, RESET);
+            return self.place_behind_messages(job, RESET, None);
         }
         self.begin_again(job.key, job.now);
         self.scratch.clear();

@@ -117,9 +117,9 @@ pub(super) enum Purpose {
     Caching,
     /// SELECT, AUTH or HELLO where something sticks to the link.
     Setting,
-    /// PING on a hub, behind which its client hears something no more.
+    /// What is asked on a hub before its client hears something no more.
     Leaving,
-    /// The one behind that, when the server knows it too.
+    /// PING behind that, when the server knows it too.
     Left,
     /// RESET of a client for which something is tracked.
     Reset,

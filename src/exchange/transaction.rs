@@ -7,7 +7,6 @@ use crate::exchange::inside::{About, Inside};
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
-use crate::exchange::scripts::Caching;
 use crate::exchange::session_commands::without_capabilities;
 use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
@@ -171,11 +170,7 @@ impl Exchange {
     }
 
     pub(super) fn queue(&mut self, job: Job, raw: &[u8]) -> Placed {
-        let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Queued));
-        if job.caching == Caching::Empties {
-            self.on_lease(job.key, placed, |lease| lease.flushes = true);
-        }
-        placed
+        self.send_on_lease(job, raw, Kind::leased(Purpose::Queued))
     }
 
     /// Refuses a command as the server would: EXEC will not execute the others either.
@@ -211,13 +206,6 @@ impl Exchange {
             Some((_, Watch::Stale)) => Some(Undo::StaleWatch),
             _ => None,
         };
-        let flushes = lease.is_some_and(|lease| lease.flushes);
-        let caching = if flushes {
-            Caching::Empties
-        } else {
-            job.caching
-        };
-        let job = Job { caching, ..job };
         let placed = match undo {
             None => self.send_on_lease(job, raw, Kind::leased(Purpose::Exec)),
             Some(undo) => {
@@ -340,7 +328,6 @@ impl Lease {
     fn end_multi(&mut self) {
         self.multi = Multi::No;
         self.watch = Watch::No;
-        self.flushes = false;
     }
 
     /// Notes that the link, on which everything but what is tracked was begun, never was.

@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn memory_follows_what_is_there() {
         let mut outflow = Outflow::default();
-        let piece = [b'x'; 60_000];
+        let piece = vec![b'x'; 60_000];
         for _ in 0..300 {
             outflow.push(&piece);
         }

@@ -14,6 +14,9 @@ use crate::world::{Event, Mutation, World};
 
 /// Channels, one bit each.
 pub(crate) const CHANNELS: [&str; 2] = ["c0", "c1"];
+
+/// The one that nobody hears.
+pub(crate) const NOBODYS: &str = "__switchman__:nobody";
 /// Requests that a listener leaves unanswered at most.
 const OPEN_MAX: usize = 3;
 
@@ -174,7 +177,12 @@ impl World {
             let count = wire.channels.count_ones();
             let _ = write!(reply, "*3\r\n{word}\r\n$2\r\n{name}\r\n:{count}\r\n");
         }
-        if self.suffers(Mutation::Confirmed) {
+        if reply.is_empty() {
+            let (len, count) = (NOBODYS.len(), wire.channels.count_ones());
+            let name = format!("${len}\r\n{NOBODYS}");
+            let _ = write!(reply, "*3\r\n$11\r\nunsubscribe\r\n{name}\r\n:{count}\r\n");
+        }
+        if channels != 0 && self.suffers(Mutation::Confirmed) {
             reply = reply.repeat(2);
         }
         reply

@@ -18,7 +18,7 @@ use switchman::topology::{Acks, Phase, ReportKind, Snapshot};
 use switchman::types::MasterName;
 
 use crate::book::{Broken, Id};
-use crate::listener::CHANNELS;
+use crate::listener::{CHANNELS, NOBODYS};
 use crate::node::{Life, READONLY};
 use crate::plan::{Micros, Plan, STALL_MAX, dice, ms};
 use crate::world::{Event, Mutation, NAME, World};
@@ -813,7 +813,9 @@ fn channels_of(request: &Request<'_>) -> u8 {
         let at = CHANNELS.iter().position(|known| known.as_bytes() == name);
         1_u8 << at.expect("a channel of this world")
     };
-    request.args().skip(1).fold(0, |all, name| all | bit(name))
+    let names = request.args().skip(1);
+    let names = names.filter(|name| *name != NOBODYS.as_bytes());
+    names.fold(0, |all, name| all | bit(name))
 }
 
 /// The number in a command: in the name of the list that it waits for, or in its last word. What

@@ -19,9 +19,25 @@ fn subscribe(world: &mut World, client: ClientKey, channel: &str) -> LinkKey {
     link
 }
 
-/// The master has nothing more to say of what came before, and ends a subscription if it is to.
+/// Nobody hears this.
+const NOBODYS: &str = "__switchman__:nobody";
+const DENIED: &str = "-NOPERM this user has no permissions to run the 'x' command";
+
+/// The master lets a client leave: it has nothing more to say of what came before, and ends a
+/// subscription if it is to.
+fn leave(world: &mut World, ended: &[&str]) {
+    let question = format!("UNSUBSCRIBE {NOBODYS}");
+    world.answer("m", &question, &confirmed('>', "unsubscribe", NOBODYS, 7));
+    end(world, ended);
+}
+
+/// The same for RESET.
 fn pong(world: &mut World, ended: &[&str]) {
     world.answer("m", "PING", "+PONG");
+    end(world, ended);
+}
+
+fn end(world: &mut World, ended: &[&str]) {
     for name in ended {
         let words = format!("UNSUBSCRIBE {name}");
         world.answer("m", &words, &confirmed('>', "unsubscribe", name, 0));
@@ -97,7 +113,7 @@ fn many_subscribers_share_one_subscription() {
         world.leave(*client);
     }
     world.send(first, &["UNSUBSCRIBE a"]);
-    pong(&mut world, &["a"]);
+    leave(&mut world, &["a"]);
     world.assert_calm();
 }
 
@@ -159,7 +175,7 @@ fn a_pipeline_around_a_subscription_is_answered_in_order() {
     let client = world.client();
     world.send(client, &["SUBSCRIBE a", "PING", "UNSUBSCRIBE a", "GET k"]);
     world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
-    pong(&mut world, &["a"]);
+    leave(&mut world, &["a"]);
     world.answer("r1", "GET k", "$1|1");
     let want = format!(
         "{}*2|$4|pong|$0||{}$1|1|",
@@ -205,10 +221,12 @@ fn each_name_is_confirmed_and_unsubscribe_without_names_ends_all_of_its_kind() {
         &["UNSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "GET k"],
     );
     for _ in 0..2 {
-        pong(&mut world, &[]);
+        leave(&mut world, &[]);
         assert_eq!(world.heard(client), "", "the server has not heard of it");
     }
-    pong(&mut world, &["a", "b"]);
+    let question = format!("PUNSUBSCRIBE {NOBODYS}");
+    world.answer("m", &question, &confirmed('>', "punsubscribe", NOBODYS, 7));
+    end(&mut world, &["a", "b"]);
     let end = confirmed('*', "unsubscribe", "a", 2) + &confirmed('*', "unsubscribe", "b", 1);
     let none = "*3|$11|unsubscribe|$-1|:1|";
     assert_eq!(world.heard(client), end + none);
@@ -309,7 +327,7 @@ fn who_has_left_is_not_counted_by_what_is_published_behind_it() {
     let link = subscribe(&mut world, client, "a");
     world.heard(client);
     world.send(client, &["UNSUBSCRIBE", "PUBLISH a x"]);
-    world.answer("m", "PING", "+PONG");
+    leave(&mut world, &[]);
     assert_eq!(world.asked("m"), ["UNSUBSCRIBE a", "PING"]);
     world.answer("m", "UNSUBSCRIBE a", &confirmed('>', "unsubscribe", "a", 0));
     assert_eq!(world.asked_on("m", "PING"), link);
@@ -421,7 +439,8 @@ fn subscriptions_are_made_again_after_a_switch_without_a_word() {
     }
     assert_eq!(world.heard(third), "");
     world.send(client, &["UNSUBSCRIBE"]);
-    world.answer("r1", "PING", "+PONG");
+    let question = format!("UNSUBSCRIBE {NOBODYS}");
+    world.answer("r1", &question, &confirmed('>', "unsubscribe", NOBODYS, 7));
     assert_eq!(
         world.heard(client),
         confirmed('*', "unsubscribe", "news", 0)
@@ -548,6 +567,82 @@ fn a_subscription_that_is_refused_leaves_the_client_as_it_was() {
 }
 
 #[test]
+fn who_may_not_leave_hears_that_and_hears_on() {
+    for word in ["UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"] {
+        let mut world = World::new();
+        let (client, link) = subscriber(&mut world, "a");
+        let question = format!("{word} {NOBODYS}");
+        world.send(client, &[word, &format!("{word} a b"), "PING"]);
+        for _ in 0..2 {
+            assert_eq!(world.asked_on("m", &question), link);
+            world.answer("m", &question, DENIED);
+        }
+        let pong = "*2|$4|pong|$0||";
+        assert_eq!(world.heard(client), format!("{DENIED}|{DENIED}|{pong}"));
+        world.say(link, &message('>', "a", "x"));
+        assert_eq!(world.heard(client), message('*', "a", "x"));
+        world.leave(client);
+        world.answer("m", "UNSUBSCRIBE a", DENIED);
+        // Nor does one hear that who wants no replies.
+        let client = world.client();
+        world.send(client, &["CLIENT REPLY OFF", word]);
+        world.answer("m", &question, DENIED);
+        assert_eq!(world.heard(client), "");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn what_is_asked_for_who_leaves_ends_nothing_that_anybody_hears() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, NOBODYS);
+    let other = world.client();
+    world.send(other, &[&format!("SUBSCRIBE {NOBODYS}_")]);
+    world.send(client, &["UNSUBSCRIBE x"]);
+    let name = format!("{NOBODYS}_");
+    let subscribed = confirmed('>', "subscribe", &name, 2);
+    world.answer("m", &format!("SUBSCRIBE {name}"), &subscribed);
+    let name = format!("{NOBODYS}__");
+    let question = format!("UNSUBSCRIBE {name}");
+    world.answer("m", &question, &confirmed('>', "unsubscribe", &name, 2));
+    assert_eq!(world.heard(client), confirmed('*', "unsubscribe", "x", 1));
+    world.say(link, &message('>', NOBODYS, "x"));
+    assert_eq!(world.heard(client), message('*', NOBODYS, "x"));
+    // What the server ends by itself meanwhile is another matter.
+    world.send(client, &["UNSUBSCRIBE x"]);
+    world.say(link, &confirmed('>', "unsubscribe", NOBODYS, 1));
+    let ended = confirmed('*', "unsubscribe", NOBODYS, 0);
+    assert_eq!(world.heard(client), ended);
+    world.answer("m", &question, &confirmed('>', "unsubscribe", &name, 1));
+    assert_eq!(world.heard(client), confirmed('*', "unsubscribe", "x", 0));
+}
+
+#[test]
+fn an_end_that_is_refused_is_nothing_to_who_has_come_since() {
+    let mut world = World::new();
+    let [client, user, stays] = [world.client(), world.client(), world.client()];
+    world.send(client, &["HELLO 3"]);
+    subscribe(&mut world, client, "a");
+    world.heard(client);
+    for client in [user, stays] {
+        world.send(client, &["AUTH app secret"]);
+        assert_eq!(world.heard(client), "+OK|");
+    }
+    let link = subscribe(&mut world, user, "a");
+    world.leave(user);
+    world.send(client, &["AUTH app secret"]);
+    assert_eq!(world.heard(client), "+OK|");
+    let asked = &mut world.wires.get_mut(&link).unwrap().asked;
+    let asked: Vec<_> = asked.drain(..).map(|(_, text)| text).collect();
+    assert_eq!(asked, ["UNSUBSCRIBE a", "SUBSCRIBE a"]);
+    world.say(link, DENIED);
+    assert!(!world.is_closed(client));
+    world.say(link, &confirmed('>', "subscribe", "a", 1));
+    world.say(link, &message('>', "a", "x"));
+    assert_eq!(world.heard(client), message('>', "a", "x"));
+}
+
+#[test]
 fn reset_and_quit_end_a_subscription() {
     let mut world = World::new();
     let (client, _) = subscriber(&mut world, "a");
@@ -598,7 +693,7 @@ fn subscriptions_are_confirmed_to_a_client_that_wants_no_replies() {
     world.send(client, &["CLIENT REPLY OFF"]);
     subscribe(&mut world, client, "a");
     world.send(client, &["UNSUBSCRIBE a"]);
-    pong(&mut world, &["a"]);
+    leave(&mut world, &["a"]);
     let both = confirmed('*', "subscribe", "a", 1) + &confirmed('*', "unsubscribe", "a", 0);
     assert_eq!(world.heard(client), both);
 }

@@ -5,6 +5,8 @@ use crate::exchange::Scripts;
 
 /// `return 1`
 const ONE: &str = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+/// `return 2`
+const TWO: &str = "7f923f79fe76194c868d7e1d0820de36700eb649";
 const NOSCRIPT: &str = "-NOSCRIPT No matching script. Please use EVAL.";
 
 /// Requests in which `_` stands for a space within an argument.
@@ -202,6 +204,103 @@ fn what_is_queued_takes_effect_with_exec() {
 }
 
 #[test]
+fn what_was_queued_and_not_executed_nobody_has() {
+    let mut world = World::new();
+    let (client, other) = (world.client(), world.client());
+    for (end, reply) in [
+        ("DISCARD", "+OK"),
+        (
+            "EXEC",
+            "-EXECABORT Transaction discarded because of previous errors.",
+        ),
+        ("EXEC", "*-1"),
+    ] {
+        world.send(client, &["MULTI"]);
+        say(&mut world, client, "EVAL return_1 0");
+        say(&mut world, client, "SCRIPT LOAD return_1");
+        world.send(client, &[end]);
+        world.answer("m", "MULTI", "+OK");
+        world.answer("m", "EVAL return 1 0", "+QUEUED");
+        world.answer("m", "SCRIPT LOAD return 1", "+QUEUED");
+        world.answer("m", end, reply);
+        for command in ["EVALSHA", "EVALSHA_RO"] {
+            let evalsha = format!("{command} {ONE} 0");
+            world.send(other, &[&evalsha]);
+            world.answer("m", &evalsha, NOSCRIPT);
+            assert_eq!(world.heard(other), format!("{NOSCRIPT}|"), "{reply}");
+        }
+    }
+    world.assert_calm();
+}
+
+#[test]
+fn what_exec_has_run_is_known() {
+    let mut world = World::new();
+    let (client, other) = (world.client(), world.client());
+    world.send(client, &["MULTI", "GET a"]);
+    for line in ["EVAL return_1 1", "SCRIPT LOAD return_2"] {
+        say(&mut world, client, line);
+    }
+    world.send(client, &["EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    for line in ["GET a", "EVAL return 1 1", "SCRIPT LOAD return 2"] {
+        world.answer("m", line, "+QUEUED");
+    }
+    let wrong = "-ERR Number of keys can't be greater than number of args";
+    world.answer("m", "EXEC", &format!("*3|*2|:1|:2|{wrong}|$40|{TWO}"));
+    let evalsha = format!("EVALSHA_RO {ONE} 0");
+    world.send(other, &[&evalsha]);
+    world.answer("m", &evalsha, NOSCRIPT);
+    assert_eq!(world.heard(other), format!("{NOSCRIPT}|"));
+    let evalsha = format!("EVALSHA_RO {TWO} 0");
+    world.send(other, &[&evalsha]);
+    world.answer("r1", "SCRIPT LOAD return 2", "$3|sha");
+    world.answer("r1", &evalsha, ":2");
+    assert_eq!(world.heard(other), ":2|");
+    // A flush between the queue and EXEC may come before it or behind it.
+    world.send(client, &["MULTI"]);
+    say(&mut world, client, "EVAL return_3 0");
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "EVAL return 3 0", "+QUEUED");
+    world.send(other, &["SCRIPT FLUSH"]);
+    world.send(client, &["EXEC"]);
+    world.answer("m", "EXEC", "*1|:3");
+    world.answer("m", "SCRIPT FLUSH", "+OK");
+    world.send(other, &[&evalsha]);
+    world.answer("m", &evalsha, NOSCRIPT);
+    assert_eq!(world.heard(other), format!("+OK|{NOSCRIPT}|"));
+    world.assert_calm();
+}
+
+#[test]
+fn a_flush_in_a_transaction_that_is_begun_anew_is_one() {
+    let mut world = World::new();
+    let (client, other) = (world.client(), world.client());
+    world.send(client, &["MULTI", "SCRIPT FLUSH"]);
+    let link = world.asked_on("m", "MULTI");
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "SCRIPT FLUSH", "+QUEUED");
+    say(&mut world, other, "EVAL return_1 0");
+    world.answer("m", "EVAL return 1 0", ":1");
+    world.lose(link);
+    world.send(client, &["EXEC"]);
+    for (line, reply) in [
+        ("SCRIPT LOAD return 1", "$3|sha"),
+        ("MULTI", "+OK"),
+        ("SCRIPT FLUSH", "+QUEUED"),
+        ("EXEC", "*1|+OK"),
+    ] {
+        world.answer("m", line, reply);
+    }
+    assert_eq!(world.heard(client), "+OK|+QUEUED|*1|+OK|");
+    let evalsha = format!("EVALSHA_RO {ONE} 0");
+    world.send(other, &[&evalsha]);
+    world.answer("m", &evalsha, NOSCRIPT);
+    assert_eq!(world.heard(other), format!(":1|{NOSCRIPT}|"));
+    world.assert_calm();
+}
+
+#[test]
 fn a_read_only_client_has_the_cache_of_a_replica() {
     let mut world = World::new();
     let client = world.client_by(Access::new(
@@ -216,8 +315,8 @@ fn a_read_only_client_has_the_cache_of_a_replica() {
     world.answer("r1", &evalsha, ":1");
     let other = world.client();
     world.send(other, &[&evalsha]);
-    assert_eq!(world.asked("m"), [&*evalsha]);
-    world.answer_all("m");
+    world.answer("m", &evalsha, NOSCRIPT);
+    assert_eq!(world.heard(other), format!("{NOSCRIPT}|"));
     world.assert_calm();
 }
 

@@ -235,7 +235,7 @@ impl Player<'_> {
             ours: ours.frames.into_iter().peekable(),
         };
         let mut silent = Silence::Off;
-        for command in sent {
+        for (at, command) in sent.iter().enumerate() {
             let call = Call::new(&command.words);
             let skipped = silent.takes(&call);
             if skipped {
@@ -252,12 +252,14 @@ impl Player<'_> {
                 return self.compare_ends(client, command, ends);
             }
             self.compare_one(client, command, &call, first)?;
-            let mut rest = command.words.len().saturating_sub(2);
-            while more && pairs.theirs.peek().is_some_and(confirms) {
-                if command.words.len() > 1 && rest == 0 {
-                    break;
-                }
-                rest = rest.saturating_sub(1);
+            let run = || pairs.theirs.clone().take_while(confirms).count();
+            let rest = match command.words.len() {
+                _ if !more => 0,
+                // All that there were, and then the next command has its own.
+                1 => run().saturating_sub(confirmations(&sent[at + 1..], &command.words[0])),
+                names => run().min(names - 2),
+            };
+            for _ in 0..rest {
                 if let Some(pair) = pairs.next() {
                     self.compare_one(client, command, &call, pair)?;
                 }
@@ -506,6 +508,14 @@ fn scanned(conn: &mut Conn, words: &Words, news: &mut Vec<Frame>) -> Frame {
 }
 
 const NOTHING: Frame = Frame::Line(b'?', Vec::new());
+
+/// How many confirmations the commands of this name have that come first.
+fn confirmations(sent: &[Command], verb: &[u8]) -> usize {
+    let alike = |command: &&Command| command.words[0].eq_ignore_ascii_case(verb);
+    let each = sent.iter().take_while(alike);
+    each.map(|command| command.words.len().saturating_sub(1).max(1))
+        .sum()
+}
 
 /// Replies of both sides, side by side.
 struct Pairs {
