@@ -42,6 +42,8 @@ pub struct Question {
     group: GroupIndex,
     /// The number of the client that asks.
     asker: u64,
+    /// The bytes of what it asks, which servers count among those that wait.
+    bytes: usize,
     about: Arc<AboutClients>,
 }
 
@@ -177,16 +179,17 @@ impl Exchange {
         };
         let again = Some(client.number(job.again));
         client.wait = Wait::Answers;
-        self.call_roll(Asker::Command(Job { again, ..job }), about, job.now);
+        let bytes = request.raw().len();
+        self.call_roll(Asker::Command(Job { again, ..job }), about, bytes, job.now);
         Placed::Sent
     }
 
     /// The same for a command in a transaction that was executed.
     pub(super) fn ask_inside(&mut self, carrying: Box<Carrying>, about: AboutClients, now: Time) {
-        self.call_roll(Asker::Inside(carrying), about, now);
+        self.call_roll(Asker::Inside(carrying), about, 0, now);
     }
 
-    fn call_roll(&mut self, asker: Asker, about: AboutClients, now: Time) {
+    fn call_roll(&mut self, asker: Asker, about: AboutClients, bytes: usize, now: Time) {
         let Some(client) = self.clients.get(asker.key()) else {
             return;
         };
@@ -196,6 +199,7 @@ impl Exchange {
             number,
             group: client.group,
             asker: client.session.id,
+            bytes,
             about: Arc::new(about),
         };
         let missing = if question.is_for_all() {
@@ -287,7 +291,10 @@ impl Exchange {
         let clients = self.clients.iter();
         let clients = clients.filter(move |(_, it)| of_group(it) && it.ending != Ending::Now);
         clients.filter_map(move |(key, client)| {
-            let portrait = self.portrait(client, now);
+            let mut portrait = self.portrait(client, now);
+            if portrait.id == question.asker {
+                portrait.unread += question.bytes;
+            }
             if !choice.takes(&portrait, question.asker) {
                 return None;
             }
