@@ -37,6 +37,8 @@ pub enum AboutClients {
         /// Whether it hears an error, and not that its time is over.
         error: bool,
     },
+    /// `CLIENT TRACKING … REDIRECT`: the client with this number.
+    Target(u64),
 }
 
 /// Some clients: those to whom all applies that is given.
