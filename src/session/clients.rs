@@ -435,9 +435,9 @@ mod tests {
         let mut out = Vec::new();
         client().write(&ends, &mut out);
         let want = "id=7 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 fd=9 name=web age=60 idle=3 \
-                    flags=xP db=2 sub=1 psub=0 ssub=0 multi=4 qbuf=5 qbuf-free=0 argv-mem=0 multi-mem=0 \
-                    rbs=0 rbp=0 obl=0 oll=0 omem=6 tot-mem=11 events=r cmd=client|list user=app \
-                    redir=0 resp=3 lib-name=lib lib-ver=\n";
+                    flags=xP db=2 sub=1 psub=0 ssub=0 multi=4 qbuf=5 qbuf-free=0 argv-mem=0 \
+                    multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=6 tot-mem=11 events=r \
+                    cmd=client|list user=app redir=0 resp=3 lib-name=lib lib-ver=\n";
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }
 
