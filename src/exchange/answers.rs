@@ -156,10 +156,7 @@ impl Exchange {
             }
         }
         if kind == ReplyKind::Push {
-            // Nobody's on a shared link; on a leased one (invalidations) its client's.
-            if let Usage::Leased(Some(owner)) = self.usage(key) {
-                self.pass_push(owner, frame);
-            }
+            self.pass_unasked(self.usage(key), frame);
             return Ok(());
         }
         if counts {
@@ -171,10 +168,6 @@ impl Exchange {
         } else {
             self.unasked(key, frame)
         }
-    }
-
-    fn usage(&self, key: LinkKey) -> Usage {
-        self.links.get(key).map_or(Usage::Shared, |link| link.usage)
     }
 
     /// A reply without a request: MONITOR lines are that, everything else ends the link.
@@ -316,6 +309,10 @@ impl Exchange {
                 &self.scratch
             }
             Purpose::Internal | Purpose::Rights(_) | Purpose::Renewal | Purpose::Retracking => &[],
+            Purpose::Redirected => {
+                self.name_target(ticket.client, frame);
+                &self.scratch
+            }
             _ => frame,
         };
         // Confirmations are pushes, which `CLIENT REPLY` does not silence (Redis pubsub.c,

@@ -168,7 +168,7 @@ impl Group {
     }
 
     /// The protocol of hubs.
-    fn hub_protocol(&self) -> Protocol {
+    pub(super) fn hub_protocol(&self) -> Protocol {
         let known = [Protocol::Resp2, Protocol::Resp3].map(|it| self.hello(it).is_some());
         if known.contains(&true) {
             Protocol::Resp3

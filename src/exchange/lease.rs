@@ -18,6 +18,7 @@ use crate::exchange::inside::Inside;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::marks::{Gathered, Marks};
+use crate::exchange::redirection::{self, Target};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
@@ -52,6 +53,8 @@ pub(super) struct Lease {
     pub(super) setting: Option<(Local, Box<[u8]>)>,
     /// What is tracked for it.
     pub(super) tracking: Tracking,
+    /// To whom that is told in its place, the latest first.
+    pub(super) targets: [Option<Target>; 2],
     /// Whether that has to be made again on the next link.
     pub(super) unmade: bool,
 }
@@ -233,6 +236,12 @@ impl Exchange {
                 if lease.tracking.is_on() || lease.sticky || lease.sticking > 0 =>
             {
                 let effect = Effect::Reads;
+                let redirected = Kind::leased(Purpose::Redirected);
+                let kind = if lease.targets[0].is_some() {
+                    redirected
+                } else {
+                    kind
+                };
                 self.send_on_lease(job, request.raw(), Kind { effect, ..kind })
             }
             // A choice of `CLIENT CACHING` is over with whatever comes next; and only the server
@@ -281,7 +290,10 @@ impl Exchange {
             Leased::Watch => self.watch(job, raw),
             Leased::Unwatch => self.unwatch(job, raw),
             Leased::Wait => self.place_wait(job, request),
-            Leased::Tracking => self.place_tracking(job, raw),
+            Leased::Tracking => match redirection::target_of(request) {
+                Some(target) => self.place_redirected(job, request, target),
+                None => self.place_tracking(job, raw),
+            },
             Leased::ConnectionState => self.place_connection_state(job, request),
             Leased::Monitor => {
                 let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
@@ -447,10 +459,10 @@ impl Exchange {
         Ok(self.open(Link::new(index, lane, usage, job.now), login))
     }
 
-    fn leased_count(&self) -> usize {
+    pub(super) fn leased_count(&self) -> usize {
         self.links
             .iter()
-            .filter(|(_, link)| matches!(link.usage, Usage::Leased(_)))
+            .filter(|(_, link)| matches!(link.usage, Usage::Leased(_) | Usage::Target(_)))
             .count()
     }
 

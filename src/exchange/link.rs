@@ -85,6 +85,8 @@ pub(super) enum Usage {
     Hub,
     /// Nobody yet: it proves one client's login.
     Proof(ClientKey),
+    /// One client, which hears over it of changes of what others have read.
+    Target(ClientKey),
 }
 
 /// How far a link has come.
@@ -226,7 +228,10 @@ impl Link {
 
     /// Whether a client has it for itself.
     pub(super) const fn is_owned(&self) -> bool {
-        matches!(self.usage, Usage::Leased(Some(_)) | Usage::Proof(_))
+        matches!(
+            self.usage,
+            Usage::Leased(Some(_)) | Usage::Proof(_) | Usage::Target(_)
+        )
     }
 
     /// Whether it was retired and owes nobody anything.

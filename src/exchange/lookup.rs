@@ -20,6 +20,11 @@ pub(super) enum NoLane {
 }
 
 impl Exchange {
+    /// Who may use a link.
+    pub(super) fn usage(&self, key: LinkKey) -> Usage {
+        self.links.get(key).map_or(Usage::Shared, |link| link.usage)
+    }
+
     /// The lane that fits what the client has set, on `node`.
     pub(super) fn lane_of(&self, key: ClientKey, node: NodeId, role: Role) -> Option<LaneId> {
         let session = &self.clients.get(key)?.session;
@@ -192,7 +197,7 @@ impl Exchange {
                 let counts = group.counts.at(node.index);
                 match link.usage {
                     Usage::Shared | Usage::Hub => counts.shared -= 1,
-                    Usage::Leased(_) | Usage::Proof(_) => counts.leased -= 1,
+                    Usage::Leased(_) | Usage::Proof(_) | Usage::Target(_) => counts.leased -= 1,
                 }
             }
         }

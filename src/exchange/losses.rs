@@ -111,7 +111,9 @@ impl Exchange {
             }
             if let Some(node) = group.nodes.get_mut(lane.node.0) {
                 node.failures = 0;
-                if lane.role == Role::Master && !matches!(usage, Usage::Proof(_) | Usage::Hub) {
+                if lane.role == Role::Master
+                    && !matches!(usage, Usage::Proof(_) | Usage::Hub | Usage::Target(_))
+                {
                     // It has brought them along.
                     node.lacks_scripts = false;
                 }
@@ -125,7 +127,7 @@ impl Exchange {
                 let counts = group.counts.at(node.index);
                 match usage {
                     Usage::Shared | Usage::Hub => counts.shared += 1,
-                    Usage::Leased(_) | Usage::Proof(_) => counts.leased += 1,
+                    Usage::Leased(_) | Usage::Proof(_) | Usage::Target(_) => counts.leased += 1,
                 }
             }
         }
@@ -206,17 +208,21 @@ impl Exchange {
     pub(super) fn dispose(&mut self, key: LinkKey, link: &Link, end: End<'_>, now: Time) {
         let standings = match link.usage {
             Usage::Leased(Some(owner)) => self.lease_lost(owner, link, end, now),
-            Usage::Leased(None) | Usage::Shared | Usage::Hub | Usage::Proof(_) => {
-                standings(link, Begun::nothing(now)).0
-            }
+            Usage::Leased(None)
+            | Usage::Shared
+            | Usage::Hub
+            | Usage::Proof(_)
+            | Usage::Target(_) => standings(link, Begun::nothing(now)).0,
         };
         if let Usage::Leased(Some(owner)) = link.usage
             && is_begun_in_vain(link)
         {
             self.multi_lost(owner, now);
         }
-        if let (Usage::Hub, End::Refused(words)) = (link.usage, end) {
-            self.hub_refused(link, words, now);
+        match (link.usage, end) {
+            (Usage::Hub, End::Refused(words)) => self.hub_refused(link, words, now),
+            (Usage::Target(owner), _) => self.target_lost(owner, link.state == State::Ready),
+            _ => {}
         }
         let broken = matches!(end, End::Lost(Loss::Broken | Loss::Nonsense));
         for (at, (mut lost, standing)) in link.pipeline.lost().zip(standings).enumerate() {

@@ -374,7 +374,9 @@ impl Exchange {
 fn database_of(link: &Link, clients: &Slab<ClientKey, Client>) -> u32 {
     let owner = match link.usage {
         Usage::Leased(Some(owner)) => clients.get(owner),
-        Usage::Leased(None) | Usage::Shared | Usage::Hub | Usage::Proof(_) => None,
+        Usage::Leased(None) | Usage::Shared | Usage::Hub | Usage::Proof(_) | Usage::Target(_) => {
+            None
+        }
     };
     owner.map_or(link.lane.database, |owner| owner.session.database)
 }

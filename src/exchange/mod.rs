@@ -50,6 +50,7 @@ mod read_only;
 mod readers;
 mod reading;
 mod recall;
+mod redirection;
 mod refusals;
 mod rights;
 mod roll;
@@ -88,6 +89,7 @@ pub use link::{LinkKey, OpenFailure, Opened, Role};
 pub use losses::Loss;
 use node::Group;
 pub use readers::{ReaderSettings, Spread, WEIGHT_MAX};
+use redirection::Redirection;
 use roll::Roll;
 pub use roll::{Answer, CALLS_MAX, Question};
 pub use scripts::Scripts;
@@ -117,6 +119,8 @@ pub struct Exchange {
     fencing: Vec<Fencing>,
     /// Questions about clients.
     roll: Roll,
+    /// Invalidations that go to other clients than who reads.
+    redirection: Redirection,
     /// Clients whose transaction is being begun anew; some may be done.
     renewing: Vec<ClientKey>,
     /// Empty buffers for clients that need one for a moment.
@@ -220,6 +224,7 @@ impl Exchange {
             stalled: Vec::new(),
             fencing: Vec::new(),
             roll: Roll::default(),
+            redirection: Redirection::default(),
             renewing: Vec::new(),
             spare: Vec::new(),
             inline: Vec::new(),
@@ -305,8 +310,10 @@ impl Exchange {
                 || group.is_backing_off()
                 || group.is_busy()
         };
-        let waited_for =
-            !self.stalled.is_empty() || !self.fencing.is_empty() || !self.roll.is_empty();
+        let waited_for = !self.stalled.is_empty()
+            || !self.fencing.is_empty()
+            || !self.roll.is_empty()
+            || !self.redirection.is_idle();
         let busy = self.opening > 0 || waited_for;
         if self.hedges
             && let Some(due) = self.hedging_due(now)

@@ -109,7 +109,7 @@ impl Turns {
     pub(super) fn add(&mut self, key: LinkKey, usage: Usage) {
         match usage {
             Usage::Shared | Usage::Hub | Usage::Proof(_) => self.first.push_back(key),
-            Usage::Leased(_) => self.leased.push_back(key),
+            Usage::Leased(_) | Usage::Target(_) => self.leased.push_back(key),
         }
     }
 

@@ -95,7 +95,7 @@ impl Exchange {
             return;
         };
         // A hub goes on: what it has for this client is little, and all others hear by it too.
-        if link.usage == Usage::Hub || !client.throttled.add(key) {
+        if matches!(link.usage, Usage::Hub | Usage::Target(_)) || !client.throttled.add(key) {
             return;
         }
         link.throttled_by.push(by);
@@ -204,6 +204,7 @@ impl Exchange {
         self.relieve(key, now);
         self.drop_lease(key, now);
         self.hear_nothing(key, now);
+        self.drop_target(key, now);
         self.change_identity(key, IdentityId::ANONYMOUS, now);
         let Some(mut client) = self.clients.remove(key) else {
             return;

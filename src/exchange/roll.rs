@@ -21,6 +21,7 @@ use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::inside::Carrying;
 use crate::exchange::lease::Multi;
 use crate::exchange::link::{LaneId, Link};
+use crate::exchange::redirection::Sought;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, Role, Stopping};
 use crate::resp::{Request, encode};
@@ -42,6 +43,8 @@ pub struct Question {
     group: GroupIndex,
     /// The number of the client that asks.
     asker: u64,
+    /// The bytes of what it asks, which servers count among those that wait.
+    bytes: usize,
     about: Arc<AboutClients>,
 }
 
@@ -61,6 +64,7 @@ struct Found {
     /// Whether the one that asks is among them.
     asker_ends: bool,
     waits: Option<Waiting>,
+    target: Option<Sought>,
 }
 
 /// One client's line.
@@ -106,6 +110,8 @@ enum Asker {
     Command(Job),
     /// A transaction that was executed, in the middle of its reply.
     Inside(Box<Carrying>),
+    /// A command that stays where it is until that is known.
+    Target(ClientKey),
 }
 
 /// What the client hears.
@@ -177,16 +183,22 @@ impl Exchange {
         };
         let again = Some(client.number(job.again));
         client.wait = Wait::Answers;
-        self.call_roll(Asker::Command(Job { again, ..job }), about, job.now);
+        let bytes = request.raw().len();
+        self.call_roll(Asker::Command(Job { again, ..job }), about, bytes, job.now);
         Placed::Sent
     }
 
     /// The same for a command in a transaction that was executed.
     pub(super) fn ask_inside(&mut self, carrying: Box<Carrying>, about: AboutClients, now: Time) {
-        self.call_roll(Asker::Inside(carrying), about, now);
+        self.call_roll(Asker::Inside(carrying), about, 0, now);
     }
 
-    fn call_roll(&mut self, asker: Asker, about: AboutClients, now: Time) {
+    /// All are asked for the client to which another one redirects.
+    pub(super) fn look_for(&mut self, key: ClientKey, target: u64, now: Time) {
+        self.call_roll(Asker::Target(key), AboutClients::Target(target), 0, now);
+    }
+
+    fn call_roll(&mut self, asker: Asker, about: AboutClients, bytes: usize, now: Time) {
         let Some(client) = self.clients.get(asker.key()) else {
             return;
         };
@@ -196,6 +208,7 @@ impl Exchange {
             number,
             group: client.group,
             asker: client.session.id,
+            bytes,
             about: Arc::new(about),
         };
         let missing = if question.is_for_all() {
@@ -240,6 +253,9 @@ impl Exchange {
                 }
             }
             AboutClients::Unblock { id, .. } => found.waits = self.find_waiting(question, *id),
+            AboutClients::Target(id) => {
+                found.target = self.find_target(question.group, *id, now);
+            }
         }
         Answer {
             number: question.number,
@@ -287,7 +303,10 @@ impl Exchange {
         let clients = self.clients.iter();
         let clients = clients.filter(move |(_, it)| of_group(it) && it.ending != Ending::Now);
         clients.filter_map(move |(key, client)| {
-            let portrait = self.portrait(client, now);
+            let mut portrait = self.portrait(client, now);
+            if portrait.id == question.asker {
+                portrait.unread += question.bytes;
+            }
             if !choice.takes(&portrait, question.asker) {
                 return None;
             }
@@ -345,6 +364,10 @@ impl Exchange {
     /// All have answered.
     fn conclude(&mut self, call: Call, now: Time) {
         let mut found = call.found;
+        if let Asker::Target(key) = call.asker {
+            self.sought(key, found.target.unwrap_or(Sought::Nobody));
+            return self.next_turns();
+        }
         let said = match (&*call.about, found.waits.take()) {
             (AboutClients::Info, _) => Said::Text(text(found.lines, None)),
             (AboutClients::List(choice), _) => Said::Text(text(found.lines, choice.ids.as_deref())),
@@ -359,7 +382,7 @@ impl Exchange {
                 }
                 return;
             }
-            (AboutClients::Unblock { .. }, None) => Said::Number(0),
+            (AboutClients::Unblock { .. }, None) | (AboutClients::Target(_), _) => Said::Number(0),
         };
         let key = call.asker.key();
         self.say(call.asker, &said, now);
@@ -383,8 +406,13 @@ impl Exchange {
                 carrying.hear(&self.scratch);
                 self.carry_on(carrying, now);
             }
+            Asker::Target(key) => self.sought(key, Sought::Later),
         }
-        // Who does not take its turn, because it may not or is gone, must not keep it from others.
+        self.next_turns();
+    }
+
+    /// Who does not take its turn, because it may not or is gone, must not keep it from others.
+    fn next_turns(&mut self) {
         for next in std::mem::take(&mut self.roll.turn) {
             self.end_wait(next, Wait::Turn);
         }
@@ -424,7 +452,7 @@ impl Exchange {
     }
 
     /// A command is refused for want of a connection.
-    fn no_connection(&mut self, job: Job) -> Placed {
+    pub(super) fn no_connection(&mut self, job: Job) -> Placed {
         let client = self.clients.get(job.key);
         let group = client.and_then(|client| self.groups.get(client.group));
         let Some(name) = group.map(|group| group.settings.name.clone()) else {
@@ -496,6 +524,7 @@ impl Asker {
         match self {
             Self::Command(job) => job.key,
             Self::Inside(carrying) => carrying.client(),
+            Self::Target(key) => *key,
         }
     }
 }
@@ -506,6 +535,7 @@ impl Found {
         self.ended += other.ended;
         self.asker_ends |= other.asker_ends;
         self.waits = self.waits.take().or(other.waits);
+        self.target = self.target.take().or(other.target);
     }
 }
 

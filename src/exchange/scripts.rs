@@ -439,7 +439,9 @@ impl Exchange {
         let Some(node) = node.filter(|node| node.lacks_scripts) else {
             return;
         };
-        if link.lane.role != Role::Master || matches!(link.usage, Usage::Proof(_) | Usage::Hub) {
+        if link.lane.role != Role::Master
+            || matches!(link.usage, Usage::Proof(_) | Usage::Hub | Usage::Target(_))
+        {
             return;
         }
         for body in self.settings.scripts.latest(index, BROUGHT_MAX) {

@@ -170,6 +170,7 @@ impl Exchange {
         }
         self.expire_fencing(now);
         self.expire_roll(now);
+        self.seek_again();
         self.expire_unopened(now);
         self.expire_renewals(now);
         // A worker that was itself stopped for a while has not read yet what came meanwhile.
@@ -219,8 +220,8 @@ impl Exchange {
             }
             match link.pipeline.oldest_ticket() {
                 None if silence >= settings.idle
-                    && link.usage == Usage::Hub
-                    && self.is_heard(key, link.group) =>
+                    && (matches!(link.usage, Usage::Target(_))
+                        || (link.usage == Usage::Hub && self.is_heard(key, link.group))) =>
                 {
                     hubs.push(key);
                 }

@@ -125,6 +125,8 @@ pub(super) enum Purpose {
     Reset,
     /// A command that sets something on the connection for good, if the server takes it.
     Sticks,
+    /// What is asked about a redirection (`CLIENT GETREDIR`, `CLIENT TRACKINGINFO`).
+    Redirected,
     /// A write that is passed on while it comes.
     Upload,
     /// Asked by Switchman itself; the reply is nobody's.

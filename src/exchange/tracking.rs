@@ -156,7 +156,7 @@ impl Exchange {
     }
 
     /// What sticks to the link if the server takes it. Until that is known, everything goes there.
-    fn place_sticking(&mut self, job: Job, raw: &[u8], effect: Effect) -> Placed {
+    pub(super) fn place_sticking(&mut self, job: Job, raw: &[u8], effect: Effect) -> Placed {
         let kind = Kind {
             effect,
             ..Kind::leased(Purpose::Sticks)

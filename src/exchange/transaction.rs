@@ -7,6 +7,7 @@ use crate::exchange::inside::{About, Inside};
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
+use crate::exchange::redirection::target_of;
 use crate::exchange::session_commands::without_capabilities;
 use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
@@ -114,7 +115,7 @@ impl Exchange {
             Class::Local(local) if is_order(local, request) && fits => {
                 self.queue_order(job, request, About::Session(local))
             }
-            Class::Leased(leased) if sticks(leased) && fits => {
+            Class::Leased(leased) if sticks(leased) && fits && target_of(request).is_none() => {
                 self.queue_order(job, request, About::Link(leased))
             }
             Class::Local(Local::ClientCapa) => self.queue(job, &without_capabilities(request)),

@@ -37,6 +37,8 @@ pub enum AboutClients {
         /// Whether it hears an error, and not that its time is over.
         error: bool,
     },
+    /// `CLIENT TRACKING … REDIRECT`: the client with this number.
+    Target(u64),
 }
 
 /// Some clients: those to whom all applies that is given.
@@ -354,6 +356,7 @@ mod tests {
         let ends = |peer: &str, own: &str| Ends {
             peer: peer.to_owned(),
             own: own.to_owned(),
+            file: 8,
         };
         let choice = killed("CLIENT KILL ADDR a:1 LADDR b:2");
         assert!(choice.takes_ends(&ends("a:1", "b:2")));
@@ -427,13 +430,14 @@ mod tests {
         let ends = Ends {
             peer: "10.0.0.1:40000".to_owned(),
             own: "10.0.0.2:6379".to_owned(),
+            file: 9,
         };
         let mut out = Vec::new();
         client().write(&ends, &mut out);
-        let want = "id=7 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 name=web age=60 idle=3 flags=xP \
-                    db=2 sub=1 psub=0 ssub=0 multi=4 qbuf=5 qbuf-free=0 argv-mem=0 multi-mem=0 \
-                    rbs=0 rbp=0 obl=0 oll=0 omem=6 tot-mem=11 events=r cmd=client|list user=app \
-                    redir=0 resp=3 lib-name=lib lib-ver=\n";
+        let want = "id=7 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 fd=9 name=web age=60 idle=3 \
+                    flags=xP db=2 sub=1 psub=0 ssub=0 multi=4 qbuf=5 qbuf-free=0 argv-mem=0 \
+                    multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=6 tot-mem=11 events=r \
+                    cmd=client|list user=app redir=0 resp=3 lib-name=lib lib-ver=\n";
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::types::Protocol;
 
-/// What is told of a client: the fields of a server's `CLIENT LIST`, save the number of its file.
+/// What is told of a client: the fields of a server's `CLIENT LIST`.
 #[derive(Clone, Debug)]
 pub struct Portrait<'a> {
     /// Its number.
@@ -21,7 +21,7 @@ pub struct Portrait<'a> {
     pub subscriptions: [usize; 3],
     /// Commands queued since its MULTI.
     pub queued: Option<usize>,
-    /// Bytes that it has sent and that wait.
+    /// Bytes that it has sent and that wait, and those of what it is being told.
     pub unread: usize,
     /// Bytes that it has not read.
     pub unwritten: usize,
@@ -44,6 +44,8 @@ pub struct Ends {
     pub peer: String,
     /// Switchman's.
     pub own: String,
+    /// The number of Switchman's file for it.
+    pub file: i32,
 }
 
 impl Portrait<'_> {
@@ -64,7 +66,10 @@ impl Portrait<'_> {
         let total = unread.saturating_add(unwritten);
         let parts: [(String, &[u8]); 5] = [
             (
-                format!("id={id} addr={} laddr={} name=", ends.peer, ends.own),
+                format!(
+                    "id={id} addr={} laddr={} fd={} name=",
+                    ends.peer, ends.own, ends.file
+                ),
                 self.name.unwrap_or_default(),
             ),
             (

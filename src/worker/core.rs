@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -339,7 +340,8 @@ impl Core {
             let slot = slot.filter(|slot| slot.key == key);
             slot.map_or_else(Ends::default, |slot| {
                 let [peer, own] = slot.stream.ends();
-                Ends { peer, own }
+                let file = slot.stream.as_fd().as_raw_fd();
+                Ends { peer, own, file }
             })
         };
         self.exchange.answer_roll(question, ends, now)

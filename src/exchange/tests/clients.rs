@@ -48,10 +48,10 @@ fn a_client_is_told_what_is_known_of_it() {
     world.heard(client);
     world.pass(ms(7_000));
     world.send(client, &["CLIENT INFO"]);
-    let line = "id=101 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 name=web age=7 idle=0 flags=N db=3 \
-                sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 \
-                rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd=client|info user=default \
-                redir=-1 resp=2 lib-name=lib lib-ver=1.2\n";
+    let line = "id=101 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 fd=9 name=web age=7 idle=0 \
+                flags=N db=3 sub=0 psub=0 ssub=0 multi=-1 qbuf=26 qbuf-free=0 argv-mem=0 \
+                multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=26 events=r cmd=client|info \
+                user=default redir=-1 resp=2 lib-name=lib lib-ver=1.2\n";
     assert_eq!(world.heard(client), format!("${}|{line}|", line.len()));
     world.send(client, &["HELLO 3", "CLIENT INFO"]);
     let heard = world.heard(client);
@@ -429,7 +429,7 @@ fn between_multi_and_exec_they_have_their_places() {
     let (begin, end) = ("+OK|+QUEUED|+QUEUED|+QUEUED|+QUEUED|*4|:1|$", "|$3|web|");
     assert!(heard.starts_with(begin) && heard.ends_with(end), "{heard}");
     assert_eq!(ids(&heard), [101, 101]);
-    assert!(heard.contains("id=101 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 name= "));
+    assert!(heard.contains("id=101 addr=10.0.0.1:40000 laddr=10.0.0.2:6379 fd=9 name= "));
     assert!(heard.contains(" name=web age="), "{heard}");
     world.assert_calm();
 }

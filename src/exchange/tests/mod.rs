@@ -311,6 +311,7 @@ impl World {
         let ends = |key: ClientKey| Ends {
             peer: format!("10.0.0.1:{}", 40_000 + key.index()),
             own: "10.0.0.2:6379".to_owned(),
+            file: 9,
         };
         self.exchange.answer_roll(question, ends, self.now)
     }

@@ -168,7 +168,7 @@ fn a_choice_is_over_with_whatever_comes_next() {
 fn the_node_tells_what_is_tracked_in_resp2_too_before_it_says_that_anything_is() {
     let mut world = World::new();
     let client = world.client();
-    let on = "CLIENT TRACKING ON BCAST REDIRECT 7";
+    let on = "CLIENT TRACKING ON BCAST";
     world.send(client, &[on, "CLIENT GETREDIR", "CLIENT TRACKINGINFO"]);
     let link = world.asked_on("m", on);
     for (line, told) in [
@@ -259,8 +259,8 @@ fn a_client_is_closed_that_would_wait_for_news_in_vain() {
     world.answer("m", ON, "-NOPERM no permissions");
     assert!(world.is_closed(refused));
     let old = world.client();
-    world.send(old, &["CLIENT TRACKING ON REDIRECT 7"]);
-    world.answer("m", "CLIENT TRACKING ON REDIRECT 7", "+OK");
+    world.send(old, &["CLIENT TRACKING ON BCAST"]);
+    world.answer("m", "CLIENT TRACKING ON BCAST", "+OK");
     world.lose_node("m");
     assert!(world.is_closed(old), "RESP2 tells it elsewhere");
     let many = world.client();
@@ -352,4 +352,131 @@ fn a_choice_that_is_refused_sticks_to_nothing() {
     world.answer("m", "CLIENT CACHING YES", "-ERR not in tracking mode");
     world.assert_calm();
     assert_eq!(world.exchange.groups[0].pool.values().flatten().count(), 1);
+}
+
+/// A client to which others redirect, with its number, and a client that does so, with its own
+/// link and that of the target. What the master calls the target's link is its number there.
+fn redirected(world: &mut World) -> ([ClientKey; 2], [LinkKey; 2], String) {
+    let (target, client) = (world.client(), world.client());
+    let before = world.links("m");
+    world.send(client, &["CLIENT TRACKING ON REDIRECT 101 NOLOOP"]);
+    world.pass(ms(50));
+    assert_eq!(
+        world.links("m").len(),
+        before.len() + 2,
+        "the target's, and its own"
+    );
+    let (_, link) = world.exchange.redirection.only_link();
+    let connection = world.exchange.links.get(link).unwrap().connection.as_ref();
+    let connection = connection.unwrap().id.to_string();
+    let on = format!("CLIENT TRACKING ON REDIRECT {connection} NOLOOP");
+    let own = world.asked_on("m", &on);
+    assert_ne!(own, link);
+    world.answer("m", &on, "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    ([target, client], [link, own], connection)
+}
+
+#[test]
+fn invalidations_go_to_the_client_to_which_another_redirects_them() {
+    let mut world = World::new();
+    let ([target, client], [link, own], connection) = redirected(&mut world);
+    world.send(client, &["GET a"]);
+    assert_eq!(world.asked_on("m", "GET a"), own);
+    world.answer("m", "GET a", "$1|1");
+    world.heard(client);
+    let message = "*3|$7|message|$20|__redis__:invalidate|";
+    let one = ">2|$10|invalidate|*1|$1|a|";
+    world.say(link, one);
+    assert_eq!(world.heard(target), "", "with RESP2 it has to listen");
+    world.send(target, &["HELLO 3"]);
+    world.heard(target);
+    world.say(link, one);
+    world.say(link, ">2|$10|invalidate|$-1");
+    assert_eq!(world.heard(target), format!("{one}{EVERYTHING}"));
+    world.send(target, &["HELLO 2", "SUBSCRIBE c"]);
+    let hub = world.asked_on("m", "SUBSCRIBE c");
+    world.say(hub, ">3|$9|subscribe|$1|c|:1");
+    world.heard(target);
+    for (said, heard) in [("*1|$1|a", "*1|$1|a|"), ("_", "$-1|"), ("$-1", "$-1|")] {
+        world.say(link, &format!(">2|$10|invalidate|{said}"));
+        assert_eq!(world.heard(target), format!("{message}{heard}"));
+    }
+    for (line, told, heard) in [
+        ("CLIENT GETREDIR", format!(":{connection}"), ":101|"),
+        (
+            "CLIENT TRACKINGINFO",
+            format!("*2|$8|redirect|:{connection}"),
+            "*2|$8|redirect|:101|",
+        ),
+    ] {
+        world.send(client, &[line]);
+        assert_eq!(world.asked_on("m", line), own);
+        world.answer("m", line, &told);
+        assert_eq!(world.heard(client), heard);
+    }
+    world.leave(target);
+    assert!(!world.links("m").contains(&link), "the server notices");
+    let broken = ">2|$21|tracking-redir-broken|";
+    world.say(own, &format!("{broken}:{connection}"));
+    assert_eq!(world.heard(client), format!("{broken}:101|"));
+}
+
+#[test]
+fn who_hears_for_others_is_closed_when_its_link_is_lost() {
+    let mut world = World::new();
+    let ([target, client], [link, _], _) = redirected(&mut world);
+    world.pass(ms(61_000));
+    assert_eq!(world.asked_on("m", "PING"), link, "it is not idle");
+    world.say(link, "+PONG");
+    assert!(!world.is_closed(target));
+    world.lose(link);
+    assert!(world.is_closed(target) && !world.is_closed(client));
+    world.lose_node("m");
+    assert!(world.is_closed(client));
+}
+
+#[test]
+fn a_target_that_is_not_there_is_none() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["CLIENT TRACKING ON REDIRECT 7", "PING"]);
+    let heard = world.heard(client);
+    let nobody = "-ERR The client ID you want redirect to does not exist|";
+    assert_eq!(heard, format!("{nobody}+PONG|"));
+    world.send(client, &["MULTI", "CLIENT TRACKING ON REDIRECT 101"]);
+    world.answer("m", "MULTI", "+OK");
+    let heard = world.heard(client);
+    assert!(heard.starts_with("+OK|-ERR switchman: 'CLIENT"), "{heard}");
+    // What is no number, and what is a prefix, is for the server.
+    let other = world.client();
+    for line in [
+        "CLIENT TRACKING ON REDIRECT x",
+        "CLIENT TRACKING ON PREFIX REDIRECT 7",
+    ] {
+        world.send(other, &[line]);
+        world.answer("m", line, "-ERR no");
+        assert_eq!(world.heard(other), "-ERR no|");
+    }
+}
+
+#[test]
+fn a_target_whose_link_does_not_open_is_waited_for_briefly() {
+    let mut world = World::new();
+    let (target, client) = (world.client(), world.client());
+    world.opens = false;
+    world.send(client, &["CLIENT TRACKING ON REDIRECT 101", "PING"]);
+    world.pass(ms(1_900));
+    assert_eq!(world.heard(client), "");
+    let (link, _) = world.only_opening();
+    world.pass(ms(200));
+    let heard = world.heard(client);
+    assert!(
+        heard.starts_with("-ERR switchman: not all workers"),
+        "{heard}"
+    );
+    assert!(heard.ends_with("|+PONG|"), "{heard}");
+    world.refuse(link, wrong_password());
+    assert!(!world.is_closed(target), "nobody relies on it");
+    world.assert_calm();
 }
