@@ -66,11 +66,13 @@ const SESSION: [&str; 14] = [
     "EXEC",
 ];
 
-const SUBSCRIPTION: [&str; 5] = [
+// What of several channels is left at once, each server tells in an order of its own.
+const SUBSCRIPTION: [&str; 6] = [
     "SUBSCRIBE c d",
     "PING",
     "GET a",
     "PUBLISH e m",
+    "UNSUBSCRIBE c",
     "UNSUBSCRIBE",
 ];
 
