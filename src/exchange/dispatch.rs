@@ -189,8 +189,13 @@ impl Exchange {
         let is_exec = class == Class::Leased(Leased::Exec);
         let before_7 = group.table.is_before_7();
         let objection = objection(client, (locked_out, before_7), &command, request);
-        if let Some((reject, class)) = objection {
+        if let Some((reject, class, rights)) = objection {
             let reason = write_reject(&mut self.scratch, reject, request, before_7);
+            if let Some(local) = rights
+                && let Some(placed) = self.ask_for_rights(job, request, local)
+            {
+                return placed;
+            }
             if is_exec {
                 self.unwatch_by_exec(job);
             }

@@ -1,31 +1,41 @@
 //! Floor 4. What Redis says against a request before it looks at what it asks. Knows no place for
 //! it.
 
-use crate::command::{Command, Problem};
+use crate::command::{Class, Command, Local, Problem};
 use crate::exchange::client::Client;
 use crate::resp::Request;
 use crate::session::Reject;
 use crate::telemetry::{self, RequestClass};
 
 /// What stands against it: no such command, wrong arity, not logged in, not while subscribed, in
-/// this order.
+/// this order. And the command for which the master is asked first whether its client may: before
+/// Redis 7.0 a server looks at subcommands last.
 pub(super) fn objection<'r>(
     client: &mut Client,
     (locked_out, before_7): (bool, bool),
     command: &Command<'r>,
     request: &Request<'r>,
-) -> Option<(Reject<'r>, RequestClass)> {
+) -> Option<(Reject<'r>, RequestClass, Option<Local>)> {
     let wrong = command.is_sure_to_fail();
-    let locked_out = locked_out && !command.allowed_before_login();
+    // RESET needs a login before Redis 7.0.
+    let allowed = command.allowed_before_login()
+        && !(before_7 && command.class == Class::Local(Local::Reset));
+    let locked_out = locked_out && !allowed;
     let outside = client.is_restricted_subscriber() && !command.allowed_while_subscribed();
     let by_node = command.class.is_shared() || client.is_in_multi();
     if !locked_out && !outside && (by_node || !wrong) {
         return None;
     }
-    // What a node has said against it does not matter then.
-    client.verdict = None;
     let name: &'r str = command.spec.map_or("", |spec| &spec.name);
     let looked_into = !before_7 || !is_about_subcommand(command.problem, name);
+    let rights = match command.class {
+        Class::Local(local) if !looked_into && !locked_out && !outside && !by_node => Some(local),
+        _ => None,
+    };
+    if rights.is_none() {
+        // What a node has said against it does not matter then.
+        client.verdict = None;
+    }
     let problem = command
         .problem
         .filter(|_| looked_into || (!locked_out && !outside));
@@ -47,7 +57,7 @@ pub(super) fn objection<'r>(
     } else {
         RequestClass::Session
     };
-    Some((reject, class))
+    Some((reject, class, rights))
 }
 
 /// Whether a server finds the problem only when it executes the command, if it is older than 7.0.

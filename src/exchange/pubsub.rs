@@ -183,9 +183,10 @@ impl Exchange {
         self.send(link, job, raw, kind)
     }
 
-    /// PUBLISH of a subscriber: over the hub, where its message comes in front of the reply if it
-    /// is for the client itself, and behind all replies that are due before. `None`: there is no
-    /// hub on which that could be.
+    /// PUBLISH of a subscriber: over the hub, where its message, if it is for the client itself,
+    /// comes behind all replies that are due before, and next to its own. Up to Redis 7.0 that is
+    /// before it, later behind it: a PING that nobody hears of is answered behind both, and what
+    /// the client asks next behind that. `None`: there is no hub on which that could be.
     pub(super) fn publish_on_hub(&mut self, job: Job, raw: &[u8], kind: Kind) -> Option<Placed> {
         let client = self.clients.get_mut(job.key)?;
         let group = self.groups.get(client.group)?;
@@ -208,10 +209,22 @@ impl Exchange {
             client.wait = Wait::Proof(key);
             return Some(Placed::Waits);
         }
-        Some(match self.hub_for(job) {
-            Ok(link) => self.send(link, job, raw, kind),
-            Err(placed) => placed,
-        })
+        let link = match self.hub_for(job) {
+            Ok(link) => link,
+            Err(placed) => return Some(placed),
+        };
+        let placed = self.send(link, job, raw, kind);
+        if placed == Placed::Sent
+            && let Some(client) = self.clients.get_mut(job.key)
+        {
+            let again = Some(Numbered::new(client.replies.begin(), false));
+            let behind = Job {
+                again,
+                ..Job::new(job.key, job.arrived, job.now)
+            };
+            self.ping_hub(link, behind, Purpose::Internal);
+        }
+        Some(placed)
     }
 
     /// The link of a client's hub, once all that it has asked elsewhere is answered. An `Err` is

@@ -4,6 +4,8 @@
 //! PING and ECHO go from database 0 to the master as they are. Of the others a form is sent that is
 //! refused or changes nothing: access is looked at before arguments are (Redis server.c,
 //! `processCommand`). `-NOPERM` is passed on; after anything else the command is answered here.
+//! RESET takes a right before Redis 7.0 only, and has no such form: the link on which it is sent is
+//! left.
 //!
 //! The default user may do all this unless an operator takes it away, and is not asked about. Nor
 //! is the master while there is none: a PING does not wait for the end of a failover. What is about
@@ -24,7 +26,7 @@ const DEFAULT: &[u8] = b"default";
 
 impl Exchange {
     /// Has the master say whether a client may use a command that is answered here. `None` if it
-    /// may.
+    /// may; `scratch` is as it was then.
     pub(super) fn ask_for_rights(
         &mut self,
         job: Job,
@@ -40,10 +42,10 @@ impl Exchange {
         let asks = !group_has_no_master && job.again.is_none();
         match local {
             // The server looks at no rights for these, or says the answer itself.
+            Local::Reset if !group.table.is_before_7() => return None,
             Local::Auth
             | Local::Hello
             | Local::Quit
-            | Local::Reset
             | Local::AclWhoami
             | Local::ClientCapa
             | Local::ClientHelp => return None,
@@ -72,7 +74,14 @@ impl Exchange {
         let settings = (database, client.session.protocol);
         match self.ask(job, client.session.identity, settings) {
             Proof::Settled(placed) => Some(placed),
-            Proof::Given(link) => Some(self.send_question(link, job, question(local, request))),
+            Proof::Given(link) => {
+                let placed = self.send_question(link, job, question(local, request));
+                if local == Local::Reset {
+                    // It is no link with this login any more.
+                    self.close_when_idle(link, job.now);
+                }
+                Some(placed)
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use switchman::demo::client::encode_command;
 
 use crate::lab::{Lab, SOON, ok};
 use crate::proxy::Launch;
+use crate::version::wait_for_words;
 
 /// Commands without consequences for the session, one of each kind at least.
 const PLAIN: [&str; 20] = [
@@ -167,6 +168,7 @@ fn conversations_of_chance_are_answered_as_redis_answers_them() {
     let mut launch = Launch::group(&lab, "consistency = \"master\"\n");
     let proxy = launch.arg("--workers", "1").start();
     proxy.wait_ready();
+    wait_for_words(&mut proxy.client());
     let mut master = lab.node(0).connect().unwrap();
     for seed in 0..2000 {
         let conversation = Conversation::of(seed);

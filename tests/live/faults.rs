@@ -2,7 +2,7 @@
 //! whose links to the nodes are such links.
 //!
 //! A [`Front`] tells those who connect apart by their source address, so that the link of Switchman
-//! can be cut while the Sentinels stay content: `bind-source-addr` (Redis 7.0 and later) gives
+//! can be cut while the Sentinels stay content: `bind-source-addr` (before Redis 7.0 `bind`) gives
 //! Sentinels and nodes addresses of their own, all of 127.0.0.0/8 being loopback on Linux.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::{Lab, SEEN, SOON, tell};
-use crate::version::set_period;
+use crate::version::{set_period, source_line};
 
 /// Source address of whoever binds none: Switchman, and the tests.
 pub(crate) const SWITCHMAN: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -406,14 +406,14 @@ impl Fronted {
 
     fn start_by(mut plan: Plan, start: impl Fn(&Plan) -> Lab) -> Self {
         plan.node_config.extend([
-            format!("bind-source-addr {NODES}"),
+            source_line(NODES),
             // Else others would look for it at its source address, where it does not listen.
             "replica-announce-ip 127.0.0.1".to_owned(),
             // Redis takes 127.0.0.1 alone for its own machine.
             "protected-mode no".to_owned(),
         ]);
         plan.sentinel_config.extend([
-            format!("bind-source-addr {SENTINELS}"),
+            source_line(SENTINELS),
             // For the same reason.
             "sentinel announce-ip 127.0.0.1".to_owned(),
         ]);

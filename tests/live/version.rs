@@ -1,6 +1,7 @@
 //! Which servers are in the `PATH`: Redis or Valkey, and since which version they have something.
 //! Tests are written for Redis 7.0; here stands what they ask before they expect it of others.
 
+use std::net::IpAddr;
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -43,6 +44,11 @@ impl Version {
     pub(crate) fn has_that_of_redis(&self, number: (u32, u32)) -> bool {
         self.is_valkey || self.number >= number
     }
+
+    /// Whether it is Redis, of `number`.
+    pub(crate) fn is_redis(&self, number: (u32, u32)) -> bool {
+        !self.is_valkey && self.number == number
+    }
 }
 
 /// Whether the servers are of the time before Redis 7.0: without functions, sharded channels and
@@ -66,6 +72,15 @@ pub(crate) fn debug_lines() -> Vec<String> {
         return Vec::new();
     }
     vec!["enable-debug-command yes".to_owned()]
+}
+
+/// The line of a configuration by which a server connects to others from `addr`. Before Redis 7.0
+/// that is the first address at which it listens.
+pub(crate) fn source_line(addr: IpAddr) -> String {
+    if is_before_7() {
+        return format!("bind {addr} 127.0.0.1");
+    }
+    format!("bind-source-addr {addr}")
 }
 
 /// Waits until Switchman knows from an old master that it is one. It has the words of younger ones
@@ -103,6 +118,7 @@ fn versions_are_read_of_what_servers_tell() {
     let read = |told: &str| Version::read(told).unwrap();
     let old = read("Redis server v=6.2.14 sha=40305114:0 malloc=libc bits=64");
     assert!(!old.has_that_of_redis((7, 0)) && old.has_that_of_redis((6, 2)));
+    assert!(old.is_redis((6, 2)) && !old.is_redis((7, 0)));
     let valkey = read("Valkey server v=9.1.2 sha=00000000:0 malloc=jemalloc-5.3.1");
     assert!(valkey.has_that_of_redis((7, 2)));
     assert_eq!(Version::read("bash: redis-server: not found"), None);

@@ -332,7 +332,7 @@ fn nobody_else_is_unblocked_and_no_other_node_is_asked() {
         ),
         (
             "CLIENT UNBLOCK 7 ERROR x",
-            "CLIENT UNBLOCK ? ERROR x",
+            "CLIENT UNBLOCK 0 ERROR x",
             rights,
         ),
     ] {

@@ -301,22 +301,57 @@ fn a_resp3_subscriber_goes_on_with_other_commands_between_messages() {
 }
 
 #[test]
-fn what_a_resp3_subscriber_publishes_for_itself_comes_before_the_reply_and_behind_earlier_ones() {
+fn what_a_resp3_subscriber_publishes_for_itself_comes_where_the_server_puts_it() {
+    for message_first in [true, false] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &["HELLO 3", "SUBSCRIBE a"]);
+        let link = world.asked_on("m", "SUBSCRIBE a");
+        world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+        world.heard(client);
+        world.send(client, &["GET k", "PUBLISH a x", "PING", "SET j 1"]);
+        assert!(world.asked("m").is_empty(), "a reply is due elsewhere");
+        world.answer("r1", "GET k", "$-1");
+        assert_eq!(world.asked_on("m", "PUBLISH a x"), link);
+        let pushed = message('>', "a", "x");
+        if message_first {
+            world.say(link, &pushed);
+        }
+        world.answer("m", "PUBLISH a x", ":1");
+        if !message_first {
+            world.say(link, &pushed);
+        }
+        assert_eq!(world.asked_on("m", "PING"), link);
+        world.answer("m", "PING", "+PONG");
+        world.answer("m", "SET j 1", "+OK");
+        let told = if message_first {
+            pushed + ":1|"
+        } else {
+            format!(":1|{pushed}")
+        };
+        assert_eq!(world.heard(client), format!("$-1|{told}+PONG|+OK|"));
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn what_is_lost_behind_what_was_published_is_told_once() {
     let mut world = World::new();
     let client = world.client();
-    world.send(client, &["HELLO 3", "SUBSCRIBE a"]);
-    let link = world.asked_on("m", "SUBSCRIBE a");
-    world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    world.send(client, &["HELLO 3"]);
+    let link = subscribe(&mut world, client, "a");
     world.heard(client);
-    world.send(client, &["GET k", "PUBLISH a x", "PING", "SET j 1"]);
-    assert!(world.asked("m").is_empty(), "a reply is due elsewhere");
-    world.answer("r1", "GET k", "$-1");
-    assert_eq!(world.asked_on("m", "PUBLISH a x"), link);
-    world.say(link, &message('>', "a", "x"));
+    world.send(client, &["PUBLISH a x", "PUBLISH a y", "PING"]);
     world.answer("m", "PUBLISH a x", ":1");
-    world.answer("m", "SET j 1", "+OK");
-    let pushed = message('>', "a", "x");
-    assert_eq!(world.heard(client), format!("$-1|{pushed}:1|+PONG|+OK|"));
+    assert_eq!(world.asked("m"), ["PING", "PUBLISH a y", "PING"]);
+    assert_eq!(world.heard(client), ":1|");
+    world.lose(link);
+    let told = world.heard(client);
+    assert!(
+        told.starts_with("-UNCERTAIN ") && told.ends_with("|+PONG|"),
+        "{told}"
+    );
+    assert_eq!(told.matches('|').count(), 2, "{told}");
 }
 
 #[test]

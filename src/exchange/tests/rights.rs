@@ -1,6 +1,7 @@
 //! Floor 4. Tests: Commands that are answered here, from users who may not use them.
 
 use super::*;
+use crate::command::{Described, Table};
 
 const DENIED: &str = "-NOPERM this user has no permissions to run the 'x' command";
 
@@ -86,6 +87,55 @@ fn what_a_user_may_is_asked_before_each_command_in_a_form_that_does_nothing() {
         world.answer("m", question, told);
         world.answer("r1", "GET k", "$1|v");
         assert_eq!(world.heard(client), format!("{reply}|$1|v|"), "{line}");
+    }
+    world.assert_calm();
+}
+
+/// The master is of the time before Redis 7.0.
+fn before_7(world: &mut World) {
+    let names = ["get", "set", "ping", "command", "client", "reset", "auth"];
+    let told = names.map(|name| Described {
+        name: name.to_owned(),
+        arity: -1,
+        ..Described::default()
+    });
+    let table = Table::builtin().overlay(&told);
+    assert!(table.is_before_7());
+    world.exchange.commands(0, Arc::new(table));
+}
+
+#[test]
+fn a_reset_takes_a_right_before_redis_7_and_its_link_is_left() {
+    let (mut world, client) = with_user("app");
+    before_7(&mut world);
+    world.send(client, &["SET a 1", "RESET", "SET b 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    let first = world.asked_on("m", "RESET");
+    world.answer("m", "RESET", DENIED);
+    assert_ne!(world.asked_on("m", "SET b 1"), first);
+    world.answer("m", "SET b 1", "+OK");
+    assert_eq!(world.heard(client), format!("+OK|{DENIED}|+OK|"));
+    world.send(client, &["RESET", "PING"]);
+    world.answer("m", "RESET", "+RESET");
+    assert_eq!(world.heard(client), "+RESET|+PONG|");
+    assert!(world.asked("m").is_empty());
+    world.assert_calm();
+}
+
+#[test]
+fn before_redis_7_a_server_looks_at_rights_before_it_looks_at_subcommands() {
+    let (mut world, client) = with_user("app");
+    before_7(&mut world);
+    let misspelt = "-ERR Unknown subcommand or wrong number of arguments for";
+    for (line, question, told) in [
+        ("CLIENT SETNAME a b", "CLIENT SETNAME  ", "SETNAME"),
+        ("CLIENT NO-EVICT x", "CLIENT NO-EVICT ?", "NO-EVICT"),
+    ] {
+        world.send(client, &[line, line]);
+        world.answer("m", question, DENIED);
+        world.answer("m", question, "-ERR other");
+        let want = format!("{DENIED}|{misspelt} '{told}'. Try CLIENT HELP.|");
+        assert_eq!(world.heard(client), want, "{line}");
     }
     world.assert_calm();
 }

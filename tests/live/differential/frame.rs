@@ -197,6 +197,14 @@ impl Conn {
         let _seen_by_the_reader = self.stream.write_all(bytes);
     }
 
+    /// Whether something has come that is not read yet.
+    pub(super) fn has_come(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let come = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).unwrap();
+        come || self.taken < self.input.len()
+    }
+
     /// The next frame, waited for until `deadline`.
     pub(super) fn next(&mut self, deadline: Instant) -> Result<Frame, Gone> {
         loop {

@@ -396,9 +396,9 @@ pub(super) const FAMILIES: &[Family] = &[
         weight: 1,
         reads: &[],
         others: &[
-            "!BLPOP <l> 0.001",
+            "!BLPOP <l> 0.003",
             "!BRPOP <l> <l> 0.002",
-            "!BZPOPMIN <z> 0.001",
+            "!BZPOPMIN <z> 0.003",
             "!XREAD BLOCK 1 STREAMS <x> 0",
         ],
     },

@@ -8,7 +8,8 @@ use crate::differential::grammar::{
     WITHOUT_RIGHTS,
 };
 use crate::differential::rules::Call;
-use crate::differential::tables::{Known, left_out};
+use crate::differential::tables::{Known, left_out, may_crash, takes_no_right};
+use crate::version::is_before_7;
 
 /// Clients of a sequence: plain ones, then one that subscribes, one that tracks, one that blocks,
 /// and one that ends its wait: both are in database 0, whatever the others do.
@@ -89,6 +90,9 @@ pub(super) struct Scope {
     pub(super) known: Vec<Spec>,
     /// What is not played.
     pub(super) without: Vec<&'static Known>,
+    /// Whether no login may stand between `MULTI` and `EXEC`: a reply to a failed one is lost, and
+    /// `EXEC` has fewer than it says.
+    pub(super) loses_logins: bool,
 }
 
 impl Scope {
@@ -108,10 +112,39 @@ impl Scope {
         for unit in steps.iter_mut().filter_map(Step::units).flatten() {
             unit.retain(|it| {
                 let call = Call::new(&it.words);
-                !self.without.iter().any(|known| (known.is)(&call))
+                let left_out = may_crash(&call) || it.family == "odd" && takes_no_right(&call);
+                !left_out && !self.without.iter().any(|known| (known.is)(&call))
             });
         }
+        if self.loses_logins {
+            without_logins_in_transactions(&mut steps);
+        }
         Plan { number, steps }
+    }
+}
+
+fn without_logins_in_transactions(steps: &mut [Step]) {
+    let mut in_multi = [false; CLIENTS];
+    for step in steps {
+        let (Step::Say { client, units } | Step::Block { client, units }) = step else {
+            continue;
+        };
+        let inside = &mut in_multi[*client];
+        for unit in units {
+            unit.retain(|it| {
+                let call = Call::new(&it.words);
+                if call.is("multi") {
+                    *inside = true;
+                } else if ["exec", "discard", "reset"]
+                    .iter()
+                    .any(|name| call.is(name))
+                {
+                    // With arguments it may end nothing.
+                    *inside &= it.words.len() > 1;
+                }
+                !(*inside && call.logs_in())
+            });
+        }
     }
 }
 
@@ -202,7 +235,13 @@ impl Maker<'_> {
             ("!BZMPOP 8 <n:z> MAX COUNT 5", "!ZADD <z> 1 a 2 b"),
             ("!XREAD BLOCK 8000 STREAMS <x> $", "!XADD <x> 999-* f v"),
         ]);
-        let (blocked, served) = (self.dice.command(blocked), self.dice.command(served));
+        let served = if is_before_7() {
+            // They make no part of an id.
+            served.replace("999-*", "999-9")
+        } else {
+            served.to_owned()
+        };
+        let (blocked, served) = (self.dice.command(blocked), self.dice.command(&served));
         // The key that is waited for, so that somebody serves it; and nothing in it at first.
         let prefix = self.dice.prefix().to_owned();
         let is_key = |word: &&Vec<u8>| word.starts_with(prefix.as_bytes());

@@ -13,7 +13,7 @@ use crate::differential::rules::{
     Call, RULES, equal, is_chatter, order_of_ends, order_of_patterns, single_invalidations,
 };
 use crate::differential::scene::Scene;
-use crate::differential::tables::{EXCEPTIONS, exception};
+use crate::differential::tables::{EXCEPTIONS, PARTINGS, exception};
 
 /// Time for a reply; a wait that is part of a sequence is shorter.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -72,6 +72,8 @@ pub(super) struct Difference {
     pub(super) likeness: String,
     pub(super) theirs: String,
     pub(super) ours: String,
+    /// Whether it is an exception, behind which the two are not alike any more.
+    pub(super) is_known: bool,
 }
 
 impl fmt::Display for Difference {
@@ -97,7 +99,7 @@ pub(super) fn play(
         step: 0,
         story: tell,
     };
-    let difference = player.all(plan).err();
+    let difference = player.all(plan).err().filter(|it| !it.is_known);
     (player.counts, difference.map(|it| *it))
 }
 
@@ -136,12 +138,16 @@ impl Player<'_> {
             self.step = at;
             match step {
                 Step::Say { client, units } => {
-                    self.send(*client, units);
-                    self.read(*client)?;
+                    for write in self.writes(units) {
+                        self.send(*client, write);
+                        self.read(*client)?;
+                    }
                 }
                 Step::Block { client, units } => {
                     self.send(*client, units);
-                    self.scene.wait_blocked();
+                    if let Some(conns) = &self.people[*client].conns {
+                        self.scene.wait_blocked(conns);
+                    }
                 }
                 Step::Scan { client, words } => self.scan(*client, words)?,
                 Step::Settle => self.scene.settle(),
@@ -154,6 +160,16 @@ impl Player<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What of a pipeline is sent together: all of it, unless a login must be the first of what is
+    /// sent at once.
+    fn writes<'a>(&self, units: &'a [Unit]) -> Vec<&'a [Unit]> {
+        if units.is_empty() || !self.scene.loses_logins {
+            return vec![units];
+        }
+        let logs_in = |unit: &Unit| unit.iter().any(|it| Call::new(&it.words).logs_in());
+        units.chunk_by(|_, next| !logs_in(next)).collect()
     }
 
     /// Sends a pipeline, and a question behind it by which its end is known.
@@ -214,9 +230,8 @@ impl Player<'_> {
             |frames| frames.len() >= count && !closes,
         );
         let gone = theirs.end.is_some() || ours.end.is_some();
-        let [_, our_conn] = &mut conns;
         if !gone {
-            await_news(our_conn, &mut person.news);
+            await_news(&mut conns, &mut person.news);
             person.conns = Some(conns);
         }
         self.compare(client, &sent, theirs, ours)?;
@@ -255,6 +270,10 @@ impl Player<'_> {
             let confirms = |frame: &Frame| {
                 is_confirmation(frame) && frame.verb().eq_ignore_ascii_case(&command.words[0])
             };
+            if first.0.is_none() && ends == [Some(Gone::Closed), Some(Gone::Closed)] {
+                self.hears_why(client, command, first.1, pairs.ours)?;
+                return Ok(());
+            }
             let more = confirms(first.0.as_ref().unwrap_or(&NOTHING));
             if first.0.is_none() != first.1.is_none() && ends[0] != ends[1] {
                 return self.compare_ends(client, command, ends);
@@ -280,6 +299,27 @@ impl Player<'_> {
         self.compare_ends(client, last, ends)
     }
 
+    /// A bare server closes the connection of a user whom it has no more. To what was sent behind
+    /// that, Switchman says why before it does the same.
+    fn hears_why(
+        &self,
+        client: usize,
+        command: &Command,
+        first: Option<Frame>,
+        rest: impl Iterator<Item = Frame>,
+    ) -> Played {
+        let why = |frame: &Frame| frame.is_error() && frame.text().starts_with(b"WRONGPASS ");
+        match first.into_iter().chain(rest).find(|frame| !why(frame)) {
+            None => Ok(()),
+            Some(other) => Err(Box::new(self.difference(
+                client,
+                command,
+                None,
+                Some(&other),
+            ))),
+        }
+    }
+
     fn compare_ends(&self, client: usize, command: &Command, ends: [Option<Gone>; 2]) -> Played {
         let [theirs, ours] = ends;
         if theirs == ours && theirs != Some(Gone::Late) {
@@ -298,6 +338,7 @@ impl Player<'_> {
             likeness,
             theirs: word(&theirs),
             ours: word(&ours),
+            is_known: false,
         }))
     }
 
@@ -350,12 +391,9 @@ impl Player<'_> {
             if self.alike(call, theirs, ours) {
                 return Ok(());
             }
-            return Err(Box::new(self.difference(
-                client,
-                command,
-                Some(theirs),
-                Some(ours),
-            )));
+            let mut difference = self.difference(client, command, Some(theirs), Some(ours));
+            difference.is_known = self.part(call, theirs, ours);
+            return Err(Box::new(difference));
         }
         for (words, (theirs, ours)) in executed.iter().zip(theirs.items().iter().zip(ours.items()))
         {
@@ -394,6 +432,22 @@ impl Player<'_> {
         }
     }
 
+    /// Whether the two are known to part here.
+    fn part(&mut self, call: &Call<'_>, theirs: &Frame, ours: &Frame) -> bool {
+        let parting = PARTINGS.iter().find(|it| {
+            it.commands.iter().any(|name| call.is(name)) && (it.meant)(call, theirs, ours)
+        });
+        let Some(parting) = parting else {
+            return false;
+        };
+        *self
+            .counts
+            .by_exception
+            .entry(parting.commands[0])
+            .or_default() += 1;
+        true
+    }
+
     fn difference(
         &self,
         client: usize,
@@ -420,6 +474,7 @@ impl Player<'_> {
             ),
             theirs: word(theirs),
             ours: word(ours),
+            is_known: false,
         }
     }
 
@@ -620,15 +675,20 @@ fn is_own(frame: &Frame) -> bool {
     frame.verb() == b"message" && frame.items().last().is_some_and(|it| it.text() == OWN)
 }
 
-/// What the bare server has told comes here too.
-fn await_news(ours: &mut Conn, news: &mut [Vec<Frame>; 2]) {
+/// What one of both has told comes from the other too. The bare server tells some of it, which is
+/// broadcast, behind the end of a pipeline that Switchman sends in two pieces.
+fn await_news(conns: &mut [Conn; 2], news: &mut [Vec<Frame>; 2]) {
     let deadline = Instant::now() + NEWS_WITHIN;
-    let [theirs, mine] = news;
     let count = |news: &[Frame]| single_invalidations(news.to_vec()).len();
-    while count(mine) < count(theirs) {
-        match ours.next(deadline) {
+    loop {
+        let [theirs, ours] = news.each_ref().map(|it| count(it));
+        if theirs == ours {
+            return;
+        }
+        let late = usize::from(ours < theirs);
+        match conns[late].next(deadline) {
             Ok(frame) if is_chatter(&frame) => {}
-            Ok(frame) => mine.push(frame),
+            Ok(frame) => news[late].push(frame),
             Err(_gone) => return,
         }
     }

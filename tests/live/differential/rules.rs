@@ -45,6 +45,11 @@ impl<'a> Call<'a> {
 }
 
 impl Call<'_> {
+    /// Whether it logs in.
+    pub(super) fn logs_in(&self) -> bool {
+        self.is("auth") || self.is("hello") && self.says("auth")
+    }
+
     /// Whether it is a `SORT` whose `BY` has no place for the element: it does not sort.
     fn is_by_nothing(&self) -> bool {
         let by = self
@@ -246,6 +251,12 @@ pub(super) const RULES: &[Rule] = &[
                 after(a, b, &["port", "dir", "logfile", "pidfile"]);
             }
         },
+    },
+    Rule {
+        name: "acknowledgements",
+        why: "a server counts who has its client's last write, which is a message of Switchman's",
+        commands: &["waitaof"],
+        apply: |_, a, b| pairwise(a, b, &any_digits),
     },
     Rule {
         name: "order of a dump",

@@ -3,6 +3,7 @@
 
 use crate::differential::frame::Frame;
 use crate::differential::rules::Call;
+use crate::version::Version;
 
 /// A command that is sent with too few or too many arguments at most.
 #[derive(Debug)]
@@ -115,6 +116,25 @@ pub(super) fn left_out(name: &str) -> Option<&'static LeftOut> {
     LEFT_OUT.iter().find(|it| it.name == name)
 }
 
+/// Whether a bare server of this version may crash by a command.
+pub(super) fn may_crash(call: &Call<'_>) -> bool {
+    let flushes = call.is("function|flush") || call.is("function|restore") && call.says("flush");
+    flushes && crashes_by_flush()
+}
+
+/// Whether the server may crash when all functions are thrown away: Redis 8.0.2 does when it frees
+/// the client of their engine, which has a number of arguments and none of them (networking.c,
+/// `freeClient` under `functionsLibCtxClearCurrent`).
+pub(super) fn crashes_by_flush() -> bool {
+    Version::of_server().is_redis((8, 0))
+}
+
+/// Whether Switchman answers a command, as README says, without a look at the user's rights.
+pub(super) fn takes_no_right(call: &Call<'_>) -> bool {
+    let names = ["unsubscribe", "punsubscribe", "sunsubscribe"];
+    names.iter().any(|name| call.is(name))
+}
+
 /// A command of which Switchman's reply may be another one than that of a bare server.
 #[derive(Debug)]
 pub(super) struct Exception {
@@ -146,6 +166,16 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         meant: |_, theirs, ours| theirs.kind() == b':' && ours.kind() == b':',
     },
 ];
+
+/// What only ends a sequence: behind it the two have not the same any more.
+pub(super) const PARTINGS: &[Exception] = &[Exception {
+    commands: &["evalsha", "evalsha_ro"],
+    what: "finds the script",
+    why: "it keeps the bodies that it sees, as README says, those of a `MULTI` without `EXEC` too",
+    meant: |_, theirs, ours| {
+        theirs.text().starts_with(b"NOSCRIPT ") && !ours.text().starts_with(b"NOSCRIPT ")
+    },
+}];
 
 fn starts(frame: &Frame, with: &str) -> bool {
     let text = frame.text();
@@ -183,6 +213,14 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         name: "subscriptions in transactions",
         why: "are refused between MULTI and EXEC: their confirmations are more than EXEC counts",
         is: |_| false,
+    },
+    Known {
+        name: "names of clients with a byte 0",
+        why: "are refused, as by Redis 7.0; later servers look no further than that byte",
+        is: |call| {
+            let names = ["client|setname", "client|setinfo", "hello"];
+            names.iter().any(|name| call.is(name)) && call.words.iter().any(|it| it.contains(&0))
+        },
     },
     Known {
         name: "BITFIELD that fails",

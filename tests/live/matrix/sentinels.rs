@@ -19,6 +19,7 @@ use crate::matrix::master::{hasty, kill, patient, tokens, unhurried};
 use crate::matrix::scene::{PATIENCE, PATIENT, Scene, let_last};
 use crate::matrix::story::Loss;
 use crate::proxy::{Launch, Proxy};
+use crate::version::source_line;
 
 /// Long enough for Switchman to find out that a Sentinel is silent, which takes it 2 s.
 const LASTING: Duration = Duration::from_millis(2_500);
@@ -183,7 +184,7 @@ fn peers(lab: &Lab, index: usize) -> Vec<String> {
 fn the_private_opinion_of_one_sentinel_stops_nothing() {
     let own: IpAddr = [127, 0, 0, 4].into();
     let lab = Fronted::start(Plan::default());
-    reconfigure(lab.sentinel(2), &[&format!("bind-source-addr {own}")]);
+    reconfigure(lab.sentinel(2), &[&source_line(own)]);
     lab.wait_until_seen(1, SEEN).unwrap();
     let proxy = lab.proxy();
     unnoticed_beside(lab.front(0).addr(), "private +sdown", &lab, &proxy, || {
