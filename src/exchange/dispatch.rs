@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::command::{Class, Leased, Problem, Reach, Spec};
+use crate::command::{Class, Leased, Local, Problem, Reach, Spec};
 use crate::consistency::Slot;
 use crate::exchange::answers::target;
 use crate::exchange::audience::counts;
@@ -191,18 +191,30 @@ impl Exchange {
         let objection = objection(client, (locked_out, before_7), &command, request);
         if let Some((reject, class, rights)) = objection {
             let reason = write_reject(&mut self.scratch, reject, request, before_7);
-            if let Some(local) = rights
-                && let Some(placed) = self.ask_for_rights(job, request, local)
-            {
-                return placed;
-            }
-            if is_exec {
-                self.unwatch_by_exec(job);
-            }
-            return self.answer(job, class, reason);
+            return self.object(job, request, (class, reason, rights), is_exec);
         }
         let (fails, problem) = (command.is_sure_to_fail() && !is_exec, command.problem);
         self.dispatch_stateful(job, request, class, (plain, fails, problem))
+    }
+
+    /// Answers with the objection that `scratch` holds, unless the master is to be asked first
+    /// whether its client may use what it has sent.
+    fn object(
+        &mut self,
+        job: Job,
+        request: &Request<'_>,
+        (class, reason, rights): (RequestClass, Option<telemetry::Reason>, Option<Local>),
+        is_exec: bool,
+    ) -> Placed {
+        if let Some(local) = rights
+            && let Some(placed) = self.ask_for_rights(job, request, local)
+        {
+            return placed;
+        }
+        if is_exec {
+            self.unwatch_by_exec(job);
+        }
+        self.answer(job, class, reason)
     }
 
     /// Classes that do not travel on shared links, for a client without a lease, or one whose lease

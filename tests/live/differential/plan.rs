@@ -8,7 +8,7 @@ use crate::differential::grammar::{
     WITHOUT_RIGHTS,
 };
 use crate::differential::rules::Call;
-use crate::differential::tables::{Known, left_out, may_crash, takes_no_right};
+use crate::differential::tables::{Known, left_out, may_crash};
 use crate::version::is_before_7;
 
 /// Clients of a sequence: plain ones, then one that subscribes, one that tracks, one that blocks,
@@ -112,8 +112,7 @@ impl Scope {
         for unit in steps.iter_mut().filter_map(Step::units).flatten() {
             unit.retain(|it| {
                 let call = Call::new(&it.words);
-                let left_out = may_crash(&call) || it.family == "odd" && takes_no_right(&call);
-                !left_out && !self.without.iter().any(|known| (known.is)(&call))
+                !may_crash(&call) && !self.without.iter().any(|known| (known.is)(&call))
             });
         }
         if self.loses_logins {

@@ -129,12 +129,6 @@ pub(super) fn crashes_by_flush() -> bool {
     Version::of_server().is_redis((8, 0))
 }
 
-/// Whether Switchman answers a command, as README says, without a look at the user's rights.
-pub(super) fn takes_no_right(call: &Call<'_>) -> bool {
-    let names = ["unsubscribe", "punsubscribe", "sunsubscribe"];
-    names.iter().any(|name| call.is(name))
-}
-
 /// A command of which Switchman's reply may be another one than that of a bare server.
 #[derive(Debug)]
 pub(super) struct Exception {
