@@ -90,7 +90,7 @@ impl Turn {
             let requests = black_box(requests.expect("one of them"));
             self.exchange.client_bytes(*client, requests, self.now);
         }
-        // A write may wait for reads of what shares a stamp with it: then the nodes are asked again.
+        // A write may wait for reads of what shares a stamp with it: the nodes are asked again.
         while self.answer() {}
         let mut bytes = 0;
         while let Some(client) = self.exchange.poll_dirty_client() {
