@@ -19,6 +19,7 @@ use crate::lab::{Door, Lab, SOON, ok, say};
 use crate::liar::{Liar, Then};
 use crate::order::allow_open_files;
 use crate::proxy::{Launch, Proxy};
+use crate::version::{Version, loses_logins};
 use crate::vitals::Vitals;
 
 const MIB: u64 = 1024 * 1024;
@@ -290,9 +291,13 @@ fn little_may_be_said_before_a_login() {
     let lab = Lab::start(&plan);
     let mut launch = Launch::before(&lab);
     launch.env("SWITCHMAN_PASSWORD", PASSWORD);
+    let loses_logins = loses_logins(lab.node(0).addr());
     both((&lab, &launch), 48 * MIB, |door| {
         let mut told = Vec::new();
         for words in BEFORE_LOGIN {
+            if loses_logins && words.contains("wrong") {
+                continue;
+            }
             let logs_in = words.contains("right");
             let rest = if logs_in {
                 "$1\r\nk\r\n".repeat(10)
@@ -495,6 +500,10 @@ fn replies_of_any_depth_pass() {
 fn a_subscriber_too_slow_for_its_messages_is_closed_and_not_left_with_a_gap() {
     // Twice of what the server keeps for a subscriber (client-output-buffer-limit).
     const MESSAGES: usize = 600;
+    if Version::of_server().is_valkey_since_9() {
+        println!("skipped: these servers do not count what several replies share");
+        return;
+    }
     let lab = Lab::small();
     let filling = "x".repeat(100_000);
     both((&lab, &Launch::before(&lab)), 48 * MIB, |door| {

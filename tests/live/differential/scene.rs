@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use switchman::demo::client::{Client, Reply, encode_command};
+use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::{Deployment, Plan};
 use switchman::demo::process::{Process, wait_for};
 
@@ -13,7 +13,7 @@ use crate::differential::tables::crashes_by_flush;
 use crate::lab::{Lab, SOON, say};
 use crate::proxy::{Launch, Proxy};
 use crate::routing::calls;
-use crate::version::{debug_lines, is_before_7};
+use crate::version::{debug_lines, is_before_7, loses_logins};
 
 /// Says at which node it runs, and is served by a replica only where that has everything.
 const PROBE: [&str; 3] = ["EVAL_RO", "return redis.call('INFO', 'replication')", "0"];
@@ -48,9 +48,8 @@ pub(super) struct Scene {
     /// Connections to both masters themselves.
     masters: [Client; 2],
     pub(super) settled: Settled,
-    /// Whether the bare server loses the reply to a failed login behind others that are not written
-    /// yet (Redis issue 15640): Redis 8.0 and Valkey 8 do. Where it is the first of what is sent at
-    /// once, it does not.
+    /// Whether the bare server loses the reply to a failed login, unless that is the first of what
+    /// is sent at once.
     pub(super) loses_logins: bool,
 }
 
@@ -231,26 +230,6 @@ impl Scene {
         let up = |deployment: &Deployment| deployment.nodes().iter().all(Process::is_running);
         up(&self.ours) && up(&self.theirs)
     }
-}
-
-/// See [`Scene::loses_logins`].
-fn loses_logins(addr: SocketAddr) -> bool {
-    let mut bytes = Vec::new();
-    for words in [
-        &["PING", "first"][..],
-        &["AUTH", "nobody", "wrong"],
-        &["PING", "last"],
-    ] {
-        encode_command(words, &mut bytes);
-    }
-    let mut conn = Conn::open(addr, SOON);
-    conn.send(&bytes);
-    let deadline = Instant::now() + SOON;
-    let mut next = || conn.next(deadline).expect("a bare server answers");
-    assert_eq!(next().text(), b"first");
-    let second = next();
-    assert!(second.is_error() || second.text() == b"last", "{second:?}");
-    !second.is_error()
 }
 
 /// One element of a `COMMAND` reply.
