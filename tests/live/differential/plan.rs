@@ -15,7 +15,7 @@ use crate::version::is_before_7;
 /// and one that ends its wait: both are in database 0, whatever the others do.
 pub(super) const CLIENTS: usize = 6;
 const SUBSCRIBER: usize = 2;
-const TRACKER: usize = 3;
+pub(super) const TRACKER: usize = 3;
 const BLOCKER: usize = 4;
 const SERVER: usize = 5;
 

@@ -8,7 +8,7 @@ use switchman::demo::client::encode_command;
 
 use crate::differential::dice::Words;
 use crate::differential::frame::{Conn, Frame, Gone, is_confirmation, quoted};
-use crate::differential::plan::{CLIENTS, Command, Plan, Step, Unit};
+use crate::differential::plan::{CLIENTS, Command, Plan, Step, TRACKER, Unit};
 use crate::differential::rules::{
     Call, RULES, equal, is_chatter, order_of_ends, order_of_patterns, single_invalidations,
 };
@@ -198,6 +198,26 @@ impl Player<'_> {
 
     /// Reads the replies of both sides to what a client has sent, and compares.
     fn read(&mut self, client: usize) -> Played {
+        if self.people[client].conns.is_none() {
+            return Ok(());
+        }
+        let sent = &self.people[client].sent;
+        let ends_tracking = sent.iter().any(|it| ends_tracking(&Call::new(&it.words)));
+        self.read_replies(client)?;
+        if client == TRACKER && self.people[client].conns.is_some() {
+            // What is broadcast comes when the server has done all that it had read (Redis
+            // tracking.c, `trackingBroadcastInvalidationMessages`): before the next reply.
+            self.send(client, &[]);
+            self.read_replies(client)?;
+        }
+        self.compare_news(client, ends_tracking)?;
+        if self.people[client].conns.is_none() {
+            self.people[client] = Person::default();
+        }
+        Ok(())
+    }
+
+    fn read_replies(&mut self, client: usize) -> Played {
         let person = &mut self.people[client];
         let Some(mut conns) = person.conns.take() else {
             return Ok(());
@@ -231,15 +251,12 @@ impl Player<'_> {
         );
         let gone = theirs.end.is_some() || ours.end.is_some();
         if !gone {
-            await_news(&mut conns, &mut person.news);
+            if client != TRACKER {
+                await_news(&mut conns, &mut person.news);
+            }
             person.conns = Some(conns);
         }
-        self.compare(client, &sent, theirs, ours)?;
-        self.compare_news(client)?;
-        if gone {
-            self.people[client] = Person::default();
-        }
-        Ok(())
+        self.compare(client, &sent, theirs, ours)
     }
 
     fn compare(
@@ -478,9 +495,14 @@ impl Player<'_> {
         }
     }
 
-    fn compare_news(&mut self, client: usize) -> Played {
+    fn compare_news(&mut self, client: usize, ends_tracking: bool) -> Played {
         let news = self.people[client].news.each_mut().map(std::mem::take);
         let mut news = news.map(single_invalidations);
+        if ends_tracking {
+            // What was to be broadcast to it is told, or not, as its commands come in one piece
+            // or in several.
+            in_both(&mut news);
+        }
         for each in &mut news {
             order_of_patterns(each);
         }
@@ -631,6 +653,21 @@ impl Silence {
             return true;
         }
         *self == Self::On
+    }
+}
+
+/// Whether a command may end the tracking that was on before.
+fn ends_tracking(call: &Call<'_>) -> bool {
+    call.is("client|tracking") || ["reset", "hello", "auth"].iter().any(|name| call.is(name))
+}
+
+/// Leaves of invalidations those that both have.
+fn in_both(news: &mut [Vec<Frame>; 2]) {
+    let [theirs, ours] = news;
+    let has = |news: &[Frame], frame: &Frame| news.contains(frame);
+    let shared: Vec<Frame> = theirs.iter().filter(|it| has(ours, it)).cloned().collect();
+    for each in [theirs, ours] {
+        each.retain(|it| it.verb() != b"invalidate" || has(&shared, it));
     }
 }
 
