@@ -1,7 +1,6 @@
 //! Floor 4. Tests: AUTH, SELECT, HELLO, CLIENT, RESET, QUIT, and what a client may do before login.
 
 use super::*;
-use crate::command::{Described, Table};
 
 /// A world whose nodes want a login, which is known.
 fn locked() -> World {
@@ -460,77 +459,6 @@ fn nothing_behind_quit_is_looked_at() {
 }
 
 #[test]
-fn client_reply_silences_what_nodes_and_we_say() {
-    let mut world = World::new();
-    let client = world.client();
-    let lines = [
-        "CLIENT REPLY OFF",
-        "SET a 1",
-        "PING",
-        "REPLICAOF NO ONE",
-        "BLPOP q 0",
-    ];
-    world.send(client, &lines);
-    world.answer("m", "SET a 1", "+OK");
-    world.answer("m", "BLPOP q 0", "*-1");
-    world.send(client, &["CLIENT REPLY ON", "SET b 1"]);
-    world.answer("m", "SET b 1", "+B");
-    assert_eq!(world.heard(client), "+OK|+B|");
-    let lines = [
-        "CLIENT REPLY SKIP",
-        "SET c 1",
-        "SET d 1",
-        "CLIENT REPLY SKIP",
-        "PING",
-        "PING x",
-    ];
-    world.send(client, &lines);
-    world.answer("m", "SET c 1", "+C");
-    world.answer("m", "SET d 1", "+D");
-    assert_eq!(world.heard(client), "+D|$1|x|");
-    world.assert_calm();
-}
-
-#[test]
-fn errors_of_lost_requests_are_silenced_too() {
-    let mut world = World::new();
-    let client = world.client();
-    world.send(client, &["CLIENT REPLY SKIP", "SET a 1", "GET a"]);
-    world.lose_node("m");
-    world.answer("r1", "GET a", "$1|1");
-    assert_eq!(world.heard(client), "$1|1|");
-    world.assert_calm();
-}
-
-#[test]
-fn bare_errors_are_answered_here() {
-    let mut world = World::new();
-    let client = world.client();
-    world.send(client, &["EXEC", "DISCARD", "UNWATCH", "ECHO", "ECHO hi"]);
-    let want = "-ERR EXEC without MULTI|-ERR DISCARD without MULTI|+OK|\
-        -ERR wrong number of arguments for 'echo' command|$2|hi|";
-    assert_eq!(world.heard(client), want);
-    world.send(client, &["ACL WHOAMI", "CLIENT HELP"]);
-    assert_eq!(world.asked("m"), ["ACL WHOAMI", "CLIENT HELP"]);
-    world.answer_all("m");
-    world.assert_calm();
-}
-
-#[test]
-fn what_a_client_is_capable_of_no_connection_has() {
-    let mut world = World::new();
-    let client = world.client();
-    world.send(client, &["CLIENT CAPA redirect x"]);
-    world.answer("m", "CLIENT CAPA ?", "+OK");
-    world.send(client, &["MULTI", "CLIENT CAPA redirect", "EXEC"]);
-    world.answer("m", "MULTI", "+OK");
-    world.answer("m", "CLIENT CAPA ?", "+QUEUED");
-    world.answer("m", "EXEC", "*1|+OK");
-    assert_eq!(world.heard(client), "+OK|+OK|+QUEUED|*1|+OK|");
-    world.assert_calm();
-}
-
-#[test]
 fn clients_whose_turn_others_leave_unused_have_it_all_the_same() {
     let mut world = locked();
     let clients: Vec<_> = (0..80).map(|_| world.client()).collect();
@@ -547,71 +475,5 @@ fn clients_whose_turn_others_leave_unused_have_it_all_the_same() {
     for client in &clients[64..] {
         assert_eq!(world.heard(*client), "+OK|");
     }
-    world.assert_calm();
-}
-
-/// Has the master tell that it lacks all but a few commands.
-fn without_most(world: &mut World) {
-    let told = [
-        "get", "set", "ping", "command", "multi", "exec", "discard", "client",
-    ]
-    .map(|name| {
-        let mut told = Described {
-            name: name.to_owned(),
-            arity: -1,
-            ..Described::default()
-        };
-        if name == "client" {
-            let id = Described {
-                name: "client|id".to_owned(),
-                arity: 2,
-                ..Described::default()
-            };
-            told.subcommands.push(id);
-        }
-        told
-    });
-    let table = Table::builtin().overlay(&told);
-    world.exchange.commands(0, Arc::new(table));
-}
-
-#[test]
-fn a_command_that_the_master_lacks_is_unknown_as_at_the_master() {
-    let mut world = World::new();
-    without_most(&mut world);
-    let client = world.client();
-    world.send(
-        client,
-        &["WAITAOF 1", "client setinfo LIB-NAME x", "SHUTDOWN"],
-    );
-    let want = "-ERR unknown command 'WAITAOF', with args beginning with: '1' |\
-        -ERR unknown subcommand 'setinfo'. Try CLIENT HELP.|\
-        -ERR unknown command 'SHUTDOWN', with args beginning with: |";
-    assert_eq!(world.heard(client), want);
-    // On a shared connection the master says so itself.
-    world.send(client, &["HTTL"]);
-    world.answer("m", "HTTL", "-ERR unknown command 'HTTL'");
-    assert_eq!(world.heard(client), "-ERR unknown command 'HTTL'|");
-    world.assert_calm();
-}
-
-#[test]
-fn in_a_transaction_the_master_says_what_it_lacks_and_nothing_refused_comes_to_it() {
-    let mut world = World::new();
-    without_most(&mut world);
-    let client = world.client();
-    world.send(client, &["MULTI", "CLIENT NO-TOUCH ON"]);
-    world.answer("m", "MULTI", "+OK");
-    let link = world.asked_on("m", "CLIENT NO-TOUCH ON");
-    world.answer("m", "CLIENT NO-TOUCH ON", "+QUEUED");
-    world.send(client, &["EXEC"]);
-    world.answer("m", "EXEC", "*0");
-    assert_eq!(world.heard(client), "+OK|+QUEUED|*0|");
-    assert!(!world.wires.contains_key(&link), "it was closed");
-    world.send(client, &["MULTI", "FAILOVER"]);
-    assert!(!world.asked("m").contains(&"FAILOVER".to_owned()));
-    world.answer_all("m");
-    world.send(client, &["DISCARD"]);
-    world.answer_all("m");
     world.assert_calm();
 }
