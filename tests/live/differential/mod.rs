@@ -36,7 +36,7 @@ use crate::differential::play::{Counts, Difference, play};
 use crate::differential::rules::RULES;
 use crate::differential::scene::Scene;
 use crate::differential::shrink::{shrink, tell};
-use crate::differential::tables::{EXCEPTIONS, KNOWN_TO_DIFFER, LEFT_OUT, PARTINGS};
+use crate::differential::tables::{EXCEPTIONS, KNOWN_TO_DIFFER, LEFT_OUT};
 
 /// Commands of a run that nobody asked to be longer.
 const COMMANDS: u64 = 20_000;
@@ -85,7 +85,7 @@ fn a_client_cannot_tell_switchman_from_redis() {
 
 #[test]
 fn exceptions_are_few() {
-    assert!(EXCEPTIONS.len() + PARTINGS.len() <= EXCEPTIONS_MAX);
+    assert!(EXCEPTIONS.len() <= EXCEPTIONS_MAX);
 }
 
 /// What sequences are made of.
@@ -195,7 +195,7 @@ impl Run {
             println!("  {times} {}: {}", rule.name, rule.why);
         }
         println!("exceptions:");
-        for it in EXCEPTIONS.iter().chain(PARTINGS) {
+        for it in EXCEPTIONS {
             let (name, what) = (it.commands[0], it.what);
             let times = counts.by_exception.get(name).copied().unwrap_or_default();
             println!("  {times} {:?}: {what}, as {}", it.commands, it.why);

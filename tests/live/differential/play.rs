@@ -13,7 +13,7 @@ use crate::differential::rules::{
     Call, RULES, equal, is_chatter, order_of_ends, order_of_patterns, single_invalidations,
 };
 use crate::differential::scene::Scene;
-use crate::differential::tables::{EXCEPTIONS, PARTINGS, exception};
+use crate::differential::tables::{EXCEPTIONS, exception};
 
 /// Time for a reply; a wait that is part of a sequence is shorter.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -72,8 +72,6 @@ pub(super) struct Difference {
     pub(super) likeness: String,
     pub(super) theirs: String,
     pub(super) ours: String,
-    /// Whether it is an exception, behind which the two are not alike any more.
-    pub(super) is_known: bool,
 }
 
 impl fmt::Display for Difference {
@@ -99,7 +97,7 @@ pub(super) fn play(
         step: 0,
         story: tell,
     };
-    let difference = player.all(plan).err().filter(|it| !it.is_known);
+    let difference = player.all(plan).err();
     (player.counts, difference.map(|it| *it))
 }
 
@@ -355,7 +353,6 @@ impl Player<'_> {
             likeness,
             theirs: word(&theirs),
             ours: word(&ours),
-            is_known: false,
         }))
     }
 
@@ -408,8 +405,7 @@ impl Player<'_> {
             if self.alike(call, theirs, ours) {
                 return Ok(());
             }
-            let mut difference = self.difference(client, command, Some(theirs), Some(ours));
-            difference.is_known = self.part(call, theirs, ours);
+            let difference = self.difference(client, command, Some(theirs), Some(ours));
             return Err(Box::new(difference));
         }
         for (words, (theirs, ours)) in executed.iter().zip(theirs.items().iter().zip(ours.items()))
@@ -449,22 +445,6 @@ impl Player<'_> {
         }
     }
 
-    /// Whether the two are known to part here.
-    fn part(&mut self, call: &Call<'_>, theirs: &Frame, ours: &Frame) -> bool {
-        let parting = PARTINGS.iter().find(|it| {
-            it.commands.iter().any(|name| call.is(name)) && (it.meant)(call, theirs, ours)
-        });
-        let Some(parting) = parting else {
-            return false;
-        };
-        *self
-            .counts
-            .by_exception
-            .entry(parting.commands[0])
-            .or_default() += 1;
-        true
-    }
-
     fn difference(
         &self,
         client: usize,
@@ -491,7 +471,6 @@ impl Player<'_> {
             ),
             theirs: word(theirs),
             ours: word(ours),
-            is_known: false,
         }
     }
 
@@ -656,9 +635,9 @@ impl Silence {
     }
 }
 
-/// Whether a command may end the tracking that was on before.
+/// Whether a command ends the tracking that was on before.
 fn ends_tracking(call: &Call<'_>) -> bool {
-    call.is("client|tracking") || ["reset", "hello", "auth"].iter().any(|name| call.is(name))
+    call.is("client|tracking") && call.says("off") || call.is("reset")
 }
 
 /// Leaves of invalidations those that both have.

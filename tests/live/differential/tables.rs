@@ -157,19 +157,19 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         commands: &["object|idletime"],
         what: "longer",
         why: "the master does not see the reads that replicas serve; small numbers are one object",
-        meant: |_, theirs, ours| theirs.kind() == b':' && ours.kind() == b':',
+        meant: |_, theirs, ours| is_less(theirs, ours),
     },
 ];
 
-/// What only ends a sequence: behind it the two have not the same any more.
-pub(super) const PARTINGS: &[Exception] = &[Exception {
-    commands: &["evalsha", "evalsha_ro"],
-    what: "finds the script",
-    why: "it keeps the bodies that it sees, as README says, those of a `MULTI` without `EXEC` too",
-    meant: |_, theirs, ours| {
-        theirs.text().starts_with(b"NOSCRIPT ") && !ours.text().starts_with(b"NOSCRIPT ")
-    },
-}];
+/// Whether both are numbers, and the first is less.
+fn is_less(theirs: &Frame, ours: &Frame) -> bool {
+    let number = |frame: &Frame| {
+        let text = std::str::from_utf8(frame.text()).ok();
+        text.and_then(|text| text.parse::<i64>().ok())
+            .filter(|_| frame.kind() == b':')
+    };
+    matches!((number(theirs), number(ours)), (Some(theirs), Some(ours)) if theirs < ours)
+}
 
 fn starts(frame: &Frame, with: &str) -> bool {
     let text = frame.text();
