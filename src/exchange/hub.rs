@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::command::Leased;
 use crate::exchange::audience::Audience;
 use crate::exchange::client::Ending;
-use crate::exchange::link::{LaneId, Link, State, Usage};
+use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
 use crate::exchange::losses::Loss;
 use crate::exchange::node::Group;
 use crate::exchange::ticket::{Purpose, Subscription, Ticket};
@@ -168,7 +168,7 @@ impl Group {
     }
 
     /// The protocol of hubs.
-    pub(super) fn hub_protocol(&self) -> Protocol {
+    fn hub_protocol(&self) -> Protocol {
         let known = [Protocol::Resp2, Protocol::Resp3].map(|it| self.hello(it).is_some());
         if known.contains(&true) {
             Protocol::Resp3
@@ -210,6 +210,25 @@ impl Exchange {
         if !group.may_open(node, now) {
             return None;
         }
+        let link = self.open_aside(index, (node, identity), Usage::Hub, now)?;
+        let hub = self.groups.get_mut(index)?.hub_mut(identity);
+        hub.link = Some(link);
+        for (command, name) in hub.names() {
+            self.tell_hub(link, command, &name, now);
+        }
+        Some(link)
+    }
+
+    /// Opens a link to a master beside those for requests, on which the server tells what it has to
+    /// tell: by pushes, if it can.
+    pub(super) fn open_aside(
+        &mut self,
+        index: GroupIndex,
+        (node, identity): (NodeId, IdentityId),
+        usage: Usage,
+        now: Time,
+    ) -> Option<LinkKey> {
+        let group = self.groups.get(index)?;
         let lane = LaneId {
             node,
             role: Role::Master,
@@ -218,13 +237,7 @@ impl Exchange {
             protocol: group.hub_protocol(),
         };
         let login = group.login(identity).cloned();
-        let link = self.open(Link::new(index, lane, Usage::Hub, now), login);
-        let hub = self.groups.get_mut(index)?.hub_mut(identity);
-        hub.link = Some(link);
-        for (command, name) in hub.names() {
-            self.tell_hub(link, command, &name, now);
-        }
-        Some(link)
+        Some(self.open(Link::new(index, lane, usage, now), login))
     }
 
     /// Sends a change of our own on a hub's link; nobody hears its confirmation. One name at a

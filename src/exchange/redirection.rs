@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Placed};
-use crate::exchange::link::{LaneId, Link, State, Usage};
+use crate::exchange::link::{State, Usage};
 use crate::exchange::losses::Loss;
 use crate::exchange::ticket::Effect;
-use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
+use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::resp::{Request, encode};
 use crate::session::Reject;
 use crate::telemetry::{Reason, RequestClass};
@@ -216,15 +216,7 @@ impl Exchange {
         if !group.may_open(node, now) || self.leased_count() >= self.settings.leases_max {
             return None;
         }
-        let lane = LaneId {
-            node,
-            role: Role::Master,
-            identity,
-            database: 0,
-            protocol: group.hub_protocol(),
-        };
-        let login = group.login(identity).cloned();
-        let link = self.open(Link::new(index, lane, Usage::Target(key), now), login);
+        let link = self.open_aside(index, (node, identity), Usage::Target(key), now)?;
         self.redirection.links.insert(key, link);
         Some(link)
     }
