@@ -59,13 +59,22 @@ impl Unit {
         }
     }
 
-    /// How to write the timeout `rest`, at least one millisecond, because zero would be "without
+    /// How to write the timeout `rest`, at least [`Self::least`], because zero would be "without
     /// end".
     pub fn write(self, rest: Duration) -> String {
-        let rest = rest.max(Duration::from_millis(1));
+        let rest = rest.max(self.least());
         match self {
             Self::Seconds => format!("{}.{:03}", rest.as_secs(), rest.subsec_millis()),
             Self::Milliseconds => rest.as_millis().to_string(),
+        }
+    }
+
+    /// The shortest time that every server reads as one. Redis 6.2 (timeout.c,
+    /// `getTimeoutFromObjectOrReply`) makes no millisecond of 0.001 seconds, which is without end.
+    const fn least(self) -> Duration {
+        match self {
+            Self::Seconds => Duration::from_millis(2),
+            Self::Milliseconds => Duration::from_millis(1),
         }
     }
 }
@@ -198,13 +207,14 @@ mod tests {
     #[test]
     fn what_is_left_of_a_timeout_never_means_without_end() {
         for unit in [Unit::Seconds, Unit::Milliseconds] {
+            assert!(!unit.least().is_zero());
             for rest in [
                 Duration::ZERO,
                 Duration::from_nanos(1),
                 Duration::from_millis(61_005),
             ] {
                 let read = unit.read(unit.write(rest).as_bytes()).unwrap();
-                assert_eq!(read, rest.max(Duration::from_millis(1)), "{unit:?}");
+                assert_eq!(read, rest.max(unit.least()), "{unit:?}");
             }
         }
     }

@@ -89,6 +89,9 @@ impl Table {
             before_7 = described.iter().all(|it| it.subcommands.is_empty());
             note_missing(&mut specs, described);
         }
+        if before_7 {
+            loosen(&mut specs);
+        }
         Self {
             before_7,
             ..Self::assemble(specs)
@@ -413,6 +416,18 @@ fn note_missing(specs: &mut [Spec], described: &[Described]) {
         };
         if !has {
             spec.flags = spec.flags | Flags::MISSING;
+        }
+    }
+}
+
+/// Servers before 7.0 look at the arguments of a subcommand when they execute it, some at other
+/// things first (CLUSTER), and some at fewer (Redis 6.2 networking.c, `clientCommand`: CACHING).
+fn loosen(specs: &mut [Spec]) {
+    for spec in specs {
+        if spec.name == "client|caching" {
+            spec.arity = -3;
+        } else if spec.class == Class::Admin && spec.name.contains('|') {
+            spec.arity = -2;
         }
     }
 }

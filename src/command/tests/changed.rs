@@ -27,6 +27,9 @@ fn a_server_without_subcommands_is_one_of_the_time_before_7() {
     assert!(table.is_before_7() && table.with_policy(&[], &[]).is_before_7());
     let problem = |text| classify(&table, text).problem;
     assert_eq!(problem("CLIENT SETNAME x"), None);
+    assert_eq!(problem("CLIENT CACHING YES x"), None);
+    assert_eq!(problem("CLIENT PAUSE"), None);
+    assert_eq!(problem("CLIENT SETNAME"), Some(Problem::WrongArity));
     for lacking in ["CLIENT SETINFO LIB-NAME x", "CLIENT NO-EVICT ON"] {
         assert_eq!(
             problem(lacking),
@@ -37,7 +40,11 @@ fn a_server_without_subcommands_is_one_of_the_time_before_7() {
     let sub = described("client|setname", 3, &[], (0, 0, 0));
     let mut new = old.to_vec();
     new[4].subcommands.push(sub);
-    assert!(!Table::builtin().overlay(&new).is_before_7());
+    let new = Table::builtin().overlay(&new);
+    assert!(!new.is_before_7());
+    let wrong = Some(Problem::WrongArity);
+    let is = classify(&Table::builtin(), "CLIENT CACHING YES x").problem;
+    assert_eq!(is, wrong);
     assert!(!Table::builtin().is_before_7());
 }
 
