@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::command::{Class, Leased, Local, Problem, Reach, Spec};
+use crate::command::{Class, Leased, Problem, Reach, Spec};
 use crate::consistency::Slot;
 use crate::exchange::answers::target;
 use crate::exchange::audience::counts;
@@ -189,26 +189,28 @@ impl Exchange {
         let is_exec = class == Class::Leased(Leased::Exec);
         let before_7 = group.table.is_before_7();
         let objection = objection(client, (locked_out, before_7), &command, request);
-        if let Some((reject, class, rights)) = objection {
-            let reason = write_reject(&mut self.scratch, reject, request, before_7);
-            return self.object(job, request, (class, reason, rights), is_exec);
+        if let Some(it) = objection {
+            let reason = write_reject(&mut self.scratch, it.reject, request, before_7);
+            return self.object(job, request, (it.class, reason), (it.is_masters, is_exec));
         }
         let (fails, problem) = (command.is_sure_to_fail() && !is_exec, command.problem);
         self.dispatch_stateful(job, request, class, (plain, fails, problem))
     }
 
-    /// Answers with the objection that `scratch` holds, unless the master is to be asked first
-    /// whether its client may use what it has sent.
+    /// Answers with the objection that `scratch` holds, unless the master says it.
     fn object(
         &mut self,
         job: Job,
         request: &Request<'_>,
-        (class, reason, rights): (RequestClass, Option<telemetry::Reason>, Option<Local>),
-        is_exec: bool,
+        (class, reason): (RequestClass, Option<telemetry::Reason>),
+        (is_masters, is_exec): (bool, bool),
     ) -> Placed {
-        if let Some(local) = rights
-            && let Some(placed) = self.ask_for_rights(job, request, local)
-        {
+        let placed = match is_masters {
+            false => None,
+            true if is_exec => self.have_master_object_to_end(job, request, Leased::Exec),
+            true => self.have_master_object(job, request),
+        };
+        if let Some(placed) = placed {
             return placed;
         }
         if is_exec {

@@ -272,7 +272,7 @@ impl Exchange {
         request: &Request<'_>,
         leased: Leased,
     ) -> Placed {
-        if let Some(placed) = self.ask_for_rights_to_end(job, request, leased) {
+        if let Some(placed) = self.have_master_object_to_end(job, request, leased) {
             return placed;
         }
         let raw = request.raw();

@@ -7,15 +7,23 @@ use crate::resp::Request;
 use crate::session::Reject;
 use crate::telemetry::{self, RequestClass};
 
+/// What is said against a request.
+pub(super) struct Objection<'r> {
+    pub(super) reject: Reject<'r>,
+    pub(super) class: RequestClass,
+    /// Whether the master would say the same, or that the user may not use this at all: before
+    /// Redis 7.0 a server looks at subcommands last.
+    pub(super) is_masters: bool,
+}
+
 /// What stands against it: no such command, wrong arity, not logged in, not while subscribed, in
-/// this order. And the command for which the master is asked first whether its client may: before
-/// Redis 7.0 a server looks at subcommands last.
+/// this order.
 pub(super) fn objection<'r>(
     client: &mut Client,
     (locked_out, before_7): (bool, bool),
     command: &Command<'r>,
     request: &Request<'r>,
-) -> Option<(Reject<'r>, RequestClass, Option<Local>)> {
+) -> Option<Objection<'r>> {
     let wrong = command.is_sure_to_fail();
     // RESET needs a login before Redis 7.0.
     let allowed = command.allowed_before_login()
@@ -28,17 +36,10 @@ pub(super) fn objection<'r>(
     }
     let name: &'r str = command.spec.map_or("", |spec| &spec.name);
     let looked_into = !before_7 || !is_about_subcommand(command.problem, name);
-    let rights = match command.class {
-        Class::Local(local) if !looked_into && !locked_out && !outside && !by_node => Some(local),
-        _ => None,
-    };
-    if rights.is_none() {
-        // What a node has said against it does not matter then.
-        client.verdict = None;
-    }
-    let problem = command
-        .problem
-        .filter(|_| looked_into || (!locked_out && !outside));
+    let is_masters = !locked_out && !outside;
+    // What a node has said against it does not matter then.
+    client.verdict = None;
+    let problem = command.problem.filter(|_| looked_into || is_masters);
     let reject = match problem {
         Some(Problem::UnknownCommand) => Reject::UnknownCommand {
             command: request.name(),
@@ -57,7 +58,11 @@ pub(super) fn objection<'r>(
     } else {
         RequestClass::Session
     };
-    Some((reject, class, rights))
+    Some(Objection {
+        reject,
+        class,
+        is_masters,
+    })
 }
 
 /// Whether a server finds the problem only when it executes the command, if it is older than 7.0.

@@ -14,6 +14,7 @@
 use crate::command::{Class, Leased, Local};
 use crate::exchange::client::{Client, Numbered, Verdict, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::lease::{Lease, Watch};
 use crate::exchange::node::Group;
 use crate::exchange::session_commands::Proof;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
@@ -85,21 +86,41 @@ impl Exchange {
         }
     }
 
-    /// The same for EXEC, DISCARD and UNWATCH of a client that has begun nothing: the master says
+    /// The same for EXEC, DISCARD and UNWATCH of a client that has nothing to end: the master says
     /// that itself.
-    pub(super) fn ask_for_rights_to_end(
+    pub(super) fn have_master_object_to_end(
         &mut self,
         job: Job,
         request: &Request<'_>,
         leased: Leased,
     ) -> Option<Placed> {
+        let lease = self.lease_of(job.key);
+        let objects = match leased {
+            Leased::Unwatch => lease.is_none_or(|lease| lease.watch == Watch::No),
+            // With arguments it ends what is watched.
+            Leased::Exec if request.argc() > 1 => lease.is_none_or(Lease::is_unbound),
+            Leased::Exec | Leased::Discard => true,
+            _ => false,
+        };
+        objects.then(|| self.have_master_object(job, request))?
+    }
+
+    /// Has the master say to a user with a name what is wrong with a request. One that was deleted
+    /// meanwhile hears nothing more (Redis acl.c, `ACLFreeUserAndKillClients`).
+    pub(super) fn have_master_object(&mut self, job: Job, request: &Request<'_>) -> Option<Placed> {
         let client = self.clients.get(job.key)?;
         let group = self.groups.get(client.group)?;
-        let ends = matches!(leased, Leased::Exec | Leased::Discard | Leased::Unwatch);
-        let clean = client.lease.as_ref().is_none_or(|it| it.is_unbound());
-        let asks = ends && clean && group.has_name(client);
-        (asks && group.writable.is_some())
-            .then(|| self.place_on_master(job, request, Kind::shared(Class::MasterRead)))
+        if !group.has_name(client) || group.writable.is_none() {
+            return None;
+        }
+        let lease = client.lease.as_deref().filter(|it| !it.is_unbound());
+        let Some(lease) = lease else {
+            return Some(self.place_on_master(job, request, Kind::shared(Class::MasterRead)));
+        };
+        let effect = Effect::Reads;
+        let kind = Kind::leased(Purpose::Plain);
+        let has_link = lease.link.is_some();
+        has_link.then(|| self.send_on_lease(job, request.raw(), Kind { effect, ..kind }))
     }
 
     /// Asks for a client's rights; what it has sent waits for the reply.

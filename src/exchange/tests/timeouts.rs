@@ -214,7 +214,7 @@ fn a_command_whose_time_ends_before_its_link_is_open_is_tried_once_all_the_same(
     world.pass(ms(1200));
     assert_eq!(world.heard(client), "");
     world.open(link);
-    world.answer("m", "BLPOP q 0.001", "*2|$1|q|$1|v");
+    world.answer("m", "BLPOP q 0.002", "*2|$1|q|$1|v");
     assert_eq!(world.heard(client), "*2|$1|q|$1|v|+PONG|");
     world.assert_calm();
 }
