@@ -220,15 +220,11 @@ impl Exchange {
             }
             About::Session(_) | About::Link(_) => self.queue(job, request.raw()),
         };
-        if placed == Placed::Sent
-            && let Some(client) = self.clients.get_mut(job.key)
-            && let Some(lease) = client.lease.as_deref_mut()
-        {
-            let latest = client.replies.latest();
-            let seq = job.again.map_or(latest, |number| number.seq);
+        let seq = self.placed_as(job);
+        self.on_lease(job.key, placed, |lease| {
             let raw = Box::from(request.raw());
             lease.inside.asked.push_back((seq, Order { about, raw }));
-        }
+        });
         placed
     }
 

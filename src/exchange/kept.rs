@@ -113,6 +113,14 @@ impl Kept {
         })
     }
 
+    /// Notes that it cannot be begun anew: not all of it is known, or something was refused.
+    pub(super) fn spoil(&mut self) {
+        if self.known == Known::Whole {
+            self.known = Known::Part;
+        }
+        self.commands = Vec::new();
+    }
+
     /// The request `raw` has this reply.
     fn note(&mut self, ticket: Ticket, raw: &[u8], reply: &[u8], spare: &mut Vec<Vec<u8>>) {
         match ticket.purpose {
@@ -125,9 +133,7 @@ impl Kept {
                 }
                 let fits = self.commands.len() + raw.len() <= KEPT_MAX;
                 if !fits || !reply.starts_with(b"+QUEUED") {
-                    self.known = Known::Part;
-                    self.commands = Vec::new();
-                    return;
+                    return self.spoil();
                 }
                 if self.commands.capacity() == 0
                     && let Some(buffer) = spare.pop()
@@ -164,7 +170,7 @@ impl Exchange {
         lease.tracking.note_other(ticket.purpose);
         match ticket.purpose {
             Purpose::Exec | Purpose::Undo(_) => {
-                let kept = std::mem::take(&mut lease.kept);
+                let kept = lease.ended(ticket.seq, reply);
                 if ticket.purpose == Purpose::Exec {
                     self.seen.executed(link, &kept, reply);
                 }
@@ -176,7 +182,12 @@ impl Exchange {
                 lease.sticking = lease.sticking.saturating_sub(1);
                 lease.sticky |= !reply.starts_with(b"-");
             }
-            _ => lease.kept.note(ticket, raw, reply, &mut self.spare),
+            purpose => {
+                if purpose == Purpose::Multi {
+                    lease.opened(ticket.seq, reply);
+                }
+                lease.kept.note(ticket, raw, reply, &mut self.spare);
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::Request;
-use crate::session::{Piece, Reject};
+use crate::session::{Piece, Reject, Seq};
 use crate::telemetry::RequestClass;
 use crate::types::Time;
 
@@ -49,6 +49,10 @@ pub(super) struct Lease {
     pub(super) sticky: bool,
     /// Commands without a reply that may have that effect.
     pub(super) sticking: u32,
+    /// The latest MULTI without a reply.
+    pub(super) opening: Option<Seq>,
+    /// The DISCARD without a reply, and how the transaction stood before it.
+    pub(super) discarding: Option<(Seq, Multi)>,
     /// A change of the session's settings without a reply.
     pub(super) setting: Option<(Local, Box<[u8]>)>,
     /// What is tracked for it.
@@ -137,8 +141,11 @@ impl Client {
     /// Whether what a request of this class means depends on a reply that has not come; `new`: it
     /// was never placed.
     pub(super) fn is_undecided(&mut self, new: bool, class: Class) -> bool {
-        // In which database it is, in which protocol it is answered.
-        (new && (self.is_selecting() || self.is_setting() || self.is_resetting()))
+        // In which database it is, in which protocol it is answered; whether it is still between
+        // MULTI and EXEC.
+        let unsettled =
+            self.is_selecting() || self.is_setting() || self.is_resetting() || self.is_discarding();
+        (new && unsettled)
             // Whether it is allowed, and in which form it is answered.
             || (self.is_changing_subscriptions() && !changes_subscriptions(class))
     }
@@ -154,6 +161,13 @@ impl Client {
     fn is_setting(&self) -> bool {
         let lease = self.lease.as_ref();
         self.replies.outstanding() > 0 && lease.is_some_and(|lease| lease.setting.is_some())
+    }
+
+    /// Whether a DISCARD has no reply yet. A server that refuses it, to a user without the right to
+    /// it, is still between MULTI and EXEC (Redis server.c, `rejectCommand`).
+    fn is_discarding(&self) -> bool {
+        let lease = self.lease.as_ref();
+        self.replies.outstanding() > 0 && lease.is_some_and(|lease| lease.discarding.is_some())
     }
 
     /// Whether what it reads is tracked for it.

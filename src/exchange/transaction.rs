@@ -2,6 +2,7 @@
 //! transaction whose link is lost.
 
 use crate::command::{Class, Flags, Leased, Local, Problem};
+use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::inside::{About, Inside};
 use crate::exchange::kept::{Kept, Renewal};
@@ -13,7 +14,7 @@ use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::{ClientKey, Exchange};
 use crate::resp::{Request, encode};
-use crate::session::Reject;
+use crate::session::{Reject, Seq};
 use crate::telemetry::RequestClass;
 use crate::types::Time;
 
@@ -23,7 +24,11 @@ const NO_MULTI: &str = "ERR Command not allowed inside a transaction";
 impl Exchange {
     pub(super) fn begin_multi(&mut self, job: Job, raw: &[u8]) -> Placed {
         let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Multi));
-        self.on_lease(job.key, placed, |lease| lease.multi = Multi::Open);
+        let seq = self.placed_as(job);
+        self.on_lease(job.key, placed, |lease| {
+            lease.multi = Multi::Open;
+            lease.opening = Some(seq);
+        });
         if placed == Placed::Answered {
             self.abandon(job.key, job.now);
             if let Some(client) = self.clients.get_mut(job.key) {
@@ -100,7 +105,11 @@ impl Exchange {
             Class::Leased(Leased::Discard) => {
                 let kind = Kind::leased(Purpose::Undo(Undo::Asked));
                 let placed = self.send_on_lease(job, request.raw(), kind);
-                self.on_lease(job.key, placed, Lease::end_multi);
+                let seq = self.placed_as(job);
+                self.on_lease(job.key, placed, |lease| {
+                    lease.discarding = Some((seq, lease.multi));
+                    lease.end_multi();
+                });
                 placed
             }
             Class::Refused => {
@@ -174,11 +183,16 @@ impl Exchange {
         self.send_on_lease(job, raw, Kind::leased(Purpose::Queued))
     }
 
-    /// Refuses a command as the server would: EXEC will not execute the others either.
+    /// Refuses a command as the server would: EXEC will not execute the others either. Whether it
+    /// is between MULTI and EXEC is known with the reply to MULTI.
     fn abort_multi(&mut self, job: Job, reject: Reject<'_>) -> Placed {
         if let Some(client) = self.clients.get_mut(job.key)
             && let Some(lease) = client.lease.as_deref_mut()
         {
+            if lease.opening.is_some() {
+                client.wait = Wait::Answers;
+                return Placed::Waits;
+            }
             lease.multi = Multi::Aborted;
         }
         self.reject(job, RequestClass::Refused, reject)
@@ -306,6 +320,13 @@ impl Exchange {
         self.clients.get(key)?.lease.as_deref()
     }
 
+    /// The number of a request that was just placed.
+    pub(super) fn placed_as(&self, job: Job) -> Seq {
+        let client = self.clients.get(job.key);
+        let latest = client.map_or(0, |client| client.replies.latest());
+        job.again.map_or(latest, |number| number.seq)
+    }
+
     /// Notes something on the lease of a client whose request is on its way.
     pub(super) fn on_lease(
         &mut self,
@@ -329,6 +350,33 @@ impl Lease {
     fn end_multi(&mut self) {
         self.multi = Multi::No;
         self.watch = Watch::No;
+    }
+
+    /// A MULTI has its reply. Where it was refused, what comes next is outside of a transaction.
+    pub(super) fn opened(&mut self, seq: Seq, reply: &[u8]) {
+        let latest = self.opening.take_if(|it| *it == seq);
+        if latest.is_none() || !reply.starts_with(b"-") {
+            return;
+        }
+        if matches!(self.multi, Multi::Open | Multi::Aborted) {
+            self.multi = Multi::No;
+        }
+        if let Some((_, before)) = &mut self.discarding {
+            *before = Multi::No;
+        }
+    }
+
+    /// The reply to an EXEC, or to what ends a transaction without one, has come. Returns what was
+    /// kept of the transaction; nothing where it is not over, since DISCARD was refused.
+    pub(super) fn ended(&mut self, seq: Seq, reply: &[u8]) -> Kept {
+        match self.discarding.take_if(|it| it.0 == seq) {
+            Some((_, multi)) if reply.starts_with(b"-") => {
+                self.multi = multi;
+                self.kept.spoil();
+                Kept::default()
+            }
+            _ => std::mem::take(&mut self.kept),
+        }
     }
 
     /// Notes that the link, on which everything but what is tracked was begun, never was.
@@ -358,6 +406,8 @@ impl Lease {
     /// What has no reply is placed anew.
     fn lose_unanswered(&mut self) {
         self.sticking = 0;
+        self.opening = None;
+        self.discarding = None;
         self.setting = None;
     }
 

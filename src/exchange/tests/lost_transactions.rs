@@ -93,7 +93,7 @@ fn a_transaction_on_a_link_that_never_opened_is_begun_anew() {
 }
 
 #[test]
-fn an_aborted_transaction_on_a_link_that_never_opened_is_not_executed() {
+fn what_is_refused_in_a_transaction_waits_until_that_is_begun() {
     let mut world = World::new();
     for exec_before in [true, false] {
         world.opens = false;
@@ -109,17 +109,17 @@ fn an_aborted_transaction_on_a_link_that_never_opened_is_not_executed() {
         if !exec_before {
             world.send(client, &["EXEC"]);
         }
-        assert!(world.asked("m").is_empty());
+        assert_eq!(world.asked("m"), ["MULTI", "INCR a"]);
+        world.answer("m", "MULTI", "+OK");
+        world.answer("m", "INCR a", "+QUEUED");
+        world.answer("m", "DISCARD", "+OK");
         let heard = world.heard(client);
         let words: Vec<_> = heard.split_terminator('|').collect();
         assert_eq!(words.len(), 4, "{heard}");
-        let end = if exec_before {
-            "-EXECABORT"
-        } else {
-            "-ERR EXEC without MULTI"
-        };
-        assert!(words[3].starts_with(end), "{heard}");
+        assert!(heard.starts_with("+OK|+QUEUED|-ERR switchman: "), "{heard}");
+        assert!(words[3].starts_with("-EXECABORT"), "{heard}");
         world.assert_calm();
+        world.lose_node("m");
     }
 }
 

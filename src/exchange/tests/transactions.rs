@@ -415,6 +415,9 @@ fn a_server_that_does_not_end_a_transaction_keeps_its_link_from_others() {
         "-NOPERM this user has no permissions to run 'discard'",
     );
     assert!(world.heard(client).starts_with("-NOPERM"));
+    world.send(client, &["EXEC"]);
+    world.answer("m", "EXEC", "-EXECABORT Transaction discarded");
+    assert!(world.heard(client).starts_with("-EXECABORT"));
     assert!(world.exchange.groups[0].pool.is_empty());
     assert_eq!(world.links("m").len(), 1);
     world.assert_calm();
@@ -455,5 +458,126 @@ fn a_transaction_whose_exec_waited_too_long_is_not_begun_behind_its_end() {
     assert_eq!(world.asked("m"), ["INCR a"]);
     world.answer("m", "INCR a", ":1");
     assert_eq!(world.heard(client), ":1|");
+    world.assert_calm();
+}
+
+#[test]
+fn what_comes_behind_a_discard_waits_until_the_transaction_is_over() {
+    let mut world = World::new();
+    let client = begun(&mut world);
+    world.send(client, &["DISCARD", "SET a 1", "MULTI"]);
+    assert_eq!(world.asked("m"), ["DISCARD"]);
+    world.answer("m", "DISCARD", "+OK");
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "MULTI", "+OK");
+    world.send(client, &["EXEC"]);
+    world.answer("m", "EXEC", "*0\r\n");
+    assert_eq!(world.heard(client), "+OK|+OK|+OK|*0|");
+    world.assert_calm();
+}
+
+const NO_RIGHT: &str = "-NOPERM this user has no permissions to run the 'discard' command";
+
+#[test]
+fn a_discard_that_is_refused_leaves_the_transaction_open() {
+    let mut world = World::new();
+    let client = begun(&mut world);
+    world.send(client, &["DISCARD", "SET a 1", "EXEC"]);
+    world.answer("m", "DISCARD", NO_RIGHT);
+    world.answer("m", "SET a 1", "+QUEUED");
+    world.answer("m", "EXEC", "-EXECABORT Transaction discarded");
+    let heard = format!("{NO_RIGHT}|+QUEUED|-EXECABORT Transaction discarded|");
+    assert_eq!(world.heard(client), heard);
+    world.assert_calm();
+}
+
+#[test]
+fn a_transaction_of_which_a_discard_was_refused_is_not_begun_anew() {
+    let mut world = World::new();
+    let client = begun(&mut world);
+    world.send(client, &["DISCARD"]);
+    world.answer("m", "DISCARD", NO_RIGHT);
+    world.lose_node("m");
+    world.send(client, &["EXEC", "SET a 1"]);
+    assert_eq!(world.asked("m"), ["SET a 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    let heard = world.heard(client);
+    assert!(
+        heard.starts_with(&format!("{NO_RIGHT}|-EXECABORT ")),
+        "{heard}"
+    );
+    assert!(heard.ends_with("|+OK|"), "{heard}");
+    world.assert_calm();
+}
+
+#[test]
+fn a_discard_whose_link_is_lost_has_ended_the_transaction() {
+    let mut world = World::new();
+    let client = begun(&mut world);
+    world.send(client, &["DISCARD", "SET a 1"]);
+    world.lose_node("m");
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(client), "+OK|+OK|");
+    world.assert_calm();
+}
+
+#[test]
+fn an_exec_that_is_refused_says_nothing_of_the_discard_behind_it() {
+    let mut world = World::new();
+    let client = begun(&mut world);
+    world.send(client, &["EXEC", "MULTI", "DISCARD", "SET a 1"]);
+    world.answer("m", "EXEC", "-EXECABORT Transaction discarded");
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "DISCARD", "+OK");
+    world.answer("m", "SET a 1", "+OK");
+    let heard = "-EXECABORT Transaction discarded|+OK|+OK|+OK|";
+    assert_eq!(world.heard(client), heard);
+    world.assert_calm();
+}
+
+#[test]
+fn a_multi_that_the_server_refuses_begins_nothing() {
+    let mut world = World::new();
+    let client = world.client();
+    let denied = "-NOPERM this user has no permissions to run the 'multi' command";
+    world.send(
+        client,
+        &["MULTI", "SET a 1", "CLIENT REPLY SKIP", "GET b", "GET c"],
+    );
+    assert_eq!(world.asked("m"), ["MULTI", "SET a 1"]);
+    world.answer("m", "MULTI", denied);
+    world.answer("m", "SET a 1", "+OK");
+    world.answer_all("r1");
+    assert_eq!(world.heard(client), format!("{denied}|+OK|+OK|"));
+    world.assert_calm();
+}
+
+#[test]
+fn a_multi_behind_a_refused_one_is_its_own() {
+    let mut world = World::new();
+    let client = world.client();
+    let denied = "-NOPERM this user has no permissions to run the 'multi' command";
+    let without = "-ERR EXEC without MULTI";
+    world.send(client, &["MULTI", "EXEC", "MULTI", "SET a 1", "EXEC"]);
+    world.answer("m", "MULTI", denied);
+    world.answer("m", "EXEC", without);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "SET a 1", "+QUEUED");
+    world.answer("m", "EXEC", "*1|+OK");
+    let heard = format!("{denied}|{without}|+OK|+QUEUED|*1|+OK|");
+    assert_eq!(world.heard(client), heard);
+    world.assert_calm();
+}
+
+#[test]
+fn a_discard_behind_a_refused_multi_opens_none() {
+    let mut world = World::new();
+    let client = world.client();
+    let denied = "-NOPERM this user has no permissions to run the 'x' command";
+    world.send(client, &["MULTI", "DISCARD", "BLPOP a 1"]);
+    world.answer("m", "MULTI", denied);
+    world.answer("m", "DISCARD", denied);
+    world.answer("m", "BLPOP a 1", "*-1");
+    assert_eq!(world.heard(client), format!("{denied}|{denied}|*-1|"));
     world.assert_calm();
 }
