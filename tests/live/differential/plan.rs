@@ -100,6 +100,16 @@ impl Scope {
         !self.without.iter().any(|it| it.name == family)
     }
 
+    /// Whether the server has the command of a template, as far as that names one.
+    fn knows(&self, template: &str) -> bool {
+        let name = template.trim_start_matches('!').split(' ').next();
+        let name = name.unwrap_or_default().to_lowercase();
+        let is_name = name
+            .bytes()
+            .all(|it| it.is_ascii_alphabetic() || it == b'_');
+        !is_name || self.known.iter().any(|it| it.name == name)
+    }
+
     pub(super) fn plan(&self, number: u64) -> Plan {
         let mut maker = Maker {
             scope: self,
@@ -433,7 +443,9 @@ impl Maker<'_> {
     fn plain(&mut self, kind: Kind) -> Command {
         let wanted = |family: &&Family| {
             let fits = kind == Kind::Any || !family.reads.is_empty();
-            fits && self.scope.has(family.name)
+            let mut templates = family.reads.iter().chain(family.others);
+            let known = templates.any(|template| self.scope.knows(template));
+            fits && known && self.scope.has(family.name)
         };
         let families: Vec<&Family> = FAMILIES.iter().filter(wanted).collect();
         let total: usize = families.iter().map(|it| it.weight).sum();
@@ -452,7 +464,14 @@ impl Maker<'_> {
         } else {
             chosen.others
         };
-        let template = self.dice.one(templates);
+        let mut template = self.dice.one(templates);
+        // What the server does not have is unknown with any arguments: it is not often sent.
+        for _ in 0..4 {
+            if self.scope.knows(template) || self.dice.once_in(8) {
+                break;
+            }
+            template = self.dice.one(templates);
+        }
         Command {
             words: self.dice.command(template),
             family: chosen.name,

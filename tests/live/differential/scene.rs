@@ -232,6 +232,17 @@ impl Scene {
     }
 }
 
+/// Commands that may wait and are not said to: before Redis 7.0 none is.
+const BLOCKING: [&str; 7] = [
+    "blmove",
+    "blpop",
+    "brpop",
+    "brpoplpush",
+    "bzpopmax",
+    "bzpopmin",
+    "wait",
+];
+
 /// One element of a `COMMAND` reply.
 fn command(reply: &Reply) -> Option<Spec> {
     let [name, arity, flags, ..] = reply.items() else {
@@ -240,7 +251,7 @@ fn command(reply: &Reply) -> Option<Spec> {
     let flags: Vec<String> = flags.items().iter().filter_map(Reply::text).collect();
     let name = name.text()?;
     Some(Spec {
-        blocks: flags.iter().any(|it| it == "blocking") || name == "wait",
+        blocks: flags.iter().any(|it| it == "blocking") || BLOCKING.contains(&name.as_str()),
         arity: arity.int()?,
         name,
     })
