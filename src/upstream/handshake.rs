@@ -6,7 +6,8 @@
 //! elsewhere.
 //!
 //! A client stays in its database when it logs in as a user without the right to `SELECT`. Its
-//! connection gets there as it did itself: before its login.
+//! connection gets there as it did itself: by a `SELECT` before its login, where the server lets
+//! connections without one do that.
 
 use std::fmt;
 use std::io;
@@ -196,7 +197,14 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
         stage,
         line,
     };
+    let mut selected_before = false;
     if let Some(auth) = &plan.auth {
+        if plan.database != 0 {
+            let mut first = Vec::new();
+            select(&mut first, plan.database);
+            talk.stream.write_all(&first).await.map_err(broken)?;
+            selected_before = talk.reply().await.map_err(broken)?.starts_with(b"+");
+        }
         talk.stream.write_all(auth).await.map_err(broken)?;
         let reply = talk.reply().await.map_err(broken)?;
         if reply.starts_with(b"-") {
@@ -233,59 +241,15 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
     if let (Err(line), Protocol::Resp3) = (&hello, plan.protocol) {
         return Err(refused(Stage::Handshake, line.clone()));
     }
-    match (selected, &plan.auth) {
-        (Some(line), Some(auth)) if line.starts_with(b"-NOPERM") => {
-            select_first(plan, talk, auth, line).await?;
-        }
-        (Some(line), _) if line.starts_with(b"-") => {
-            return Err(refused(Stage::Handshake, line));
-        }
-        _ => {}
+    if let Some(line) = selected.filter(|line| line.starts_with(b"-"))
+        && !(selected_before && line.starts_with(b"-NOPERM"))
+    {
+        return Err(refused(Stage::Handshake, line));
     }
     check_role(plan, &role)?;
     let hello = hello.ok();
     let connection = info.and_then(|info| Connection::read(&info, hello.as_deref()));
     Ok((hello, connection))
-}
-
-/// Begins anew with `SELECT` in front of the login, which refused it with `line`.
-async fn select_first(
-    plan: &Plan,
-    talk: &mut Talk,
-    auth: &[u8],
-    line: Vec<u8>,
-) -> Result<(), Failure> {
-    let broken = |source| Failure::Broken {
-        node: plan.node.clone(),
-        source,
-    };
-    let refused = |stage, line| Failure::Refused {
-        node: plan.node.clone(),
-        stage,
-        line,
-    };
-    let mut first = Vec::new();
-    encode::request(&mut first, &[b"RESET"]);
-    select(&mut first, plan.database);
-    talk.stream.write_all(&first).await.map_err(broken)?;
-    let _began_anew = talk.reply().await.map_err(broken)?;
-    if talk.reply().await.map_err(broken)?.starts_with(b"-") {
-        return Err(refused(Stage::Handshake, line));
-    }
-    talk.stream.write_all(auth).await.map_err(broken)?;
-    let logged_in = talk.reply().await.map_err(broken)?;
-    if logged_in.starts_with(b"-") {
-        return Err(refused(Stage::Auth, logged_in));
-    }
-    let mut again = Vec::new();
-    introduce(&mut again, plan.protocol);
-    talk.stream.write_all(&again).await.map_err(broken)?;
-    let hello = talk.reply().await.map_err(broken)?;
-    let _named = talk.reply().await.map_err(broken)?;
-    if hello.starts_with(b"-") && plan.protocol == Protocol::Resp3 {
-        return Err(refused(Stage::Handshake, hello));
-    }
-    Ok(())
 }
 
 /// Everything that is asked after the login.
