@@ -64,9 +64,11 @@ pub(super) struct Orders(Vec<(usize, Order)>);
 impl Orders {
     /// Whether the link is not as it was before them.
     fn change_link(&self) -> bool {
-        use Local::{ClientGetname, ClientId, ClientInfo};
+        use Local::{ClientGetname, ClientGetredir, ClientId, ClientInfo, ClientTrackinginfo};
         let tells = |about| match about {
-            About::Session(ClientGetname | ClientId | ClientInfo) => true,
+            About::Session(
+                ClientGetname | ClientGetredir | ClientId | ClientInfo | ClientTrackinginfo,
+            ) => true,
             About::Session(local) => local.is_about_others(),
             About::Link(_) => false,
         };
@@ -391,6 +393,7 @@ impl Exchange {
         let (index, tells) = (client.group, client.session.protocol == Protocol::Resp3);
         let lease = client.lease.get_or_insert_default();
         let is_there = is_there && lease.link == Some(key);
+        lease.told.note(raw, reply);
         lease.sticky |= !(leased == Leased::Tracking && tells && lease.tracking.note(raw, reply));
         if is_there {
             return;
@@ -419,6 +422,10 @@ impl Exchange {
         let (Some(client), Some(request)) = (self.clients.get_mut(owner), request) else {
             return Vec::from(reply);
         };
+        if matches!(local, Local::ClientGetredir | Local::ClientTrackinginfo) {
+            self.name_target(owner, reply);
+            return self.scratch.clone();
+        }
         let mut composed = Vec::new();
         match client.session.local(local, &request, &mut composed) {
             Outcome::Replied | Outcome::Unspoken => return composed,

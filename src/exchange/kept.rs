@@ -176,9 +176,13 @@ impl Exchange {
                 }
                 self.recycle(kept.commands);
             }
-            Purpose::Tracking => lease.sticky |= !lease.tracking.note(raw, reply),
+            Purpose::Tracking => {
+                lease.told.note(raw, reply);
+                lease.sticky |= !lease.tracking.note(raw, reply);
+            }
             Purpose::Caching => lease.tracking.note_choice(reply),
             Purpose::Sticks => {
+                lease.told.note(raw, reply);
                 lease.sticking = lease.sticking.saturating_sub(1);
                 lease.sticky |= !reply.starts_with(b"-");
             }

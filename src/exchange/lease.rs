@@ -18,7 +18,7 @@ use crate::exchange::inside::Inside;
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::link::{LaneId, Link, State, Usage};
 use crate::exchange::marks::{Gathered, Marks};
-use crate::exchange::redirection::{self, Target};
+use crate::exchange::redirection::{self, Told};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
@@ -57,8 +57,8 @@ pub(super) struct Lease {
     pub(super) setting: Option<(Local, Box<[u8]>)>,
     /// What is tracked for it.
     pub(super) tracking: Tracking,
-    /// To whom that is told in its place, the latest first.
-    pub(super) targets: [Option<Target>; 2],
+    /// To whom that is told.
+    pub(super) told: Told,
     /// Whether that has to be made again on the next link.
     pub(super) unmade: bool,
 }
@@ -150,24 +150,10 @@ impl Client {
             || (self.is_changing_subscriptions() && !changes_subscriptions(class))
     }
 
-    /// Whether an EXEC that may change the session has no reply yet.
-    fn is_selecting(&self) -> bool {
-        let lease = self.lease.as_ref();
-        self.replies.outstanding() > 0
-            && lease.is_some_and(|lease| lease.multi == Multi::No && lease.inside.is_open())
-    }
-
     /// Whether a change of its settings has no reply yet.
     fn is_setting(&self) -> bool {
         let lease = self.lease.as_ref();
         self.replies.outstanding() > 0 && lease.is_some_and(|lease| lease.setting.is_some())
-    }
-
-    /// Whether a DISCARD has no reply yet. A server that refuses it, to a user without the right to
-    /// it, is still between MULTI and EXEC (Redis server.c, `rejectCommand`).
-    fn is_discarding(&self) -> bool {
-        let lease = self.lease.as_ref();
-        self.replies.outstanding() > 0 && lease.is_some_and(|lease| lease.discarding.is_some())
     }
 
     /// Whether what it reads is tracked for it.
@@ -176,15 +162,16 @@ impl Client {
         lease.is_some_and(|lease| lease.tracking.is_on())
     }
 
+    /// Who is told what becomes invalid of what it reads: the client with this number, itself if
+    /// that is 0; `None` if that is not tracked.
+    pub(super) fn redirects_to(&self) -> Option<u64> {
+        let whom = self.lease.as_ref().and_then(|lease| lease.told.whom());
+        whom.or_else(|| self.is_tracked().then_some(0))
+    }
+
     /// Whether it waits for replies of others than its own link.
     pub(super) fn is_answered_elsewhere(&self) -> bool {
         self.is_answered_beside(self.lease.as_ref().and_then(|lease| lease.link))
-    }
-
-    /// Whether it is between MULTI and EXEC.
-    pub(super) fn is_in_multi(&self) -> bool {
-        let lease = self.lease.as_ref();
-        lease.is_some_and(|lease| lease.multi != Multi::No)
     }
 
     /// Whether its lease has a link with requests in flight.
@@ -251,7 +238,7 @@ impl Exchange {
             {
                 let effect = Effect::Reads;
                 let redirected = Kind::leased(Purpose::Redirected);
-                let kind = if lease.targets[0].is_some() {
+                let kind = if lease.told.is_named() {
                     redirected
                 } else {
                     kind

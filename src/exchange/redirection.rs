@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::command::Local;
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::link::{State, Usage};
@@ -60,6 +61,14 @@ pub(super) enum Sought {
     Later,
     /// Its link is to this node, which calls it so.
     Link(NodeAddr, u64),
+}
+
+/// To whom it is told what becomes invalid of what a client reads.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Those to whom it was redirected, the latest first.
+    targets: [Option<Target>; 2],
+    whom: Option<u64>,
 }
 
 /// A target's number, and what the master calls its link.
@@ -120,9 +129,9 @@ impl Exchange {
                         let search = Search { target, found };
                         self.redirection.searches.insert(job.key, search);
                     }
-                    Placed::Sent => self.on_lease(job.key, placed, |lease| {
-                        lease.targets = [Some(found), lease.targets[0]];
-                    }),
+                    Placed::Sent => {
+                        self.on_lease(job.key, placed, |lease| lease.told.begins(found));
+                    }
                     Placed::Answered => {}
                 }
                 placed
@@ -271,12 +280,16 @@ impl Exchange {
 
     /// What a client is told of its redirection names the target as clients do. In `scratch`.
     pub(super) fn name_target(&mut self, key: ClientKey, frame: &[u8]) {
-        let lease = self.lease_of(key);
-        let targets = lease.map(|lease| lease.targets).unwrap_or_default();
-        let named = targets.iter().flatten().find_map(|it| it.name_in(frame));
+        let named = self.lease_of(key).and_then(|it| it.told.name_in(frame));
         self.scratch.clear();
         self.scratch
             .extend_from_slice(named.as_deref().unwrap_or(frame));
+    }
+
+    /// Whether a command tells of a redirection.
+    pub(super) fn tells_target(&self, key: ClientKey, local: Local) -> bool {
+        let tells = matches!(local, Local::ClientGetredir | Local::ClientTrackinginfo);
+        tells && self.lease_of(key).is_some_and(|it| it.told.is_named())
     }
 
     /// A push on a client's own link.
@@ -288,6 +301,51 @@ impl Exchange {
         let named = std::mem::take(&mut self.scratch);
         self.pass_push(owner, &named);
         self.scratch = named;
+    }
+}
+
+impl Told {
+    /// A client redirects to another target.
+    const fn begins(&mut self, target: Target) {
+        self.targets = [Some(target), self.targets[0]];
+    }
+
+    /// Whether the master has other names for it.
+    pub(super) const fn is_named(&self) -> bool {
+        self.targets[0].is_some()
+    }
+
+    /// A command that sticks to the link has this reply.
+    pub(super) fn note(&mut self, raw: &[u8], reply: &[u8]) {
+        let Some(request) = Request::from_raw(raw).filter(|_| reply.starts_with(b"+OK")) else {
+            return;
+        };
+        let is = |at, want: &[u8]| {
+            let mut words = request.args();
+            words
+                .nth(at)
+                .is_some_and(|it| it.eq_ignore_ascii_case(want))
+        };
+        if !is(0, b"client") || !is(1, b"tracking") {
+            return;
+        }
+        let named = |connection| {
+            let mut targets = self.targets.iter().flatten();
+            let target = targets.find(|it| it.connection == connection);
+            target.map_or(connection, |it| it.number)
+        };
+        let whom = target_of(&request).map_or(0, named);
+        self.whom = is(2, b"on").then_some(whom);
+    }
+
+    /// The number of the client to whom it is told, 0 for who tracks; `None` if nothing is tracked.
+    pub(super) const fn whom(&self) -> Option<u64> {
+        self.whom
+    }
+
+    fn name_in(&self, frame: &[u8]) -> Option<Vec<u8>> {
+        let mut targets = self.targets.iter().flatten();
+        targets.find_map(|it| it.name_in(frame))
     }
 }
 

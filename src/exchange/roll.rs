@@ -492,7 +492,7 @@ impl Exchange {
             user: login
                 .and_then(|login| login.username())
                 .unwrap_or(b"default"),
-            is_tracked: client.is_tracked(),
+            redirects_to: client.redirects_to(),
             protocol: session.protocol,
             library: [session.library_name(), session.library_version()],
         }
@@ -506,7 +506,7 @@ impl Exchange {
             ('P', client.is_subscriber()),
             ('x', client.is_in_multi()),
             ('b', link.is_some_and(Link::is_waiting)),
-            ('t', client.is_tracked()),
+            ('t', client.redirects_to().is_some()),
             ('c', client.ending == Ending::AfterReplies),
             ('r', client.access.is_read_only()),
         ];

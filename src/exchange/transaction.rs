@@ -2,7 +2,7 @@
 //! transaction whose link is lost.
 
 use crate::command::{Class, Flags, Leased, Local, Problem};
-use crate::exchange::client::Wait;
+use crate::exchange::client::{Client, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::inside::{About, Inside};
 use crate::exchange::kept::{Kept, Renewal};
@@ -121,7 +121,9 @@ impl Exchange {
                 };
                 return self.abort_multi(job, reject);
             }
-            Class::Local(local) if is_order(local, request) && fits => {
+            Class::Local(local)
+                if fits && (is_order(local, request) || self.tells_target(job.key, local)) =>
+            {
                 self.queue_order(job, request, About::Session(local))
             }
             Class::Leased(leased) if sticks(leased) && fits && target_of(request).is_none() => {
@@ -343,6 +345,28 @@ impl Exchange {
         {
             note(lease);
         }
+    }
+}
+
+impl Client {
+    /// Whether it is between MULTI and EXEC.
+    pub(super) fn is_in_multi(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.multi != Multi::No)
+    }
+
+    /// Whether an EXEC that may change the session has no reply yet.
+    pub(super) fn is_selecting(&self) -> bool {
+        let lease = self.lease.as_ref();
+        self.replies.outstanding() > 0
+            && lease.is_some_and(|lease| lease.multi == Multi::No && lease.inside.is_open())
+    }
+
+    /// Whether a DISCARD has no reply yet. A server that refuses it, to a user without the right to
+    /// it, is still between MULTI and EXEC (Redis server.c, `rejectCommand`).
+    pub(super) fn is_discarding(&self) -> bool {
+        let lease = self.lease.as_ref();
+        self.replies.outstanding() > 0 && lease.is_some_and(|lease| lease.discarding.is_some())
     }
 }
 

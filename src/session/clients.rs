@@ -331,7 +331,7 @@ mod tests {
             unwritten: 6,
             command: "client|list",
             user: b"app",
-            is_tracked: true,
+            redirects_to: Some(0),
             protocol: Protocol::Resp3,
             library: [Some(b"lib"), None],
         }

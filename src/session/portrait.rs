@@ -29,8 +29,9 @@ pub struct Portrait<'a> {
     pub command: &'a str,
     /// Its user.
     pub user: &'a [u8],
-    /// Whether what it reads is tracked for it.
-    pub is_tracked: bool,
+    /// The number of the client that is told what becomes invalid of what it reads, 0 for itself;
+    /// `None` if that is not tracked.
+    pub redirects_to: Option<u64>,
     /// Protocol of its replies.
     pub protocol: Protocol,
     /// The library that it uses, and its version.
@@ -59,8 +60,7 @@ impl Portrait<'_> {
             Protocol::Resp2 => 2,
             Protocol::Resp3 => 3,
         };
-        // Who it is told of is whom it is sent to.
-        let redirected = if self.is_tracked { 0 } else { -1 };
+        let redirected = self.redirects_to.map_or(-1, i128::from);
         let [library, version] = self.library.map(Option::unwrap_or_default);
         let (unread, unwritten) = (self.unread, self.unwritten);
         let total = unread.saturating_add(unwritten);

@@ -10,10 +10,10 @@ use crate::lab::{Lab, SOON, ok, say};
 use crate::proxy::{Launch, Proxy};
 
 /// Time from the fault to the end of a switch.
-const SWITCH_MAX: Duration = Duration::from_secs(8);
+pub(crate) const SWITCH_MAX: Duration = Duration::from_secs(8);
 
 /// A deployment that can fail over, and a Switchman that reads from the master only.
-fn start() -> (Lab, Proxy) {
+pub(crate) fn start() -> (Lab, Proxy) {
     let lab = Lab::start(&Plan::default());
     let mut launch = Launch::before(&lab);
     launch.env("SWITCHMAN_CONSISTENCY", "master");
@@ -23,7 +23,7 @@ fn start() -> (Lab, Proxy) {
 }
 
 /// A planned failover, until a write has reached the new master.
-fn fail_over(lab: &Lab, proxy: &Proxy) {
+pub(crate) fn fail_over(lab: &Lab, proxy: &Proxy) {
     lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
     lab.failover().unwrap();
     lab.wait_for_switch(lab.node(0), SWITCH_MAX).unwrap();

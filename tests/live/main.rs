@@ -36,6 +36,7 @@ mod outage;
 mod proxy;
 mod quorum;
 mod reboot;
+mod redirection;
 mod replicas;
 mod routing;
 mod session;

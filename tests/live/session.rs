@@ -56,6 +56,25 @@ fn sixteen_databases_are_sixteen_places() {
 }
 
 #[test]
+fn a_user_without_the_right_to_select_stays_where_it_was_before_its_login() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        let user = ["ACL", "SETUSER", "meek", "on", ">x", "~*", "+get", "+blpop"];
+        ok(&mut client, &user);
+        ok(&mut client, &["SELECT", "3"]);
+        ok(&mut client, &["SET", "k", "in 3"]);
+        say(&mut client, &["RPUSH", "q", "job"]);
+        ok(&mut client, &["AUTH", "meek", "x"]);
+        assert_eq!(say(&mut client, &["GET", "k"]), Reply::bulk("in 3"));
+        let job = Reply::Array(vec![Reply::bulk("q"), Reply::bulk("job")]);
+        assert_eq!(say(&mut client, &["BLPOP", "q", "1"]), job);
+        let told = say(&mut client, &["SELECT", "0"]);
+        assert!(told.error().unwrap().starts_with("NOPERM "), "{told:?}");
+        assert_eq!(say(&mut client, &["GET", "k"]), Reply::bulk("in 3"));
+    });
+}
+
+#[test]
 fn a_password_is_asked_for_and_checked_by_redis() {
     let plan = Plan {
         password: Some("right".to_owned()),

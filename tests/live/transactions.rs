@@ -66,6 +66,36 @@ fn a_discarded_transaction_leaves_no_trace() {
 }
 
 #[test]
+fn who_may_not_end_or_begin_a_transaction_stays_where_it_is() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        let user = ["ACL", "SETUSER", "meek", "on", ">x", "~*", "+@all"];
+        ok(&mut client, &[&user[..], &["-discard"]].concat());
+        ok(&mut client, &["AUTH", "meek", "x"]);
+        let denied = |reply: &Reply| reply.error().is_some_and(|it| it.starts_with("NOPERM "));
+        let lines = [
+            "MULTI",
+            "DISCARD",
+            "SET k v",
+            "EXEC",
+            "ACL SETUSER meek -multi",
+            "MULTI",
+            "SET k w",
+            "EXEC",
+        ];
+        let lines: Vec<Vec<&str>> = lines.iter().map(|line| line.split(' ').collect()).collect();
+        let replies = client.pipeline(&lines).unwrap();
+        assert!(denied(&replies[1]) && denied(&replies[5]), "{replies:?}");
+        let queued = Reply::Simple("QUEUED".to_owned());
+        assert_eq!([&replies[0], &replies[2]], [&Reply::ok(), &queued]);
+        assert!(replies[3].error().unwrap().starts_with("EXECABORT "));
+        assert_eq!(replies[6], Reply::ok(), "executed at once");
+        assert_eq!(replies[7], error("ERR EXEC without MULTI"));
+        assert_eq!(say(&mut client, &["GET", "k"]), Reply::bulk("w"));
+    });
+}
+
+#[test]
 fn a_mistake_while_queueing_aborts_and_a_nested_multi_does_not() {
     let lab = Lab::small();
     // To some servers it is a mistake like any other.

@@ -423,6 +423,31 @@ fn invalidations_go_to_the_client_to_which_another_redirects_them() {
 }
 
 #[test]
+fn what_is_told_of_a_redirection_names_the_client() {
+    let mut world = World::new();
+    let ([_, client], _, connection) = redirected(&mut world);
+    let listed = |world: &mut World| {
+        world.send(client, &["CLIENT INFO"]);
+        let line = world.heard(client);
+        let words = line.split([' ', '|']);
+        let shown = words.filter(|it| it.starts_with("flags=") || it.starts_with("redir="));
+        shown.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(listed(&mut world), "flags=t redir=101");
+    world.send(client, &["MULTI", "CLIENT GETREDIR", "EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "CLIENT GETREDIR", "+QUEUED");
+    world.answer("m", "EXEC", &format!("*1|:{connection}"));
+    assert_eq!(world.heard(client), "+OK|+QUEUED|*1|:101|");
+    world.send(client, &["CLIENT TRACKING ON", "CLIENT TRACKING OFF"]);
+    world.answer("m", "CLIENT TRACKING ON", "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    world.answer("m", "CLIENT TRACKING OFF", "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    assert_eq!(listed(&mut world), "flags=N redir=-1");
+}
+
+#[test]
 fn who_hears_for_others_is_closed_when_its_link_is_lost() {
     let mut world = World::new();
     let ([target, client], [link, _], _) = redirected(&mut world);
