@@ -236,8 +236,13 @@ impl Player<'_> {
         };
         let deadline = Instant::now() + PATIENCE;
         let [theirs, ours] = &mut conns;
+        let subscribes = |it: &&Command| it.words[0].to_ascii_lowercase().ends_with(b"subscribe");
+        let subscribing = sent.iter().filter(subscribes).count();
         let theirs = hear(theirs, deadline, &mut person.news[0], |frames| {
-            ends(frames, &token, expected(frames))
+            // Each of these has as many confirmations as it has names.
+            let confirmations = frames.iter().filter(|it| is_confirmation(it)).count();
+            let more = confirmations.saturating_sub(subscribing);
+            ends(frames, &token, expected(frames) + more)
         });
         let count = theirs.frames.len();
         let closes = theirs.end == Some(Gone::Closed);
