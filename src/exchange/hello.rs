@@ -112,6 +112,9 @@ impl Exchange {
                     Proof::Given(link) => {
                         self.adopt(job, link, login);
                         let client = self.clients.get_mut(job.key).ok_or(Placed::Answered)?;
+                        // What it hears with this login may have taken a number of its own.
+                        let next = client.replies.next();
+                        let seq = job.again.map_or(next, |again| again.seq);
                         client.hello = Done { seq, steps: at };
                     }
                 },

@@ -371,7 +371,8 @@ impl Exchange {
     }
 
     /// A client that hears something has another login from now on. Redis lets it hear on; here the
-    /// new login has to have the right to.
+    /// new login has to have the right to. The reply to the login, and what comes next, comes when
+    /// it hears again.
     pub(super) fn hear_as(&mut self, key: ClientKey, former: IdentityId, now: Time) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
@@ -383,6 +384,18 @@ impl Exchange {
         let names = client.names();
         self.move_to_hub(key, (index, identity), &names, now);
         self.leave_hub(key, (index, former), &names, now);
+        let group = self.groups.get(index);
+        let link = group.and_then(|group| group.hub(identity)?.link);
+        if let (Some(link), Some(client)) = (link, self.clients.get_mut(key))
+            && !names.is_empty()
+        {
+            let again = Some(Numbered::new(client.replies.begin(), false));
+            let job = Job {
+                again,
+                ..Job::new(key, now, now)
+            };
+            self.ping_hub(link, job, Purpose::Internal);
+        }
     }
 
     /// Forgets that a client was about to hear something, once it does not.

@@ -365,11 +365,50 @@ fn a_subscriber_with_another_login_publishes_when_that_hears() {
     world.open_all();
     let link = world.asked_on("m", "SUBSCRIBE a");
     world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    assert_eq!(
+        world.heard(client),
+        "",
+        "the reply to AUTH, too, has to wait"
+    );
+    assert_eq!(world.asked_on("m", "PING"), link);
+    world.answer("m", "PING", "+PONG");
     assert_eq!(world.asked_on("m", "PUBLISH a x"), link);
     world.say(link, &message('>', "a", "x"));
     world.answer("m", "PUBLISH a x", ":1");
     let heard = message('>', "a", "x");
     assert_eq!(world.heard(client), format!("+OK|{heard}:1|"));
+}
+
+#[test]
+fn a_login_of_a_subscriber_is_answered_when_it_hears_again() {
+    for (login, answered) in [
+        ("AUTH app secret", "+OK|"),
+        ("HELLO 3 AUTH app secret", "%"),
+    ] {
+        for lost in [false, true] {
+            let mut world = World::new();
+            let client = world.client();
+            world.send(client, &["HELLO 3"]);
+            subscribe(&mut world, client, "a");
+            world.heard(client);
+            let opened = world.opened;
+            world.send(client, &[login]);
+            let link = world.asked_on("m", "SUBSCRIBE a");
+            assert_eq!(world.heard(client), "");
+            if lost {
+                world.lose(link);
+            } else {
+                world.say(link, &confirmed('>', "subscribe", "a", 1));
+                assert_eq!(world.heard(client), "");
+                world.say(link, "+PONG");
+            }
+            let heard = world.heard(client);
+            assert!(heard.starts_with(answered), "{heard}");
+            let again = usize::from(lost);
+            assert_eq!(world.opened - opened, 2 + again, "its proof, and the hub");
+            world.leave(client);
+        }
+    }
 }
 
 #[test]

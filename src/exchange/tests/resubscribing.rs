@@ -253,13 +253,15 @@ fn an_end_that_is_refused_is_nothing_to_who_has_come_since() {
     let link = subscribe(&mut world, user, "a");
     world.leave(user);
     world.send(client, &["AUTH app secret"]);
-    assert_eq!(world.heard(client), "+OK|");
     let asked = &mut world.wires.get_mut(&link).unwrap().asked;
     let asked: Vec<_> = asked.drain(..).map(|(_, text)| text).collect();
-    assert_eq!(asked, ["UNSUBSCRIBE a", "SUBSCRIBE a"]);
+    assert_eq!(asked, ["UNSUBSCRIBE a", "SUBSCRIBE a", "PING"]);
     world.say(link, DENIED);
     assert!(!world.is_closed(client));
     world.say(link, &confirmed('>', "subscribe", "a", 1));
+    assert_eq!(world.heard(client), "");
+    world.say(link, "+PONG");
+    assert_eq!(world.heard(client), "+OK|");
     world.say(link, &message('>', "a", "x"));
     assert_eq!(world.heard(client), message('>', "a", "x"));
 }
