@@ -259,6 +259,12 @@ pub(super) const RULES: &[Rule] = &[
         apply: |_, a, b| pairwise(a, b, &any_digits),
     },
     Rule {
+        name: "digests of streams",
+        why: "they are of the ids, which XADD * makes of the time",
+        commands: &["debug|digest-value"],
+        apply: |call, a, b| digests(call, a, b),
+    },
+    Rule {
         name: "order of a dump",
         why: "a payload has the order of a hash table, and its checksum",
         commands: &["dump", "function|dump"],
@@ -367,6 +373,21 @@ fn pairwise(a: &mut Frame, b: &mut Frame, alike: &Alike) {
                 *a = same.clone();
                 *b = same;
             }
+        }
+    }
+}
+
+/// Makes digests of the same key alike where streams are kept, unless one of the keys is not there.
+fn digests(call: &Call<'_>, a: &mut Frame, b: &mut Frame) {
+    let (Frame::Many(_, lefts), Frame::Many(_, rights)) = (a, b) else {
+        return;
+    };
+    let keys = call.words.iter().skip(2);
+    for ((a, b), key) in lefts.iter_mut().zip(rights).zip(keys) {
+        let is_there = |it: &Frame| it.text().iter().any(|digit| *digit != b'0');
+        let is_of_stream = key.windows(2).any(|it| it == b":x");
+        if is_of_stream && is_there(a) && is_there(b) {
+            pairwise(a, b, &same_length);
         }
     }
 }
