@@ -191,7 +191,7 @@ impl Exchange {
         if let Some(client) = self.clients.get_mut(job.key)
             && let Some(lease) = client.lease.as_deref_mut()
         {
-            if lease.opening.is_some() {
+            if lease.opening.is_some() && client.replies.outstanding() > 0 {
                 client.wait = Wait::Answers;
                 return Placed::Waits;
             }
