@@ -19,7 +19,7 @@ use crate::matrix::master::{hasty, kill, patient, tokens, unhurried};
 use crate::matrix::scene::{PATIENCE, PATIENT, Scene, let_last};
 use crate::matrix::story::Loss;
 use crate::proxy::{Launch, Proxy};
-use crate::version::source_line;
+use crate::version::{lacks, source_line};
 
 /// Long enough for Switchman to find out that a Sentinel is silent, which takes it 2 s.
 const LASTING: Duration = Duration::from_millis(2_500);
@@ -255,6 +255,9 @@ fn traffic_goes_on_while_all_sentinels_are_down() {
 
 #[test]
 fn a_sentinel_that_has_forgotten_everything_is_not_believed() {
+    if lacks("way to have Sentinels greet each other less often") {
+        return;
+    }
     let lab = Lab::start(&Plan::default());
     let forgetful = lab.sentinel(2);
     let name = lab.master_name();
