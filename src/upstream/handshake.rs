@@ -199,7 +199,7 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
     };
     let mut selected_before = false;
     if let Some(auth) = &plan.auth {
-        if plan.database != 0 {
+        if plan.database != 0 && names_user(auth) {
             let mut first = Vec::new();
             select(&mut first, plan.database);
             talk.stream.write_all(&first).await.map_err(broken)?;
@@ -250,6 +250,12 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
     let hello = hello.ok();
     let connection = info.and_then(|info| Connection::read(&info, hello.as_deref()));
     Ok((hello, connection))
+}
+
+/// Whether an `AUTH` names its user. The default user, whose password alone is told, is whom a
+/// connection belongs to before its login too, where the server lets it do anything then.
+fn names_user(auth: &[u8]) -> bool {
+    auth.starts_with(b"*3\r\n")
 }
 
 /// Everything that is asked after the login.
