@@ -9,7 +9,7 @@ use switchman::demo::client::encode_command;
 
 use crate::lab::{Lab, SOON, ok};
 use crate::proxy::Launch;
-use crate::version::wait_for_words;
+use crate::version::{loses_logins, wait_for_words};
 
 /// Commands without consequences for the session, one of each kind at least.
 const PLAIN: [&str; 20] = [
@@ -59,13 +59,15 @@ const SESSION: [&str; 14] = [
     "HELLO 9",
     "RESET",
     "AUTH x",
-    "AUTH nobody x",
+    FAILED_LOGIN,
     "CLIENT SETNAME me",
     "CLIENT GETNAME",
     "UNWATCH",
     "DISCARD",
     "EXEC",
 ];
+
+const FAILED_LOGIN: &str = "AUTH nobody x";
 
 // What of several channels is left at once, each server tells in an order of its own.
 const SUBSCRIPTION: [&str; 6] = [
@@ -87,11 +89,14 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn of(seed: u64) -> Self {
+    fn of(seed: u64, loses_logins: bool) -> Self {
         let mut chance = Rng::with_seed(seed);
         let mut lines = Vec::new();
         for _ in 0..chance.usize(1..12) {
             scene(&mut chance, seed.is_multiple_of(4), &mut lines);
+        }
+        if loses_logins {
+            lines.retain(|line| *line != FAILED_LOGIN);
         }
         let mut bytes = Vec::new();
         for line in &lines {
@@ -170,8 +175,9 @@ fn conversations_of_chance_are_answered_as_redis_answers_them() {
     proxy.wait_ready();
     wait_for_words(&mut proxy.client());
     let mut master = lab.node(0).connect().unwrap();
+    let loses_logins = loses_logins(lab.node(0).addr());
     for seed in 0..2000 {
-        let conversation = Conversation::of(seed);
+        let conversation = Conversation::of(seed, loses_logins);
         let [redis, switchman] = [lab.node(0).addr(), proxy.addr()].map(|addr| {
             ok(&mut master, &["FLUSHALL"]);
             conversation.with(addr)
