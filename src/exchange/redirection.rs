@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::command::Local;
-use crate::exchange::client::{Client, Ending, Wait};
-use crate::exchange::dispatch::{Job, Placed};
-use crate::exchange::link::{State, Usage};
+use crate::exchange::client::{Client, Ending, Numbered, Wait};
+use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::link::{Link, State, Usage};
 use crate::exchange::losses::Loss;
-use crate::exchange::ticket::Effect;
+use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::resp::{Request, encode};
 use crate::session::Reject;
@@ -267,6 +267,33 @@ impl Exchange {
     pub(super) fn target_lost(&mut self, owner: ClientKey, open: bool) {
         if self.redirection.links.remove(&owner).is_some() && open {
             self.end(owner, Ending::Now);
+        }
+    }
+
+    /// A client says QUIT, and hears the reply when its link as a target is gone at the server too:
+    /// what becomes invalid from then on, those who redirect hear of as broken.
+    pub(super) fn quit_target(&mut self, key: ClientKey, now: Time) {
+        let links = &mut self.redirection.links;
+        let Some(link) = links.remove(&key) else {
+            return;
+        };
+        let open = |it: &&Link| it.state == State::Ready;
+        let client = self.clients.get_mut(key);
+        if let (Some(client), Some(_)) = (client, self.links.get(link).filter(open)) {
+            let again = Some(Numbered::new(client.replies.begin(), false));
+            let job = Job {
+                again,
+                ..Job::new(key, now, now)
+            };
+            let kind = Kind {
+                effect: Effect::Reads,
+                ..Kind::leased(Purpose::Internal)
+            };
+            let mut raw = Vec::new();
+            encode::request(&mut raw, &[b"QUIT"]);
+            self.send(link, job, &raw, kind);
+        } else {
+            self.lose(link, Loss::Left, now);
         }
     }
 

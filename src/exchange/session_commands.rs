@@ -58,6 +58,7 @@ impl Exchange {
                 self.answer_unspoken(job)
             }
             Outcome::Quit => {
+                self.quit_target(job.key, job.now);
                 let placed = self.answer(job, RequestClass::Session, None);
                 self.end(job.key, Ending::AfterReplies);
                 placed

@@ -448,6 +448,25 @@ fn what_is_told_of_a_redirection_names_the_client() {
 }
 
 #[test]
+fn a_target_that_quits_is_told_so_when_the_server_knows() {
+    for lost in [false, true] {
+        let mut world = World::new();
+        let ([target, _], [link, _], _) = redirected(&mut world);
+        world.send(target, &["PING", "QUIT"]);
+        assert_eq!(world.asked_on("m", "QUIT"), link);
+        assert_eq!(world.heard(target), "+PONG|");
+        assert!(!world.is_closed(target));
+        if !lost {
+            world.say(link, "+OK");
+            assert!(world.is_closed(target));
+        }
+        world.lose(link);
+        assert_eq!(world.heard(target), "+OK|");
+        assert!(world.is_closed(target));
+    }
+}
+
+#[test]
 fn who_hears_for_others_is_closed_when_its_link_is_lost() {
     let mut world = World::new();
     let ([target, client], [link, _], _) = redirected(&mut world);
