@@ -59,8 +59,8 @@ impl Unit {
         }
     }
 
-    /// How to write the timeout `rest`, at least [`Self::least`], because zero would be "without
-    /// end".
+    /// How to write the timeout `rest`, at least two milliseconds in seconds, and one else, because
+    /// zero would be "without end".
     pub fn write(self, rest: Duration) -> String {
         let rest = rest.max(self.least());
         match self {
