@@ -52,6 +52,13 @@ impl Key {
         (mixed ^ (mixed >> 32)).wrapping_mul(ODD[0])
     }
 
+    /// The same as [`short_command`], for the name of a command.
+    fn short_command(&self) -> Option<u64> {
+        let [word, ..] = self.words;
+        let length = usize::try_from(self.whence).ok()?;
+        matches!(length, 1..=SHORT_MAX).then_some(word | self.whence << 56)
+    }
+
     /// Whether both are the same. Without branches, which a library call for so few bytes has.
     #[inline]
     fn is(&self, other: &Self) -> bool {
@@ -105,15 +112,37 @@ const fn lower(word: u64) -> u64 {
     word | (capital >> 2)
 }
 
+/// Most bytes of a name that leaves room for its length in the word that holds both.
+const SHORT_MAX: usize = 7;
+
+/// The name of a command of one to seven bytes, as nearly all that are said have, lower-cased, and
+/// its length, in one word. Never zero. `None` for other names.
+#[inline]
+fn short_command(text: &[u8]) -> Option<u64> {
+    let length = u64::try_from(text.len()).ok()?;
+    matches!(text.len(), 1..=SHORT_MAX).then(|| lower(short(text)) | length << 56)
+}
+
+/// Where a word is in a table of which the highest bits of a product are the address.
+#[inline]
+fn spread(word: u64, shift: u32) -> usize {
+    let product = word.wrapping_mul(ODD[0]);
+    let product = (product ^ (product >> 32)).wrapping_mul(ODD[1]);
+    usize::try_from(product >> shift).unwrap_or(0)
+}
+
 /// Open addressing over keys that are never removed.
 ///
 /// Invariant: the length of `slots` is a power of two and at least four times that of `keys`, so
-/// that a probe ends; each slot is [`EMPTY`] or an index into `keys`.
+/// that a probe ends; each slot is [`EMPTY`] or an index into `keys`. Commands with short names
+/// stand in `shorts` too, at most one in four slots: their word and the same index, or zero.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     slots: Vec<u16>,
+    shorts: Vec<(u64, u16)>,
     keys: Vec<Key>,
     shift: u32,
+    short_shift: u32,
 }
 
 impl Default for Index {
@@ -126,19 +155,55 @@ impl Index {
     /// An index of `keys`, whose numbers are their positions; of two equal ones the first counts.
     pub(super) fn new(keys: Vec<Key>) -> Self {
         debug_assert!(keys.len() <= NAMES_MAX, "the table bounds its names");
-        let length = (keys.len() * 4).next_power_of_two().max(64);
+        let room = |names: usize| (names * 4).next_power_of_two().max(64);
+        let length = room(keys.len());
         let shift = 64 - length.trailing_zeros();
+        let is_short = |key: &&Key| key.short_command().is_some();
+        let shorts = room(keys.iter().filter(is_short).count());
         let mut index = Self {
             slots: vec![EMPTY; length],
+            shorts: vec![(0, EMPTY); shorts],
             keys,
             shift,
+            short_shift: 64 - shorts.trailing_zeros(),
         };
         for (number, key) in index.keys.clone().into_iter().enumerate() {
-            if let (Err(slot), Ok(number)) = (index.probe(key), u16::try_from(number)) {
+            let Ok(number) = u16::try_from(number) else {
+                break;
+            };
+            if let Err(slot) = index.probe(key) {
                 index.slots[slot] = number;
+            }
+            if let Some(word) = key.short_command()
+                && let Err(slot) = index.probe_short(word)
+            {
+                index.shorts[slot] = (word, number);
             }
         }
         index
+    }
+
+    /// Position of the command called `text`.
+    #[inline]
+    pub(super) fn find_command(&self, text: &[u8]) -> Option<usize> {
+        match short_command(text) {
+            Some(word) => self.probe_short(word).ok(),
+            None => self.find(Key::new(0, text)?),
+        }
+    }
+
+    /// Position of a command with a short name, or the empty slot where it belongs.
+    #[inline]
+    fn probe_short(&self, word: u64) -> Result<usize, usize> {
+        let mask = self.shorts.len() - 1;
+        let mut slot = spread(word, self.short_shift) & mask;
+        loop {
+            match self.shorts[slot] {
+                (it, number) if it == word => return Ok(usize::from(number)),
+                (0, _) => return Err(slot),
+                _ => slot = (slot + 1) & mask,
+            }
+        }
     }
 
     /// Position of `key`.
@@ -191,6 +256,7 @@ mod tests {
                 index.find(Key::new(0, upper.as_bytes()).unwrap()),
                 Some(number)
             );
+            assert_eq!(index.find_command(upper.as_bytes()), Some(number));
             assert_eq!(index.find(Key::new(1, name.as_bytes()).unwrap()), None);
         }
         assert!(Key::new(0, b"").is_none());
@@ -201,5 +267,19 @@ mod tests {
     fn a_zero_byte_makes_another_name() {
         let index = Index::new(vec![Key::new(0, b"get").unwrap()]);
         assert_eq!(index.find(Key::new(0, b"get\0").unwrap()), None);
+        assert_eq!(index.find_command(b"get\0"), None);
+        assert_eq!(index.find_command(b"gE\0"), None);
+        assert_eq!(index.find_command(b"GeT"), Some(0));
+        assert_eq!(index.find_command(b""), None);
+    }
+
+    #[test]
+    fn a_subcommand_is_no_command() {
+        let keys = [(3, "get"), (0, "get"), (0, "GET"), (0, "set")];
+        let keys = keys.map(|(scope, name)| Key::new(scope, name.as_bytes()).unwrap());
+        let index = Index::new(keys.to_vec());
+        assert_eq!(index.find_command(b"get"), Some(1), "the first of its name");
+        assert_eq!(index.find_command(b"set"), Some(3));
+        assert_eq!(index.find(keys[0]), Some(0));
     }
 }

@@ -192,7 +192,7 @@ impl Table {
     #[inline]
     pub fn classify(&self, request: &Request<'_>) -> Command<'_> {
         let argc = request.argc();
-        let Some(number) = Key::new(0, request.name()).and_then(|key| self.index.find(key)) else {
+        let Some(number) = self.index.find_command(request.name()) else {
             let problem = Some(Problem::UnknownCommand);
             return Command {
                 spec: None,
@@ -263,7 +263,7 @@ impl Table {
         let (command, sub) = name
             .split_once('|')
             .map_or((name, None), |(c, s)| (c, Some(s)));
-        let number = self.index.find(Key::new(0, command.as_bytes())?)?;
+        let number = self.index.find_command(command.as_bytes())?;
         match sub {
             None => Some(number),
             Some(sub) => self.index.find(Key::new(scope(number)?, sub.as_bytes())?),
