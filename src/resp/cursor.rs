@@ -28,7 +28,11 @@ pub(super) enum Crlf<'a> {
 /// Reads the length or count in `<number>\r\n`, and what is behind it.
 ///
 /// `None` if there is more to say about it, which [`number`] does.
-#[inline]
+#[expect(
+    clippy::inline_always,
+    reason = "the tuple would come back through memory, four times for each command"
+)]
+#[inline(always)]
 pub(super) fn length(text: &[u8]) -> Option<(usize, &[u8])> {
     match text {
         [ones @ b'0'..=b'9', b'\r', b'\n', rest @ ..] => {
