@@ -14,7 +14,7 @@ use crate::exchange::waiting::is_null;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
 use crate::resp::{ReplyError, ReplyKind, Scan};
 use crate::route::NoReplica;
-use crate::session::{Piece, Replies};
+use crate::session::Piece;
 use crate::telemetry::Target;
 use crate::topology::ReportKind;
 use crate::types::{Protocol, Time};
@@ -79,7 +79,7 @@ impl Exchange {
             input.extend_from_slice(data);
             self.scan(key, &input, scanned, now).map(|(used, scanned)| {
                 if used == input.len() {
-                    self.recycle(input);
+                    self.spares.keep(input);
                 } else if let Some(link) = self.links.get_mut(key) {
                     input.drain(..used);
                     link.input = input;
@@ -252,7 +252,7 @@ impl Exchange {
         client.answered(role, ticket.effect);
         group.count_answered(ticket, target, now);
         if ticket.spoken {
-            lend(&mut client.replies, &mut self.spare);
+            self.spares.lend(&mut client.replies, ticket.seq);
         }
         if !client.touched {
             client.touched = true;
@@ -353,7 +353,7 @@ impl Exchange {
             }
         }
         if ticket.spoken {
-            lend(&mut client.replies, &mut self.spare);
+            self.spares.lend(&mut client.replies, ticket.seq);
             client.replies.deliver(ticket.seq, piece, Piece::More);
             let parked = client.replies.parked_bytes();
             self.touch(ticket.client);
@@ -584,15 +584,5 @@ pub(super) const fn target(role: Role) -> Target {
     match role {
         Role::Master => Target::Master,
         Role::Replica => Target::Replica,
-    }
-}
-
-/// Lends a client's output a buffer if it has none.
-#[inline]
-fn lend(replies: &mut Replies, spare: &mut Vec<Vec<u8>>) {
-    if replies.is_bare()
-        && let Some(buffer) = spare.pop()
-    {
-        replies.lend(buffer);
     }
 }

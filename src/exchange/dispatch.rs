@@ -482,11 +482,8 @@ impl Exchange {
         let Numbered { seq, spoken, .. } = client.number(job.again);
         client.held_since = None;
         let bytes: &[u8] = if spoken { &self.scratch } else { &[] };
-        if !bytes.is_empty()
-            && client.replies.is_bare()
-            && let Some(buffer) = self.spare.pop()
-        {
-            client.replies.lend(buffer);
+        if !bytes.is_empty() {
+            self.spares.lend(&mut client.replies, seq);
         }
         client.replies.deliver(seq, bytes, Piece::Last);
         if !client.dirty {

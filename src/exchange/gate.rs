@@ -175,10 +175,10 @@ impl Client {
     #[inline]
     pub(super) fn reply(&mut self, ticket: &Ticket, (bytes, kind): (&[u8], ReplyKind)) {
         // One that leaves at once cannot be taken back.
-        if !self.replies.is_due(ticket.seq) && acknowledges(ticket, (bytes, kind)) {
-            self.replies.acknowledge(ticket.seq, bytes);
-        } else {
-            self.replies.deliver(ticket.seq, bytes, Piece::Last);
+        let stays = ticket.effect == Effect::Writes && !self.replies.is_due(ticket.seq);
+        self.replies.deliver(ticket.seq, bytes, Piece::Last);
+        if stays && acknowledges(ticket, (bytes, kind)) {
+            self.replies.acknowledge(ticket.seq);
         }
     }
 }
@@ -324,7 +324,8 @@ impl Exchange {
         if !matches!(carried, Carried::Later) {
             client.answered(Role::Master, ticket.effect);
             let reply = carried.words().unwrap_or(&kept.reply);
-            client.replies.acknowledge(ticket.seq, reply);
+            client.replies.deliver(ticket.seq, reply, Piece::Last);
+            client.replies.acknowledge(ticket.seq);
         }
         if let Some(group) = self.groups.get_mut(client.group) {
             let counts = &mut group.counts;

@@ -13,11 +13,6 @@ use crate::session::{Piece, Session};
 use crate::telemetry::Reason;
 use crate::types::Time;
 
-/// Buffers kept for clients that need one for a moment.
-const SPARE_MAX: usize = 128;
-/// Capacity above which a buffer is given back instead of kept.
-const SPARE_CAPACITY: usize = 16 * 1024;
-
 impl Exchange {
     /// A client has connected to a group's listener, which gives it `access`. `id` is unique in the
     /// process.
@@ -131,7 +126,7 @@ impl Exchange {
         };
         if used == input.len() || client.ending != Ending::No {
             client.later = Vec::new();
-            self.recycle(input);
+            self.spares.keep(input);
             return;
         }
         input.drain(..used);
@@ -263,23 +258,10 @@ impl Exchange {
         if bytes.is_empty() || client.ending != Ending::No {
             return;
         }
-        if client.input.capacity() == 0
-            && let Some(buffer) = self.spare.pop()
-        {
-            client.input = buffer;
+        if client.input.capacity() == 0 {
+            client.input = self.spares.buffer();
         }
         client.input.extend_from_slice(bytes);
-    }
-
-    /// Takes an empty buffer back.
-    pub(super) fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE_MAX
-            && buffer.capacity() > 0
-            && buffer.capacity() <= SPARE_CAPACITY
-        {
-            buffer.clear();
-            self.spare.push(buffer);
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::lease::{Lease, Multi};
 use crate::exchange::losses::Loss;
 use crate::exchange::scripts::Caching;
+use crate::exchange::spares::Spares;
 use crate::exchange::standing::BREAKS_MAX;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
@@ -122,7 +123,7 @@ impl Kept {
     }
 
     /// The request `raw` has this reply.
-    fn note(&mut self, ticket: Ticket, raw: &[u8], reply: &[u8], spare: &mut Vec<Vec<u8>>) {
+    fn note(&mut self, ticket: Ticket, raw: &[u8], reply: &[u8], spares: &mut Spares) {
         match ticket.purpose {
             Purpose::Watch => self.watches = true,
             Purpose::Multi if reply.starts_with(b"+OK") => self.known = Known::Whole,
@@ -135,10 +136,8 @@ impl Kept {
                 if !fits || !reply.starts_with(b"+QUEUED") {
                     return self.spoil();
                 }
-                if self.commands.capacity() == 0
-                    && let Some(buffer) = spare.pop()
-                {
-                    self.commands = buffer;
+                if self.commands.capacity() == 0 {
+                    self.commands = spares.buffer();
                 }
                 let begin = self.commands.len();
                 self.commands.extend_from_slice(raw);
@@ -174,7 +173,7 @@ impl Exchange {
                 if ticket.purpose == Purpose::Exec {
                     self.seen.executed(link, &kept, reply);
                 }
-                self.recycle(kept.commands);
+                self.spares.keep(kept.commands);
             }
             Purpose::Tracking => {
                 lease.told.note(raw, reply);
@@ -190,7 +189,7 @@ impl Exchange {
                 if purpose == Purpose::Multi {
                     lease.opened(ticket.seq, reply);
                 }
-                lease.kept.note(ticket, raw, reply, &mut self.spare);
+                lease.kept.note(ticket, raw, reply, &mut self.spares);
             }
         }
     }

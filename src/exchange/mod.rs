@@ -58,6 +58,7 @@ mod scripts;
 mod session_commands;
 mod settings;
 mod slab;
+mod spares;
 mod standing;
 mod switching;
 #[cfg(test)]
@@ -97,6 +98,7 @@ use scripts::Seen;
 pub use settings::{GroupSettings, Settings};
 pub use slab::Place;
 use slab::Slab;
+use spares::Spares;
 
 /// Index of a master group within the process.
 pub type GroupIndex = usize;
@@ -123,8 +125,8 @@ pub struct Exchange {
     redirection: Redirection,
     /// Clients whose transaction is being begun anew; some may be done.
     renewing: Vec<ClientKey>,
-    /// Empty buffers for clients that need one for a moment.
-    spare: Vec<Vec<u8>>,
+    /// Memory for clients that need some for a moment.
+    spares: Spares,
     /// Where an inline command is rewritten.
     inline: Vec<u8>,
     /// Where replies of our own are composed.
@@ -226,7 +228,7 @@ impl Exchange {
             roll: Roll::default(),
             redirection: Redirection::default(),
             renewing: Vec::new(),
-            spare: Vec::new(),
+            spares: Spares::default(),
             inline: Vec::new(),
             scratch: Vec::new(),
             generation: 0,

@@ -24,7 +24,9 @@ impl Exchange {
             return;
         };
         client.took_at = now;
-        let buffer = client.replies.advance(count);
+        if let Some(buffer) = client.replies.advance(count) {
+            self.spares.reclaim(&mut client.replies, buffer);
+        }
         let high = self.settings.output_high;
         let unread = client.replies.unread();
         let relieved = unread <= high / 2;
@@ -34,9 +36,6 @@ impl Exchange {
         }
         if relieved && !client.throttled.is_empty() {
             self.relieve(key, now);
-        }
-        if let Some(buffer) = buffer {
-            self.recycle(buffer);
         }
         let Some(client) = self.clients.get(key) else {
             return;
@@ -219,8 +218,8 @@ impl Exchange {
         if let Some(proof) = client.proof {
             self.discard(proof);
         }
-        self.recycle(client.input);
-        self.recycle(client.replies.into_buffer());
+        self.spares.keep(client.input);
+        self.spares.keep(client.replies.into_buffer());
         self.settle(now);
         self.check_quiet(index, now);
     }

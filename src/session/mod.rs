@@ -25,6 +25,6 @@ pub use hello::{HelloFacts, HelloRequest, HelloStep};
 pub use local::{Login, Outcome};
 pub use portrait::{Ends, Portrait};
 pub use reject::Reject;
-pub use replies::{Piece, Replies, Seq};
+pub use replies::{Parked, Piece, Replies, Seq};
 pub use state::{IdentityId, Session, Speech};
 pub use subscriptions::{Announcement, Subscriptions};

@@ -31,8 +31,11 @@ pub struct Replies {
 }
 
 /// Answers that overtook an earlier one. `slots[i]` belongs to request `head + i`.
+///
+/// Where replies of two nodes are put in order that is what every batch needs, so it is lent like a
+/// buffer of the output, and given back as that is.
 #[derive(Debug, Default)]
-struct Parked {
+pub struct Parked {
     slots: VecDeque<Slot>,
     arena: Vec<u8>,
     /// Bytes of the arena that have left.
@@ -150,18 +153,12 @@ impl Replies {
         }
     }
 
-    /// The same as [`Replies::deliver`] for a whole reply that acknowledges a write: while it waits
-    /// for earlier ones, [`Replies::take_back`] finds it.
-    #[inline]
-    pub fn acknowledge(&mut self, seq: Seq, bytes: &[u8]) {
-        self.deliver(seq, bytes, Piece::Last);
-        if seq.wrapping_sub(self.head) < self.outstanding() {
-            self.mark_acknowledged(seq);
+    /// The whole reply that was delivered to `seq` acknowledges a write: while it waits for earlier
+    /// ones, [`Replies::take_back`] finds it. Nothing happens if it does not wait.
+    pub fn acknowledge(&mut self, seq: Seq) {
+        if seq.wrapping_sub(self.head) >= self.outstanding() {
+            return;
         }
-    }
-
-    #[cold]
-    fn mark_acknowledged(&mut self, seq: Seq) {
         let index = usize::try_from(seq.wrapping_sub(self.head)).ok();
         let (Some(parked), Some(index)) = (&mut self.parked, index) else {
             return;
@@ -243,6 +240,28 @@ impl Replies {
         self.parked.is_none() && self.pushes.capacity() == 0
     }
 
+    /// Whether a reply to `seq` would wait for earlier ones, and nothing is there to hold it; then
+    /// [`Replies::lend_parked`] spares some allocations.
+    #[inline]
+    pub const fn parks(&self, seq: Seq) -> bool {
+        seq != self.head && self.parked.is_none()
+    }
+
+    /// Lends what holds replies that wait for earlier ones.
+    pub fn lend_parked(&mut self, parked: Box<Parked>) {
+        debug_assert!(self.parked.is_none(), "asked before");
+        self.parked = Some(parked);
+    }
+
+    /// Takes what held replies that waited for earlier ones, if none does any more: for others to
+    /// use, unless it is too large to be kept.
+    #[inline]
+    pub fn spare_parked(&mut self) -> Option<Box<Parked>> {
+        let mut parked = self.parked.take_if(|parked| parked.slots.is_empty())?;
+        parked.clear();
+        parked.is_small().then_some(parked)
+    }
+
     /// Lends the output an empty buffer.
     pub fn lend(&mut self, buffer: Vec<u8>) {
         self.out.lend(buffer);
@@ -269,7 +288,6 @@ impl Replies {
         self.out.len() + self.parked_bytes() + self.pushes.len()
     }
 
-    #[cold]
     fn park(&mut self, seq: Seq, bytes: &[u8], piece: Piece) {
         debug_assert!(
             seq.wrapping_sub(self.head) < self.outstanding(),
@@ -343,14 +361,21 @@ impl Replies {
         }
     }
 
-    /// Gives memory back once nothing is parked, and reclaims an arena that never gets empty.
+    /// Gives memory back once nothing is parked, or leaves it to [`Replies::spare_parked`], and
+    /// reclaims an arena that never gets empty.
     fn trim(&mut self) {
-        if self.head == self.next {
-            self.parked = None;
-        }
         let Some(parked) = &mut self.parked else {
             return;
         };
+        if parked.slots.is_empty() {
+            if self.out.len() == 0 || !parked.is_small() {
+                // Nobody comes for it, or not soon.
+                self.parked = None;
+            } else {
+                parked.clear();
+            }
+            return;
+        }
         if parked.dead <= ARENA_COMPACT_ABOVE || parked.dead <= parked.arena.len() / 2 {
             return;
         }
@@ -368,6 +393,23 @@ impl Replies {
     }
 }
 
+impl Parked {
+    fn clear(&mut self) {
+        self.slots.clear();
+        self.arena.clear();
+        (self.dead, self.pieces) = (0, 0);
+    }
+
+    fn is_small(&self) -> bool {
+        self.slots.capacity() <= KEEP_SLOTS && self.arena.capacity() <= KEEP_ARENA
+    }
+}
+
+/// Requests of which the places are kept for others to use.
+const KEEP_SLOTS: usize = 512;
+/// Bytes of the arena that are.
+const KEEP_ARENA: usize = 16 * 1024;
+
 /// Dead bytes in the arena before the living ones are moved together.
 const ARENA_COMPACT_ABOVE: usize = 64 * 1024;
 
@@ -377,30 +419,37 @@ mod tests {
 
     use super::*;
 
+    /// What the client reads; what is idle then is taken back.
     fn taken(replies: &mut Replies) -> String {
         let text = String::from_utf8(replies.output().to_vec()).unwrap();
         replies.advance(text.len());
+        replies.spare_parked();
         text
+    }
+
+    fn acknowledge(replies: &mut Replies, seq: Seq, bytes: &[u8]) {
+        replies.deliver(seq, bytes, Piece::Last);
+        replies.acknowledge(seq);
     }
 
     #[test]
     fn what_acknowledges_can_be_taken_back_while_it_waits() {
         let mut replies = Replies::default();
         let seqs: Vec<_> = (0..5).map(|_| replies.begin()).collect();
-        replies.acknowledge(seqs[3], b"d");
+        acknowledge(&mut replies, seqs[3], b"d");
         replies.deliver(seqs[2], b"c", Piece::Last);
-        replies.acknowledge(seqs[1], b"b");
+        acknowledge(&mut replies, seqs[1], b"b");
         let back = vec![(seqs[1], b"b".to_vec()), (seqs[3], b"d".to_vec())];
         assert_eq!(replies.take_back(), back);
         assert_eq!(replies.take_back(), []);
         assert_eq!(replies.held_bytes(), 1);
-        replies.acknowledge(seqs[0], b"a");
+        acknowledge(&mut replies, seqs[0], b"a");
         assert_eq!(taken(&mut replies), "a");
-        replies.acknowledge(seqs[1], b"B");
+        acknowledge(&mut replies, seqs[1], b"B");
         assert_eq!(taken(&mut replies), "Bc", "what is out is given");
         replies.deliver(seqs[4], b"e", Piece::Last);
         assert_eq!(replies.take_back(), []);
-        replies.acknowledge(seqs[3], b"D");
+        acknowledge(&mut replies, seqs[3], b"D");
         assert_eq!(taken(&mut replies), "De");
         assert!(replies.owns_nothing());
     }
@@ -411,7 +460,7 @@ mod tests {
         let (a, b) = (replies.begin(), replies.begin());
         replies.deliver(b, b"one ", Piece::More);
         assert_eq!(replies.take_back(), []);
-        replies.acknowledge(b, b"two");
+        acknowledge(&mut replies, b, b"two");
         assert_eq!(replies.held_bytes(), 7);
         assert_eq!(replies.take_back(), [(b, b"one two".to_vec())]);
         assert_eq!(replies.held_bytes(), 0);
@@ -419,6 +468,44 @@ mod tests {
         replies.deliver(b, b"b", Piece::Last);
         assert_eq!(taken(&mut replies), "ab");
         assert!(replies.owns_nothing());
+    }
+
+    #[test]
+    fn what_held_parked_replies_is_used_again() {
+        let mut replies = Replies::default();
+        let (a, b) = (replies.begin(), replies.begin());
+        assert!(replies.parks(b) && !replies.parks(a));
+        replies.deliver(b, b"b", Piece::Last);
+        assert!(!replies.parks(b), "it has one");
+        replies.deliver(a, b"a", Piece::Last);
+        assert_eq!(replies.held_bytes(), 2);
+        let parked = replies.spare_parked().expect("nothing is outstanding");
+        assert!(replies.owns_nothing());
+        let mut other = Replies::default();
+        let seqs: Vec<_> = (0..4).map(|_| other.begin()).collect();
+        other.lend_parked(parked);
+        other.deliver(seqs[1], b"B", Piece::Last);
+        assert!(other.spare_parked().is_none(), "it holds one");
+        other.deliver(seqs[0], b"A", Piece::Last);
+        assert_eq!(taken(&mut other), "AB");
+        assert!(other.owns_nothing(), "though two are outstanding");
+        other.deliver(seqs[3], b"", Piece::Last);
+        other.deliver(seqs[2], b"", Piece::Last);
+        assert!(other.owns_nothing(), "nobody would come for it");
+    }
+
+    #[test]
+    fn what_held_large_parked_replies_is_not_kept_for_a_slow_reader() {
+        let mut replies = Replies::default();
+        let seqs: Vec<_> = (0..4).map(|_| replies.begin()).collect();
+        replies.deliver(seqs[1], &vec![b'x'; KEEP_ARENA + 1], Piece::Last);
+        replies.deliver(seqs[2], b"c", Piece::Last);
+        replies.deliver(seqs[0], b"a", Piece::Last);
+        assert!(
+            replies.owns_nothing(),
+            "nothing is read, one is outstanding"
+        );
+        assert_eq!(replies.unread(), KEEP_ARENA + 3);
     }
 
     #[test]
@@ -486,8 +573,12 @@ mod tests {
             }
             let rest = (0..3).flat_map(|lane| std::iter::repeat_n((lane, true), 200));
             let mut got = Vec::new();
+            let mut spare = None;
             for (lane, whole) in picks.into_iter().chain(rest) {
                 let Some((seq, body)) = queues[lane].front_mut() else { continue };
+                if replies.parks(*seq) && let Some(parked) = spare.take() {
+                    replies.lend_parked(parked);
+                }
                 if whole || body.len() == 1 {
                     replies.deliver(*seq, body, Piece::Last);
                     queues[lane].pop_front();
@@ -498,6 +589,7 @@ mod tests {
                 let count = replies.output().len();
                 got.extend_from_slice(replies.output());
                 replies.advance(count);
+                spare = spare.or_else(|| replies.spare_parked());
             }
             prop_assert_eq!(got, want);
             prop_assert_eq!(replies.outstanding(), 0);

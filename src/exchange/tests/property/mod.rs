@@ -364,7 +364,7 @@ impl Sim {
             );
             assert!(link.throttled_by.is_empty() && !link.is_owned(), "{key:?}");
         }
-        assert!(self.exchange.spare.len() <= 128);
+        assert!(self.exchange.spares.is_bounded());
         let hedging = group.hedging.as_ref();
         assert!(hedging.is_none_or(|it| it.owns_nothing()));
     }
