@@ -24,10 +24,10 @@ const DATABASES: u32 = 64;
 pub struct Slot(u32);
 
 impl Slot {
-    /// One bit of 64 that stands for this stamp, and for others.
+    /// Its number among the stamps of its group. The last bits of those of keys are in no order.
     #[inline]
-    pub const fn bit(self) -> u64 {
-        1 << (self.0 % 64)
+    pub const fn number(self) -> u32 {
+        self.0
     }
 }
 

@@ -229,7 +229,7 @@ pub(super) struct Client {
     pub(super) last_write: Seq,
     /// Requests in flight to replicas.
     pub(super) replica_out: u32,
-    /// What they read.
+    /// What they read; left as it was when there are none.
     pub(super) asked: Sketch,
     /// The link of the `master_out` requests, if there are any.
     pub(super) master_link: Option<LinkKey>,
@@ -340,12 +340,7 @@ impl Client {
                     self.writes_out = self.writes_out.saturating_sub(1);
                 }
             }
-            Role::Replica => {
-                self.replica_out = self.replica_out.saturating_sub(1);
-                if self.replica_out == 0 {
-                    self.asked = Sketch::EMPTY;
-                }
-            }
+            Role::Replica => self.replica_out = self.replica_out.saturating_sub(1),
         }
     }
 

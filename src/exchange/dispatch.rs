@@ -13,7 +13,6 @@ use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::{Group, Node};
 use crate::exchange::objections::{objection, write_reject};
-use crate::exchange::overtaking::Sketch;
 use crate::exchange::read_only::ReadOnly;
 use crate::exchange::reading::{weigh, why_master};
 use crate::exchange::scripts::Caching;
@@ -45,8 +44,6 @@ pub(super) struct Job {
     pub(super) reach: Reach,
     /// What it changes, as far as anybody keeps account of that.
     pub(super) marks: Marks,
-    /// What it reads at a replica.
-    pub(super) asks: Sketch,
     /// What it does to the script cache of its node.
     pub(super) caching: Caching,
     /// The stamp of its first argument in its client's database, if it is known already.
@@ -65,7 +62,6 @@ impl Job {
             now,
             reach: Reach::Nothing,
             marks: Marks::None,
-            asks: Sketch::EMPTY,
             caching: Caching::Nothing,
             slot: None,
             counts: false,
@@ -180,7 +176,7 @@ impl Exchange {
             (job.caching, class) = self.seen.note((&*client, group), (script, class), request);
         }
         if plain && class.is_shared() && !locked_out {
-            return self.place_shared(&mut job, request, class);
+            return self.place_shared(&job, request, class);
         }
         if !plain && client.is_undecided(job.again.is_none(), class) {
             client.wait = Wait::Answers;
@@ -223,13 +219,13 @@ impl Exchange {
     /// does not bind them.
     pub(super) fn dispatch_unshared(
         &mut self,
-        mut job: Job,
+        job: Job,
         request: &Request<'_>,
         class: Class,
     ) -> Placed {
         match class {
             Class::Read | Class::MasterRead | Class::Write => {
-                self.place_shared(&mut job, request, class)
+                self.place_shared(&job, request, class)
             }
             Class::Local(local) => self.place_local(job, request, local),
             Class::Leased(leased) => self.place_leased(job, request, leased),
@@ -247,25 +243,25 @@ impl Exchange {
     #[inline]
     pub(super) fn place_shared(
         &mut self,
-        job: &mut Job,
+        job: &Job,
         request: &Request<'_>,
         class: Class,
     ) -> Placed {
-        let Some(client) = self.clients.get(job.key) else {
+        let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
         let Some(group) = self.groups.get(client.group) else {
             return Placed::Answered;
         };
         let (index, access) = (client.group, client.access);
-        let (mut facts, need) = weigh(client, group, (&*job, class), request);
+        let (mut facts, need) = weigh(client, group, (job, class), request);
         let mut target = route::decide(class, facts);
         if target == Target::Replica {
-            job.asks = group.sketch(job.reach, client.session.database, (request, job.slot));
+            client.asks(group, job.reach, (request, job.slot));
             // Where the last one went mostly will do, and the others need not be looked at.
             let beaten = client.replica_lane;
             let placed =
-                beaten.and_then(|key| self.send_beaten((key, need), &*job, request.raw(), class));
+                beaten.and_then(|key| self.send_beaten((key, need), job, request.raw(), class));
             if let Some(placed) = placed {
                 return placed;
             }
@@ -287,7 +283,7 @@ impl Exchange {
             Target::Replica | Target::Hold | Target::NoReplica => None,
         };
         let beaten =
-            beaten.and_then(|key| self.send_beaten((key, need), &*job, request.raw(), class));
+            beaten.and_then(|key| self.send_beaten((key, need), job, request.raw(), class));
         let placed = match (beaten, target) {
             (Some(placed), _) => placed,
             (None, Target::Master) => self.place_on_master(*job, request, Kind::shared(class)),
@@ -569,10 +565,7 @@ impl Place<'_> {
                 client.master_link = Some(key);
                 client.writes_out += u32::from(kind.effect == Effect::Writes);
             }
-            Role::Replica => {
-                client.replica_out += 1;
-                client.asked.add(job.asks);
-            }
+            Role::Replica => client.replica_out += 1,
         }
         if let Some(node) = group.nodes.get_mut(link.lane.node.0) {
             node.in_flight += 1;
