@@ -141,7 +141,8 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return Ok(());
         };
-        let counts = link.pipeline.oldest_ticket().is_some_and(|it| it.counts);
+        let counts = matches!(kind, ReplyKind::Integer | ReplyKind::Array)
+            && link.pipeline.oldest_ticket().is_some_and(|it| it.counts);
         if link.usage == Usage::Hub {
             if self.heard_on_hub(key, (frame, kind), now) {
                 return Ok(());
@@ -195,7 +196,9 @@ impl Exchange {
         kind: ReplyKind,
         now: Time,
     ) -> bool {
-        if kind == ReplyKind::Error && self.bounce(key, frame, now) {
+        if kind == ReplyKind::Error
+            && (self.bounce(key, frame, now) || self.refuse_upload(key, frame))
+        {
             return true;
         }
         let Some(link) = self.links.get_mut(key) else {
@@ -204,16 +207,13 @@ impl Exchange {
         let Some(oldest) = link.pipeline.oldest_ticket() else {
             return false;
         };
-        if link.pipeline.is_open() && kind == ReplyKind::Error {
-            self.refuse_upload(key, oldest, frame);
-            return true;
-        }
+        let ends = oldest.caching.ends();
         if oldest.marks != Marks::None
             && let Some(group) = self.groups.get(link.group)
         {
             group.mark_answered(link, &self.clients, self.generation);
         }
-        if oldest.caching.ends() {
+        if ends {
             self.seen.answered(link, frame);
         }
         let Some(done) = link.pipeline.complete() else {
@@ -236,8 +236,10 @@ impl Exchange {
         group.counts.upstream_duration(target).record(took);
         if group.gate.is_armed && role == Role::Master {
             let begun = client.replies.is_begun(ticket.seq);
-            let gate = &mut group.gate;
-            match gate.verdict((key, node), ticket, (frame, kind), begun) {
+            match group
+                .gate
+                .verdict((key, node), ticket, (frame, kind), begun)
+            {
                 Verdict::Pass => {}
                 Verdict::Keep => {
                     self.keep_back(key, ticket, frame, now);

@@ -161,7 +161,9 @@ impl Exchange {
             }
         }
         job.reach = reach;
-        job.marks = group.marks(client, (class, reach), (request, job.slot));
+        if class != Class::Read {
+            job.marks = group.marks(client, (class, reach), (request, job.slot));
+        }
         if reach == Reach::Nothing && group.settings.audience.is_counted() {
             job.counts = counts(request);
         }

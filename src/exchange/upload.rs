@@ -15,7 +15,7 @@ use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::State;
 use crate::exchange::marks::Marks;
-use crate::exchange::ticket::{Purpose, Ticket};
+use crate::exchange::ticket::Purpose;
 use crate::exchange::{ClientKey, Exchange, LinkKey, Stopping};
 use crate::resp::{self, RequestLimits};
 use crate::session::Piece;
@@ -203,17 +203,24 @@ impl Exchange {
         }
     }
 
-    /// The node answers before it has all of the request: it wants nothing more of it.
-    pub(super) fn refuse_upload(&mut self, key: LinkKey, ticket: Ticket, frame: &[u8]) {
+    /// The node has an error to say before it has all of the request: it wants nothing more of it.
+    /// False if it has all.
+    #[cold]
+    pub(super) fn refuse_upload(&mut self, key: LinkKey, frame: &[u8]) -> bool {
+        let link = self.links.get(key).filter(|link| link.pipeline.is_open());
+        let Some(ticket) = link.and_then(|link| link.pipeline.oldest_ticket().copied()) else {
+            return false;
+        };
         self.uncount(ticket, key);
         self.discard(key);
         let Some(client) = self.clients.get_mut(ticket.client) else {
-            return;
+            return true;
         };
         client.lease = None;
         let bytes = if ticket.spoken { frame } else { &[] };
         client.replies.deliver(ticket.seq, bytes, Piece::Last);
         self.touch(ticket.client);
+        true
     }
 
     /// A node has taken bytes at `now`. Returns whether a client goes on that feeds this link.

@@ -145,8 +145,8 @@ impl<T: Copy> Pipeline<T> {
     }
 
     /// The oldest command without a reply, written or not.
-    pub fn oldest_ticket(&self) -> Option<T> {
-        self.tickets.front().map(|entry| entry.ticket)
+    pub fn oldest_ticket(&self) -> Option<&T> {
+        self.tickets.front().map(|entry| &entry.ticket)
     }
 
     /// The last command, if it has no reply, written or not.
