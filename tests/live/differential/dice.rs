@@ -366,17 +366,25 @@ impl Dice {
 
 /// Makes times of what might pass meanwhile far away.
 pub(super) fn far_away(words: &mut [Vec<u8>]) {
-    let name = String::from_utf8_lossy(words.first().map_or(b"", Vec::as_slice));
-    if !TIMED.contains(&name.to_lowercase().as_str()) {
+    let name = String::from_utf8_lossy(words.first().map_or(b"", Vec::as_slice)).to_lowercase();
+    if !TIMED.contains(&name.as_str()) {
         return;
     }
+    let mut far: &[u8] = b"100000";
     for word in words.iter_mut().skip(2) {
         let number = std::str::from_utf8(word)
             .ok()
             .and_then(|it| it.parse::<i64>().ok());
         if number.is_some_and(|it| (1..100_000).contains(&it)) {
-            *word = b"100000".to_vec();
+            *word = far.to_vec();
         }
+        // `SET` with a moment that is over leaves a key that counts (`DBSIZE`) until the server
+        // comes to it, within 100 ms; others delete theirs.
+        far = match word.to_ascii_uppercase().as_slice() {
+            b"EXAT" if name == "set" => b"4102444800",
+            b"PXAT" if name == "set" => b"4102444800000",
+            _ => b"100000",
+        };
     }
 }
 
