@@ -111,7 +111,7 @@ fn pass(
 ) -> Vec<Duration> {
     let node = lab.node(usize::from(way == Way::GetFromReplica));
     let read = calls(node, "get");
-    let (took, waits) = beside_small_commands(proxy, || match way {
+    let (took, waits) = beside_small_commands((lab, proxy), || match way {
         Way::Set => put(doors.master, piece, size),
         Way::GetFromMaster => get(doors.master, piece, size),
         Way::GetFromReplica => get(doors.replica, piece, size),
@@ -182,14 +182,24 @@ fn expect(stream: &mut TcpStream, want: &[u8]) {
 
 /// Does something large, and returns how long it took and how long each small command of other
 /// clients took meanwhile.
-fn beside_small_commands(proxy: &Proxy, large: impl FnOnce()) -> (Duration, Vec<Duration>) {
+fn beside_small_commands(
+    (lab, proxy): (&Lab, &Proxy),
+    large: impl FnOnce(),
+) -> (Duration, Vec<Duration>) {
     let stop = AtomicBool::new(false);
+    let mut clients: Vec<_> = (0..SMALL_CLIENTS)
+        .map(|_| proxy.patient_client(LONG))
+        .collect();
+    for client in &mut clients {
+        wait_for_small_reads(lab, client);
+    }
     thread::scope(|scope| {
-        let small: Vec<_> = (0..SMALL_CLIENTS)
-            .map(|at| {
-                let mut client = proxy.patient_client(LONG);
+        let small: Vec<_> = clients
+            .iter_mut()
+            .enumerate()
+            .map(|(at, client)| {
                 let (key, stop) = (format!("small:{at}"), &stop);
-                scope.spawn(move || small_commands(&mut client, &key, stop))
+                scope.spawn(move || small_commands(client, &key, stop))
             })
             .collect();
         let stops = Stop(&stop);
@@ -200,6 +210,21 @@ fn beside_small_commands(proxy: &Proxy, large: impl FnOnce()) -> (Duration, Vec<
         let waits = small.into_iter().flat_map(|each| each.join().unwrap());
         (took, waits.collect())
     })
+}
+
+/// Waits until a client's small reads are served by the replica, which is left alone for a while
+/// after it has stood still.
+fn wait_for_small_reads(lab: &Lab, client: &mut Client) {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let before = calls(lab.node(1), "strlen");
+        assert_eq!(say(client, &["STRLEN", "k"]), Reply::Int(1));
+        if calls(lab.node(1), "strlen") > before {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the replica serves no reads");
+        thread::sleep(SMALL_EVERY);
+    }
 }
 
 /// Ends the small commands, though a test fail.
@@ -218,7 +243,16 @@ fn small_commands(client: &mut Client, key: &str, stop: &AtomicBool) -> Vec<Dura
         for args in [&["SET", key, "v"][..], &["STRLEN", "k"]] {
             let began = Instant::now();
             let reply = say(client, args);
-            waits.push(began.elapsed());
+            let took = began.elapsed();
+            waits.push(took);
+            // Who waits for a reply sends nothing meanwhile; what it would have sent had waited
+            // too. Else it would depend on how many commands came before and after whether one
+            // in a hundred has met a node that stands still.
+            let mut rest = took;
+            while rest > SMALL_EVERY {
+                rest -= SMALL_EVERY;
+                waits.push(rest);
+            }
             assert!(
                 matches!(reply, Reply::Simple(_) | Reply::Int(1)),
                 "{reply:?}"
