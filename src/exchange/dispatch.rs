@@ -162,7 +162,7 @@ impl Exchange {
         }
         job.reach = reach;
         if class != Class::Read {
-            job.marks = group.marks(client, (class, reach), (request, job.slot));
+            job.marks = group.marks(client, reach, (request, job.slot));
         }
         if reach == Reach::Nothing && group.settings.audience.is_counted() {
             job.counts = counts(request);

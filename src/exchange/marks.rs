@@ -8,7 +8,7 @@
 //! | what may be executed after that | also when its connection has ended at the node |
 //! | a script's | the same, but everything, unless its declared keys are trusted |
 
-use crate::command::{Class, KeySpec, Keys, Reach};
+use crate::command::{KeySpec, Keys, Reach};
 use crate::consistency::{Scripts, Slot, Stamps};
 use crate::exchange::client::Client;
 use crate::exchange::link::{Link, NodeId, Usage};
@@ -105,16 +105,16 @@ impl Group {
         stamps.filter(|_| client.access.reads() == Reads::OwnWrites)
     }
 
-    /// What a request changes. `slot` is that of its first argument, if it is known.
+    /// What a request changes that is no read. `slot` is that of its first argument, if known.
     #[inline]
     pub(super) fn marks(
         &self,
         client: &Client,
-        (class, reach): (Class, Reach),
+        reach: Reach,
         (request, slot): (&Request<'_>, Option<Slot>),
     ) -> Marks {
         match &self.settings.stamps {
-            Some(stamps) if class != Class::Read && reach != Reach::Nothing => {
+            Some(stamps) if reach != Reach::Nothing => {
                 self.marked(stamps, client, reach, (request, slot))
             }
             _ => Marks::None,

@@ -72,7 +72,7 @@ impl Exchange {
         let marks = match (&group.settings.stamps, reach) {
             (None, _) | (Some(_), Reach::Nothing) => Marks::None,
             (Some(_), Reach::Keys(keys)) if keys.is_arg1() => {
-                group.marks(client, (command.class, reach), (&request, None))
+                group.marks(client, reach, (&request, None))
             }
             (Some(stamps), _) => Marks::One(stamps.everything()),
         };
