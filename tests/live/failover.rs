@@ -436,7 +436,12 @@ pub(crate) fn listen(lab: &Lab) -> Receiver<Instant> {
 fn watch_zombie(old: &Process) -> HashSet<String> {
     let mut client = old.connect().unwrap();
     let mut fork = None;
+    let deadline = Instant::now() + LISTEN_MAX;
     loop {
+        assert!(
+            Instant::now() < deadline,
+            "no Sentinel makes a replica of it"
+        );
         match zombie_state(&mut client) {
             Ok(Some(state)) => {
                 let first = fork.get_or_insert_with(|| state.clone());
