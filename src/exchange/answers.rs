@@ -14,17 +14,12 @@ use crate::exchange::waiting::is_null;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
 use crate::resp::{ReplyError, ReplyKind, Scan};
 use crate::route::NoReplica;
-use crate::session::Piece;
 use crate::telemetry::Target;
 use crate::topology::ReportKind;
-use crate::types::{Protocol, Time};
+use crate::types::Time;
 
 /// Bytes of a reply that is not whole above which they are passed on without waiting for the rest.
 const STREAM_ABOVE: usize = 32 * 1024;
-
-/// Bytes of one reply from which on others take another shared link: they are there in some
-/// milliseconds, and opening a connection takes one.
-const LONG: usize = 4 << 20;
 
 /// Why a link cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +35,7 @@ pub enum Violation {
 impl Group {
     /// Counts a request that its client hears the reply to.
     #[inline]
-    fn count_answered(&mut self, ticket: Ticket, target: Target, now: Time) {
+    pub(super) fn count_answered(&mut self, ticket: Ticket, target: Target, now: Time) {
         self.counts.request(ticket.class, target, 1);
         let durations = self.counts.request_duration(ticket.class, target);
         durations.record(now.since(ticket.arrived));
@@ -330,60 +325,6 @@ impl Exchange {
         }
     }
 
-    /// A piece of a large reply goes to its client at once.
-    fn piece(&mut self, key: LinkKey, piece: &[u8], now: Time) -> Result<(), Violation> {
-        let Some(link) = self.links.get_mut(key) else {
-            return Ok(());
-        };
-        let ticket = link.pipeline.oldest_written().ok_or(Violation::Unasked)?;
-        let lane = link.lane;
-        let passed = link.passed.add((ticket.client, ticket.seq), piece.len());
-        let is_long = passed > LONG && link.usage == Usage::Shared && !link.retired;
-        let Some(group) = self.groups.get_mut(link.group) else {
-            return Ok(());
-        };
-        if ticket.marks != Marks::None {
-            group.mark_answered(link, &self.clients, self.generation);
-        }
-        let Some(client) = self.clients.get_mut(ticket.client) else {
-            return Ok(());
-        };
-        if group.gate.is_armed && lane.role == Role::Master {
-            let begun = client.replies.is_begun(ticket.seq);
-            if group.gate.cuts((key, lane.node), ticket, begun) {
-                return Ok(());
-            }
-        }
-        if ticket.spoken {
-            self.spares.lend(&mut client.replies, ticket.seq);
-            client.replies.deliver(ticket.seq, piece, Piece::More);
-            let parked = client.replies.parked_bytes();
-            self.touch(ticket.client);
-            if parked > self.settings.output_high {
-                self.overtaken(ticket.client, key, now);
-            }
-        }
-        if is_long {
-            self.pass_by(key);
-        }
-        Ok(())
-    }
-
-    /// Pieces may be passed on unless the whole has to be looked at first.
-    fn may_stream(&self, key: LinkKey) -> bool {
-        let Some(link) = self.links.get(key) else {
-            return false;
-        };
-        let announces = link.usage == Usage::Hub && link.lane.protocol == Protocol::Resp2;
-        !announces
-            && link.pipeline.oldest_written().is_some_and(|t| {
-                use Purpose::{Plain, Slow, Waits};
-                matches!(t.purpose, Plain | Slow | Waits(_))
-            })
-            && !self.is_left(key)
-            && !link.scanner.is_push()
-    }
-
     /// Deals with error replies that say "not executed, ask somebody else": the request is placed
     /// anew. False if it is a reply like any other.
     ///
@@ -457,7 +398,7 @@ impl Exchange {
     }
 
     /// Whether the master is not to serve what replicas cannot.
-    fn spares_master(&self, index: GroupIndex) -> bool {
+    pub(super) fn spares_master(&self, index: GroupIndex) -> bool {
         let group = self.groups.get(index);
         group.is_some_and(|group| group.settings.no_replica == NoReplica::Error)
     }

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
+use crate::exchange::link::{LaneId, Link, NodeId, Passed, State, Usage};
 use crate::exchange::marks::Need;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
@@ -297,7 +297,10 @@ impl Exchange {
             return;
         };
         let raw = raw.bytes.to_vec();
-        let need = self.need_anew(read, &raw);
+        let need = match client.access.reads() {
+            Reads::OwnWrites => self.need_anew((index, read.lane.database), &raw),
+            Reads::Replicas | Reads::Master => Need::NOTHING,
+        };
         let Some(node) = self.other_replica(index, read.lane.node, need) else {
             return;
         };
@@ -353,15 +356,13 @@ impl Exchange {
         }
     }
 
-    /// What a late read needs of a replica by now.
-    fn need_anew(&self, read: &Late, raw: &[u8]) -> Need {
-        let client = self.clients.get(read.ticket.client);
-        let client = client.filter(|client| client.access.reads() == Reads::OwnWrites);
-        let group = client.and_then(|client| self.groups.get(client.group));
-        match (group, Request::from_raw(raw)) {
+    /// What a read that is in flight in a database needs of a replica by now, if its client has to
+    /// see its own writes.
+    pub(super) fn need_anew(&self, (index, database): (GroupIndex, u32), raw: &[u8]) -> Need {
+        match (self.groups.get(index), Request::from_raw(raw)) {
             (Some(group), Some(request)) => {
                 let reach = group.table.classify(&request).reach();
-                group.need(reach, read.lane.database, (&request, None))
+                group.need(reach, database, (&request, None))
             }
             _ => Need::NOTHING,
         }
@@ -390,6 +391,10 @@ impl Exchange {
         let group = index.and_then(|index| self.groups.get_mut(index));
         if let Some(group) = group.filter(|group| group.gate.is_armed) {
             group.gate.mend(key);
+        }
+        if let Some(link) = self.links.get_mut(key) {
+            // Nobody's replies are not told apart otherwise.
+            link.passed = Passed::default();
         }
         if done.ticket.purpose == Purpose::Hedged {
             self.hedged_reply(key, done, reply, now);
@@ -447,6 +452,54 @@ impl Exchange {
         self.touch(ticket.client);
     }
 
+    /// One of two copies has a long reply, which is not kept until it is whole: its first bytes
+    /// decide which of them is the client's.
+    fn hedged_early(&mut self, key: LinkKey, number: Seq) {
+        let Some((index, node)) = self.links.get(key).map(|link| (link.group, link.lane.node))
+        else {
+            return;
+        };
+        let Some(hedging) = self.hedging(index) else {
+            return;
+        };
+        let second = hedging.is_second(number, key);
+        let Some((other, ticket)) = hedging.lost(number, key) else {
+            return self.let_pass(key, number);
+        };
+        self.let_pass(other, number);
+        let link = self.links.get_mut(key);
+        if let Some(oldest) = link.and_then(|link| link.pipeline.ticket_mut(0)) {
+            *oldest = ticket;
+        }
+        if second
+            && let Some(client) = self.clients.get_mut(ticket.client)
+            && let Some(group) = self.groups.get_mut(index)
+        {
+            group.counts.hedge(HedgeOutcome::Won);
+            client.replica_lane = Some(key);
+            group.move_reader(client, node);
+        }
+    }
+
+    /// One of two copies is nobody's, and the other knows nothing of it any more.
+    fn let_pass(&mut self, key: LinkKey, number: Seq) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let is_copy = |it: &&mut Ticket| it.purpose == Purpose::Hedged && it.seq == number;
+        if let Some(copy) = link.pipeline.tickets_mut().find(is_copy) {
+            copy.purpose = Purpose::Plain;
+        }
+    }
+
+    /// A reply to a request that is on two links is too long to be kept until it is whole.
+    #[cold]
+    pub(super) fn decide_early(&mut self, key: LinkKey, oldest: Ticket) {
+        if oldest.purpose == Purpose::Hedged {
+            self.hedged_early(key, oldest.seq);
+        }
+    }
+
     /// One of two copies is gone without a reply, `breaks` connections having broken when it was
     /// the next one due: the other is what the request was before.
     #[cold]
@@ -497,8 +550,9 @@ fn gather(
         }
         let is_new = it.offset >= link.late_upto;
         upto = upto.max(it.offset + 1);
+        let asked = it.ticket.client != ClientKey::NOBODY;
         let plain = it.ticket.purpose == Purpose::Plain && it.ticket.class == RequestClass::Read;
-        if plain && it.bytes.len() <= BYTES_MAX {
+        if asked && plain && it.bytes.len() <= BYTES_MAX {
             fresh += usize::from(is_new);
             late.push(Late {
                 link: key,
@@ -513,7 +567,7 @@ fn gather(
 }
 
 /// Whether an error line says that the request was not executed and that another node may do it.
-fn asks_elsewhere(line: &[u8]) -> bool {
+pub(super) fn asks_elsewhere(line: &[u8]) -> bool {
     const WORDS: [&[u8]; 5] = [
         b"-LOADING ",
         b"-MASTERDOWN ",

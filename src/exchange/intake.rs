@@ -31,7 +31,7 @@ impl Exchange {
             .insert(Client::new(Session::new(id), group, access, now))
     }
 
-    /// A client has sent `data`.
+    /// A client has sent `data`, some bytes.
     pub fn client_bytes(&mut self, key: ClientKey, data: &[u8], now: Time) {
         let Some(client) = self.clients.get_mut(key) else {
             return;

@@ -44,6 +44,7 @@ mod objections;
 mod outliers;
 mod output;
 mod overtaking;
+mod pieces;
 mod pinned;
 mod pubsub;
 mod read_only;

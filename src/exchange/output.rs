@@ -89,7 +89,7 @@ impl Exchange {
         self.throttle(by, key, now);
     }
 
-    fn throttle(&mut self, key: LinkKey, by: ClientKey, now: Time) {
+    pub(super) fn throttle(&mut self, key: LinkKey, by: ClientKey, now: Time) {
         let (Some(link), Some(client)) = (self.links.get_mut(key), self.clients.get_mut(by)) else {
             return;
         };
@@ -100,7 +100,8 @@ impl Exchange {
         link.throttled_by.push(by);
         link.throttled_at.get_or_insert(now);
         if link.usage == Usage::Shared {
-            // Others take another link from now on; what is behind this client's replies waits.
+            // Others take another link from now on. What is behind this client's replies waits,
+            // unless it can be asked elsewhere too.
             self.pass_by(key);
         }
     }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::consistency::{self, Stamps};
-use crate::exchange::Audience;
-use crate::exchange::{ReaderSettings, Scripts};
+use crate::exchange::{Audience, ReaderSettings, Scripts};
 use crate::route::NoReplica;
 use crate::session::Login;
 use crate::types::MasterName;
@@ -26,6 +25,9 @@ pub struct Settings {
     /// Bytes of output that a client may leave unread before the links that feed it are throttled.
     /// A subscriber that has left more is closed when another message comes.
     pub output_high: usize,
+    /// Bytes of one reply that passes on a shared link from which on others take another one: they
+    /// are there in some milliseconds, and opening a connection takes one.
+    pub long_reply: usize,
     /// Time in which a throttled client must take something, or it is closed.
     pub write_timeout: Duration,
     /// Bytes in flight on one shared link before its clients wait.
@@ -63,6 +65,7 @@ impl Default for Settings {
             read_ahead: 16 * 1024,
             request_max: 1 << 30,
             output_high: 1 << 20,
+            long_reply: 4 << 20,
             write_timeout: Duration::from_secs(30),
             link_bytes: 4 << 20,
             leases_max: 512,

@@ -454,3 +454,27 @@ fn a_link_that_is_lost_stalls_nobody_any_more() {
     assert_eq!(world.heard(client), ":7|+OK|");
     world.assert_calm();
 }
+
+#[test]
+fn a_long_reply_is_not_kept_for_a_client_that_has_read_from_another_link_since() {
+    let mut world = small(|_| {});
+    let client = world.client();
+    world.send(client, &["GET big"]);
+    let link = world.link("r1");
+    world.wires.get_mut(&link).unwrap().asked.clear();
+    world.say_raw(link, b"$20971520\r\n").unwrap();
+    for _ in 0..5 {
+        world.say_raw(link, &vec![b'x'; 1 << 20]).unwrap();
+    }
+    world.send(client, &["GET b"]);
+    assert_eq!(world.links("r1").len(), 2, "the first takes nothing new");
+    world.deaf.push(client);
+    for _ in 0..15 {
+        if world.exchange.is_throttled(link) {
+            break;
+        }
+        world.say_raw(link, &vec![b'x'; 1 << 20]).unwrap();
+    }
+    let held = world.exchange.clients.get(client).unwrap();
+    assert!(held.replies.held_bytes() < 4 << 20);
+}

@@ -255,3 +255,52 @@ fn the_first_read_after_a_rest_makes_who_keeps_time_hurry() {
     world.answer_all("r1");
     world.answer_all("r2");
 }
+
+#[test]
+fn a_long_answer_is_passed_on_while_it_comes_and_not_kept() {
+    for second_wins in [true, false] {
+        let mut world = hedging(100);
+        let client = world.client();
+        world.send(client, &["GET a"]);
+        let (one, other) = asked_first(&world);
+        late(&mut world);
+        let (winner, loser) = if second_wins {
+            (other, one)
+        } else {
+            (one, other)
+        };
+        let reply = format!("$1000000\r\n{}\r\n", "x".repeat(1_000_000));
+        for host in [winner, loser] {
+            let link = world.asked_on(host, "GET a");
+            world.wires.get_mut(&link).unwrap().asked.clear();
+            for piece in reply.as_bytes().chunks(50_000) {
+                world.say_raw(link, piece).unwrap();
+                let kept = world.exchange.links.get(link).unwrap().input.len();
+                assert!(kept < 100_000, "{kept}");
+            }
+            let heard = world.heard(client).len();
+            let want = if host == winner { 1_000_010 } else { 0 };
+            assert_eq!(heard, want, "second wins: {second_wins}, {host}");
+        }
+        assert_eq!(counted(&mut world)[1], u64::from(second_wins));
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_long_answer_that_is_lost_in_the_middle_ends_its_client() {
+    let mut world = hedging(100);
+    let client = world.client();
+    world.send(client, &["GET a"]);
+    let (one, other) = asked_first(&world);
+    late(&mut world);
+    let link = world.asked_on(other, "GET a");
+    world.say_raw(link, b"$1000000\r\n").unwrap();
+    for _ in 0..5 {
+        world.say_raw(link, &vec![b'x'; 50_000]).unwrap();
+    }
+    world.lose_node(other);
+    assert!(world.is_closed(client), "half a reply cannot be taken back");
+    world.answer(one, "GET a", "$1|x");
+    world.assert_calm();
+}

@@ -1,17 +1,24 @@
 //! Floor 4. Tests: The clients of an invented world: what they say, and what they make of replies.
 
 use super::*;
+use crate::route::Reads;
+use crate::types::ListenerRole;
+
+/// So many talkers send nothing before they have heard what they have asked for.
+const WAITING: usize = 3;
 
 impl Sim {
     pub(super) fn talk(&mut self) {
         let at = self.dice.usize(..self.talkers.len());
         if self.talkers[at].key.is_none() {
             let id = self.next_id;
+            let access = match self.dice.u32(0..4) {
+                0 => Access::new(ListenerRole::Split, Reads::Master),
+                _ => Access::default(),
+            };
+            let key = self.exchange.client_joined(0, access, id, self.now);
             self.talkers[at] = Talker {
-                key: Some(
-                    self.exchange
-                        .client_joined(0, Access::default(), id, self.now),
-                ),
+                key: Some(key),
                 ..Talker::default()
             };
         }
@@ -19,15 +26,22 @@ impl Sim {
         if !self.exchange.wants_input(key) {
             return;
         }
+        // Some wait for each reply.
+        let waits = at < WAITING;
+        if waits && !self.talkers[at].sent.is_empty() && self.talkers[at].bytes.is_empty() {
+            return;
+        }
         if self.talkers[at].bytes.len() < 200 && !self.talkers[at].quits {
-            for _ in 0..self.dice.usize(1..4) {
+            let most = if waits { 2 } else { 4 };
+            for _ in 0..self.dice.usize(1..most) {
                 self.compose(at);
             }
         }
         let bytes = &mut self.talkers[at].bytes;
-        let count = self.dice.usize(..=bytes.len());
+        let least = if waits { bytes.len() } else { 0 };
+        let count = self.dice.usize(least..=bytes.len());
         let chunk: Vec<_> = bytes.drain(..count).collect();
-        self.exchange.client_bytes(key, &chunk, self.now);
+        self.send(key, &chunk);
     }
 
     /// Adds a command or a transaction to what a client sends.
@@ -41,7 +55,7 @@ impl Sim {
             26..28 => self.say(at, "BLPOP", key),
             28..30 => self.say(at, "SELECT", key % 2),
             30 => self.say(at, "PING", key),
-            31 => self.say(at, "BIG", key),
+            31 | 35..38 => self.say(at, "BIG", key),
             32 => {
                 self.say(at, "SKIP", key);
                 self.say(at, "SET", key);

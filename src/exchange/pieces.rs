@@ -1,0 +1,80 @@
+//! Floor 4. Large replies, which pass in pieces. Nobody keeps what has passed.
+
+use crate::exchange::answers::Violation;
+use crate::exchange::link::Usage;
+use crate::exchange::marks::Marks;
+use crate::exchange::ticket::Purpose;
+use crate::exchange::{Exchange, LinkKey, Role};
+use crate::session::Piece;
+use crate::types::{Protocol, Time};
+
+impl Exchange {
+    /// A piece of a large reply goes to its client at once.
+    pub(super) fn piece(&mut self, key: LinkKey, piece: &[u8], now: Time) -> Result<(), Violation> {
+        let Some(link) = self.links.get_mut(key) else {
+            return Ok(());
+        };
+        let ticket = link.pipeline.oldest_written().ok_or(Violation::Unasked)?;
+        let (lane, index) = (link.lane, link.group);
+        let long = self.settings.long_reply;
+        let passed = link.passed.add((ticket.client, ticket.seq), piece.len());
+        let is_long = passed > long && link.usage == Usage::Shared && !link.retired;
+        if is_long {
+            self.pass_by(key);
+        }
+        let (Some(link), Some(group)) = (self.links.get_mut(key), self.groups.get_mut(index))
+        else {
+            return Ok(());
+        };
+        if ticket.marks != Marks::None {
+            group.mark_answered(link, &self.clients, self.generation);
+        }
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return Ok(());
+        };
+        if group.gate.is_armed && lane.role == Role::Master {
+            let begun = client.replies.is_begun(ticket.seq);
+            if group.gate.cuts((key, lane.node), ticket, begun) {
+                return Ok(());
+            }
+        }
+        if ticket.spoken {
+            self.spares.lend(&mut client.replies, ticket.seq);
+            client.replies.deliver(ticket.seq, piece, Piece::More);
+            let parked = client.replies.parked_bytes();
+            let unread = client.replies.unread();
+            let stalls = client.stalled && unread > self.settings.output_high;
+            self.touch(ticket.client);
+            if stalls {
+                // It may be another link than that of its last request.
+                self.throttle(key, ticket.client, now);
+            }
+            if parked > self.settings.output_high {
+                self.overtaken(ticket.client, key, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pieces may be passed on unless the whole has to be looked at first.
+    pub(super) fn may_stream(&mut self, key: LinkKey) -> bool {
+        let Some(link) = self.links.get(key) else {
+            return false;
+        };
+        let announces = link.usage == Usage::Hub && link.lane.protocol == Protocol::Resp2;
+        let Some(oldest) = link.pipeline.oldest_written() else {
+            return false;
+        };
+        if announces || link.scanner.is_push() || self.is_left(key) {
+            return false;
+        }
+        match oldest.purpose {
+            Purpose::Plain | Purpose::Slow | Purpose::Waits(_) => true,
+            Purpose::Hedged => {
+                self.decide_early(key, oldest);
+                true
+            }
+            _ => false,
+        }
+    }
+}
