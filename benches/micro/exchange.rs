@@ -49,6 +49,7 @@ impl Turn {
             anonymous: None,
             stamps: stamps.clone(),
             audience: Arc::default(),
+            bulky: Arc::default(),
             script_keys: Scripts::default(),
         };
         let mut exchange = Exchange::new(Settings::default(), vec![group], 1);

@@ -25,7 +25,7 @@ use crate::admin::{self, Admin, Health};
 use crate::config::{Loaded, Settings};
 use crate::consistency::Stamps;
 use crate::downstream::{Acceptor, Door, client_limit};
-use crate::exchange::{Audience, Scripts};
+use crate::exchange::{Audience, Bulky, Scripts};
 use crate::net::Listener;
 use crate::sentinel;
 use crate::tasks::Tasks;
@@ -65,6 +65,7 @@ struct Group {
     gauges: Arc<GroupGauges>,
     stamps: Option<Arc<Stamps>>,
     audience: Arc<Audience>,
+    bulky: Arc<Bulky>,
 }
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
@@ -98,6 +99,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
                 gauges: Arc::default(),
                 stamps,
                 audience: Arc::default(),
+                bulky: Arc::default(),
             }
         })
         .collect();
@@ -174,7 +176,11 @@ fn start_workers(
         settings: convert::group(
             settings,
             of,
-            (group.stamps.clone(), Arc::clone(&group.audience)),
+            (
+                group.stamps.clone(),
+                Arc::clone(&group.audience),
+                Arc::clone(&group.bulky),
+            ),
         ),
         snapshots: group.handle.snapshots.clone(),
         commands: group.handle.commands.clone(),

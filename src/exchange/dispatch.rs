@@ -281,6 +281,11 @@ impl Exchange {
             target = Target::NoReplica;
         }
         let beaten = match target {
+            Target::Master
+                if group.has_bulky() && client.goes_apart(group, (job, class), request) =>
+            {
+                None
+            }
             Target::Master => client.beaten_to_master(group),
             Target::Replica | Target::Hold | Target::NoReplica => None,
         };
@@ -318,7 +323,11 @@ impl Exchange {
         let Some(node) = writable else {
             return self.hold(job);
         };
-        let link = match self.fits(client.master_lane, node) {
+        let lane = client.master_lane;
+        if let Some(link) = self.lane_apart(&job, node, (kind.effect, request)) {
+            return self.send(link, job, request.raw(), kind);
+        }
+        let link = match self.fits(lane, node) {
             Some(link) => link,
             None => match self.find_lane(job, node, Role::Master) {
                 Ok(link) => link,

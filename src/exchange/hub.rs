@@ -235,6 +235,7 @@ impl Exchange {
             identity,
             database: 0,
             protocol: group.hub_protocol(),
+            bulky: false,
         };
         let login = group.login(identity).cloned();
         Some(self.open(Link::new(index, lane, usage, now), login))

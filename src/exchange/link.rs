@@ -72,6 +72,8 @@ pub(super) struct LaneId {
     pub(super) identity: IdentityId,
     pub(super) database: u32,
     pub(super) protocol: Protocol,
+    /// Whether it is for reads that may bring large values, and what comes behind them.
+    pub(super) bulky: bool,
 }
 
 /// Who may use a link.

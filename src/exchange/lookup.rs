@@ -48,7 +48,7 @@ impl Exchange {
         let alike = owner
             .lanes
             .keys()
-            .filter(|other| other.node == lane.node)
+            .filter(|other| (other.node, other.bulky) == (lane.node, lane.bulky))
             .count();
         if alike >= self.settings.lanes_max {
             return Err(NoLane::TooMany);

@@ -20,6 +20,7 @@
 
 mod answers;
 mod audience;
+mod bulky;
 mod client;
 mod demotion;
 mod dispatch;
@@ -83,6 +84,7 @@ use crate::types::{NodeAddr, Protocol, Time};
 
 pub use answers::Violation;
 pub use audience::Audience;
+pub use bulky::Bulky;
 use client::Client;
 pub use client::ClientKey;
 use fencing::Fencing;

@@ -373,6 +373,7 @@ impl Group {
             identity,
             database,
             protocol,
+            bulky: false,
         }
     }
 }

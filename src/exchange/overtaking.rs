@@ -117,7 +117,7 @@ impl Group {
             (Some(stamps), _) => {
                 keys.visit(request, |key| visit(stamps.slot(database, key).number()))
             }
-            (None, _) => keys.visit(request, |key| visit(hash(key))),
+            (None, _) => keys.visit(request, |key| visit(few(hash(key)))),
         }
     }
 }
@@ -171,9 +171,17 @@ impl Client {
     }
 }
 
-/// The hash of a key where no stamps are kept. In which database it is does not matter.
+/// The best bits of a hash, for keys without a stamp's number: the highest of a product depend on
+/// all of what was multiplied.
 #[inline]
-fn hash(key: &[u8]) -> u32 {
+fn few(hash: u64) -> u32 {
+    u32::try_from(hash >> 56).unwrap_or_default()
+}
+
+/// The hash of a key, of which the highest bits are the best. In which database it is does not
+/// matter.
+#[inline]
+pub(super) fn hash(key: &[u8]) -> u64 {
     let length = u64::try_from(key.len()).unwrap_or(u64::MAX);
     let word = match key.last_chunk::<8>() {
         Some(last) => u64::from_le_bytes(*last),
@@ -186,8 +194,7 @@ fn hash(key: &[u8]) -> u32 {
     for word in front.iter().take(FRONT / 8) {
         state = mixed(state ^ u64::from_le_bytes(*word));
     }
-    // The highest bits of a product depend on all of what was multiplied.
-    u32::try_from(state >> 56).unwrap_or_default()
+    state
 }
 
 #[inline]
@@ -214,7 +221,7 @@ mod tests {
         for family in families {
             let mut times = [0_u32; 64 * WORDS];
             for number in 0..25_600 {
-                let (word, bit) = place(hash(family(number).as_bytes()));
+                let (word, bit) = place(few(hash(family(number).as_bytes())));
                 times[word * 64 + usize::try_from(bit.trailing_zeros()).unwrap()] += 1;
             }
             assert!(

@@ -16,9 +16,12 @@ impl Exchange {
         };
         let ticket = link.pipeline.oldest_written().ok_or(Violation::Unasked)?;
         let (lane, index) = (link.lane, link.group);
-        let long = self.settings.long_reply;
+        let (long, bulky) = (self.settings.long_reply, self.settings.bulky_reply);
         let passed = link.passed.add((ticket.client, ticket.seq), piece.len());
         let is_long = passed > long && link.usage == Usage::Shared && !link.retired;
+        if passed > bulky && passed - piece.len() <= bulky {
+            self.note_bulky_reply(key, now);
+        }
         if is_long {
             self.pass_by(key);
         }

@@ -27,6 +27,7 @@ impl Exchange {
             let lane = LaneId {
                 database: 0,
                 protocol: Protocol::Resp2,
+                bulky: false,
                 ..link.lane
             };
             let (index, known) = (link.group, callers.iter().find(|(of, _)| *of == lane));

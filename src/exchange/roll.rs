@@ -436,6 +436,7 @@ impl Exchange {
             identity,
             database: 0,
             protocol,
+            bulky: false,
         });
         let link = lane.and_then(|lane| self.shared_link(index, lane, job.now).ok());
         let Some(link) = link.filter(|link| self.is_open(*link)) else {

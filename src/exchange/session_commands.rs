@@ -232,6 +232,7 @@ impl Exchange {
             // A user need not have the right to SELECT.
             database: 0,
             protocol,
+            bulky: false,
         };
         let usage = Usage::Proof(job.key);
         let link = Link::new(index, lane, usage, job.now);
@@ -292,6 +293,7 @@ impl Exchange {
             identity,
             database,
             protocol,
+            bulky: false,
         };
         match self.shared_link(index, lane, job.now) {
             Ok(link) => self.when_ready(job, link),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::consistency::{self, Stamps};
-use crate::exchange::{Audience, ReaderSettings, Scripts};
+use crate::exchange::{Audience, Bulky, ReaderSettings, Scripts};
 use crate::route::NoReplica;
 use crate::session::Login;
 use crate::types::MasterName;
@@ -25,16 +25,20 @@ pub struct Settings {
     /// Bytes of output that a client may leave unread before the links that feed it are throttled.
     /// A subscriber that has left more is closed when another message comes.
     pub output_high: usize,
-    /// Bytes of one reply that passes on a shared link from which on others take another one: they
-    /// are there in some milliseconds, and opening a connection takes one.
+    /// Bytes of one reply that passes on a shared link from which on others take another one, and
+    /// reads behind it are asked there too: they are there in some milliseconds, and opening a
+    /// connection takes one.
     pub long_reply: usize,
+    /// Bytes of a reply that make its key bulky: they are under way for about as long as a small
+    /// request takes in all.
+    pub bulky_reply: usize,
     /// Time in which a throttled client must take something, or it is closed.
     pub write_timeout: Duration,
     /// Bytes in flight on one shared link before its clients wait.
     pub link_bytes: usize,
     /// Leased links of one worker, idle ones in the pool included.
     pub leases_max: usize,
-    /// Shared links of one worker to one node.
+    /// Shared links of one worker to one node, and as many more for large values.
     pub lanes_max: usize,
     /// Links that one worker opens to one node at once; others wait for their turn. All workers
     /// together should stay below the queue of the node's listener (Redis `tcp-backlog`, 511).
@@ -66,6 +70,7 @@ impl Default for Settings {
             request_max: 1 << 30,
             output_high: 1 << 20,
             long_reply: 4 << 20,
+            bulky_reply: 1 << 20,
             write_timeout: Duration::from_secs(30),
             link_bytes: 4 << 20,
             leases_max: 512,
@@ -100,6 +105,8 @@ pub struct GroupSettings {
     pub stamps: Option<Arc<Stamps>>,
     /// How many clients of all workers hear what.
     pub audience: Arc<Audience>,
+    /// Which keys have large values, as all workers know.
+    pub bulky: Arc<Bulky>,
     /// What scripts change.
     pub script_keys: consistency::Scripts,
 }

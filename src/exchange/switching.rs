@@ -124,6 +124,7 @@ impl Exchange {
             identity: IdentityId::ANONYMOUS,
             database: 0,
             protocol: Protocol::Resp2,
+            bulky: false,
         };
         let master = group.writable.map(|node| lane(node, Role::Master));
         let replicas = group.readable.iter().map(|node| lane(*node, Role::Replica));
@@ -318,6 +319,7 @@ impl Exchange {
                 && link.lane.identity == IdentityId::ANONYMOUS
                 && link.lane.database == 0
                 && link.lane.protocol == Protocol::Resp2
+                && !link.lane.bulky
         })
     }
 

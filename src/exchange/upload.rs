@@ -76,6 +76,7 @@ impl Exchange {
             }
             (Some(stamps), _) => Marks::One(stamps.everything()),
         };
+        group.note_bulky(reach, &request, now);
         let arrived = client.arrived;
         let job = Job {
             reach,

@@ -136,6 +136,7 @@ impl Worker {
             anonymous: None,
             stamps: None,
             audience: Arc::default(),
+            bulky: Arc::default(),
             script_keys: Scripts::default(),
         };
         let settings = Settings {

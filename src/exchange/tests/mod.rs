@@ -3,6 +3,7 @@
 
 mod blocking;
 mod bounds;
+mod bulky;
 mod busy;
 mod clients;
 mod databases;
@@ -110,6 +111,7 @@ impl Default for Setup {
                 anonymous: None,
                 stamps: None,
                 audience: Arc::default(),
+                bulky: Arc::default(),
                 script_keys: Scripts::default(),
             },
             replicas: vec![addr("r1")],

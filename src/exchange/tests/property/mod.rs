@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::consistency::Stamps;
+use crate::exchange::Bulky;
 use crate::route::Access;
 use crate::telemetry::{HedgeOutcome, Latency, Target};
 use crate::topology::Acks;
@@ -126,6 +127,7 @@ impl Sim {
                 60_000
             },
             long_reply: 40_000,
+            bulky_reply: 20_000,
             reply_timeout: Duration::from_secs(20),
             opening_max: 2,
             ..Settings::default()
@@ -136,6 +138,8 @@ impl Sim {
         let group = GroupSettings {
             hedge_reads: seed.is_multiple_of(2),
             stamps: (seed % 4 < 2).then(|| Arc::clone(&stamps)),
+            // Few places make many keys bulky, and nothing is bulky with many.
+            bulky: Arc::new(Bulky::with(if seed.is_multiple_of(5) { 16 } else { 4096 })),
             ..Setup::default().group
         };
         let mut sim = Self {
