@@ -94,8 +94,9 @@
 //! and, in a failover, replies; leases links for transactions and blocking commands, hears what is
 //! published over one link for all, passes on to one client what others have read and is changed,
 //! decides what becomes of lost requests, gives a new master the scripts of the last, throttles
-//! what feeds a client that does not read, asks late reads of a second replica. The worker calls it
-//! with bytes and events, and performs the actions that it gives. Scripts, stamps and the number of
+//! what feeds a client that does not read, asks late reads of a second replica, and twice those
+//! that wait behind a long reply. The worker calls it with bytes and events, and performs the
+//! actions that it gives. Scripts, stamps, which keys have large values, and the number of
 //! subscribers are all that workers share.
 //!
 //! **downstream**: the acceptor and the limit of clients. **admin**: HTTP pages, JSON, health.

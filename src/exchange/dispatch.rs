@@ -558,6 +558,7 @@ impl Place<'_> {
             spoken: number.spoken,
             bounces: number.bounces,
             breaks: number.breaks,
+            detoured: false,
             marks: job.marks,
             caching: job.caching,
             counts: job.counts,

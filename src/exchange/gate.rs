@@ -249,6 +249,7 @@ impl Exchange {
                     spoken: true,
                     bounces: 0,
                     breaks: 0,
+                    detoured: false,
                     marks: Marks::None,
                     caching: Caching::Nothing,
                     counts: false,

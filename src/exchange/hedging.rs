@@ -396,8 +396,10 @@ impl Exchange {
             // Nobody's replies are not told apart otherwise.
             link.passed = Passed::default();
         }
-        if done.ticket.purpose == Purpose::Hedged {
-            self.hedged_reply(key, done, reply, now);
+        match done.ticket.purpose {
+            Purpose::Hedged => self.hedged_reply(key, done, reply, now),
+            Purpose::Copy => self.copy_replied(key, done, reply, now),
+            _ => {}
         }
     }
 
@@ -495,8 +497,10 @@ impl Exchange {
     /// A reply to a request that is on two links is too long to be kept until it is whole.
     #[cold]
     pub(super) fn decide_early(&mut self, key: LinkKey, oldest: Ticket) {
-        if oldest.purpose == Purpose::Hedged {
-            self.hedged_early(key, oldest.seq);
+        match oldest.purpose {
+            Purpose::Hedged => self.hedged_early(key, oldest.seq),
+            Purpose::Copy => self.copy_is_long(key, oldest.seq),
+            _ => {}
         }
     }
 

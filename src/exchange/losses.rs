@@ -259,8 +259,12 @@ impl Exchange {
     ) {
         let ticket = lost.ticket;
         let Some(client) = self.clients.get_mut(ticket.client) else {
-            if ticket.purpose == Purpose::Hedged {
-                self.copy_lost(link.group, (key, ticket.seq), ticket.breaks);
+            match ticket.purpose {
+                Purpose::Hedged => {
+                    self.copy_lost(link.group, (key, ticket.seq), ticket.breaks);
+                }
+                Purpose::Copy => self.copy_gone(ticket.seq),
+                _ => {}
             }
             return;
         };
@@ -439,7 +443,8 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
         | Purpose::Rights(_)
         | Purpose::Renewal
         | Purpose::Retracking
-        | Purpose::Hedged => return Fate::Nothing,
+        | Purpose::Hedged
+        | Purpose::Copy => return Fate::Nothing,
         Purpose::Subscription(subscription) if !subscription.asked => return Fate::Nothing,
         // Nothing comes any more that was published before.
         Purpose::Leaving | Purpose::Left => return Fate::Left,

@@ -23,6 +23,7 @@ mod audience;
 mod bulky;
 mod client;
 mod demotion;
+mod detour;
 mod dispatch;
 mod fallback;
 mod fencing;
@@ -87,6 +88,7 @@ pub use audience::Audience;
 pub use bulky::Bulky;
 use client::Client;
 pub use client::ClientKey;
+use detour::Detours;
 use fencing::Fencing;
 use link::Link;
 pub use link::{LinkKey, OpenFailure, Opened, Role};
@@ -138,6 +140,8 @@ pub struct Exchange {
     seen: Seen,
     /// The generation of writes for what is being read from a node.
     generation: u32,
+    /// Reads that are asked twice for the long replies before them.
+    detours: Detours,
     /// Links that are not open yet.
     opening: usize,
     /// Those among them whose turn to be opened has not come.
@@ -235,6 +239,7 @@ impl Exchange {
             inline: Vec::new(),
             scratch: Vec::new(),
             generation: 0,
+            detours: Detours::default(),
             opening: 0,
             queued: 0,
             dice: Dice::new(seed),

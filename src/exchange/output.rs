@@ -103,6 +103,7 @@ impl Exchange {
             // Others take another link from now on. What is behind this client's replies waits,
             // unless it can be asked elsewhere too.
             self.pass_by(key);
+            self.detour(key, now);
         }
     }
 

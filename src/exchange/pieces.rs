@@ -24,6 +24,7 @@ impl Exchange {
         }
         if is_long {
             self.pass_by(key);
+            self.detour(key, now);
         }
         let (Some(link), Some(group)) = (self.links.get_mut(key), self.groups.get_mut(index))
         else {
@@ -73,7 +74,7 @@ impl Exchange {
         }
         match oldest.purpose {
             Purpose::Plain | Purpose::Slow | Purpose::Waits(_) => true,
-            Purpose::Hedged => {
+            Purpose::Hedged | Purpose::Copy => {
                 self.decide_early(key, oldest);
                 true
             }

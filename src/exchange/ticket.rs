@@ -26,6 +26,8 @@ pub(super) struct Ticket {
     pub(super) bounces: u8,
     /// How many connections broke when its reply was the next one due.
     pub(super) breaks: u8,
+    /// Whether a copy of it was sent, because of what was before it.
+    pub(super) detoured: bool,
     /// What it changes, as far as anybody keeps account of that.
     pub(super) marks: Marks,
     /// What it does to the script cache of its node.
@@ -47,6 +49,7 @@ impl Ticket {
             spoken: false,
             bounces: 0,
             breaks: 0,
+            detoured: false,
             marks: Marks::None,
             caching: Caching::Nothing,
             counts: false,
@@ -137,6 +140,9 @@ pub(super) enum Purpose {
     /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that
     /// stands for `seq`.
     Hedged,
+    /// A copy of a read that waits behind a long reply; whose it is, `Detours` knows by the number
+    /// that stands for `seq`.
+    Copy,
 }
 
 /// What the client hears when something is undone.

@@ -190,6 +190,12 @@ impl<T: Copy> Pipeline<T> {
             })
     }
 
+    /// Whether the command whose first byte has this offset in the connection's whole output has
+    /// its reply.
+    pub fn is_answered(&self, offset: u64) -> bool {
+        offset < self.start_offset
+    }
+
     /// The ticket of a command without a reply, by its place: 0 is the oldest.
     pub fn ticket_mut(&mut self, place: usize) -> Option<&mut T> {
         self.tickets.get_mut(place).map(|entry| &mut entry.ticket)

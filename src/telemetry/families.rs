@@ -61,6 +61,8 @@ families! {
         "Reads that replicas may serve and the master did, by the reason."
     RESENT Counter "switchman_resent_requests_total" ["master_name"]
         "Reads sent again elsewhere after their connection was lost."
+    DETOURED Counter "switchman_detoured_requests_total" ["master_name"]
+        "Reads asked twice, over another connection too, because a long reply was before theirs."
     HEDGED Counter "switchman_hedged_requests_total" ["master_name", "outcome"]
         "Late reads of replicas: sent to another too, won by it, or skipped as they were too many."
     UNCERTAIN Counter "switchman_uncertain_requests_total" ["master_name"]

@@ -49,6 +49,7 @@ pub struct WorkerMetrics {
     kept_released: Counter,
     kept_uncertain: Counter,
     resent: Counter,
+    detoured: Counter,
     uncertain: Counter,
     rejected: [Counter; Reason::COUNT],
     master_reads: [Counter; MasterRead::COUNT],
@@ -109,6 +110,7 @@ impl WorkerMetrics {
             kept_released: labelled(&f::KEPT, "released"),
             kept_uncertain: labelled(&f::KEPT, "uncertain"),
             resent: counter(&f::RESENT),
+            detoured: counter(&f::DETOURED),
             uncertain: counter(&f::UNCERTAIN),
             rejected: std::array::from_fn(|at| labelled(&f::REJECTED, Reason::ALL[at].label())),
             master_reads: std::array::from_fn(|at| {
@@ -158,6 +160,7 @@ impl WorkerMetrics {
         add(&self.kept_released, &mut counts.kept_released);
         add(&self.kept_uncertain, &mut counts.kept_uncertain);
         add(&self.resent, &mut counts.resent);
+        add(&self.detoured, &mut counts.detoured);
         add(&self.uncertain, &mut counts.uncertain);
         for (counter, count) in self.rejected.iter().zip(&mut counts.rejected) {
             add(counter, count);

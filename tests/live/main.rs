@@ -17,6 +17,7 @@ mod chatter;
 mod clients;
 mod command_table;
 mod deployment;
+mod detour;
 mod differential;
 mod election;
 mod failover;

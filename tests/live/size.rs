@@ -46,7 +46,18 @@ const SMALL_EVERY: Duration = Duration::from_millis(1);
 enum Way {
     Set,
     GetFromMaster,
+    /// Of a key that Switchman has not seen before.
+    GetUnseenFromMaster,
     GetFromReplica,
+}
+
+impl Way {
+    const ALL: [Self; 4] = [
+        Self::Set,
+        Self::GetFromMaster,
+        Self::GetUnseenFromMaster,
+        Self::GetFromReplica,
+    ];
 }
 
 /// Where the three ways begin: at the nodes, or at listeners of Switchman.
@@ -82,7 +93,7 @@ fn a_value_passes_both_ways_in_little_memory() {
     ok(&mut proxy.client(), &["SET", "k", "v"]);
     wait_for_replica(&lab, &mut Client::connect(through.replica, SOON).unwrap());
     let piece: Vec<u8> = (0..MIB).map(|_| fastrand::u8(..)).collect();
-    for way in [Way::Set, Way::GetFromMaster, Way::GetFromReplica] {
+    for way in Way::ALL {
         let mut waits = [Vec::new(), Vec::new()];
         for _ in 0..rounds {
             for (doors, waits) in [&direct, &through].into_iter().zip(&mut waits) {
@@ -111,11 +122,19 @@ fn pass(
 ) -> Vec<Duration> {
     let node = lab.node(usize::from(way == Way::GetFromReplica));
     let read = calls(node, "get");
+    let unseen = format!("unseen:{}", fastrand::u64(..));
+    if way == Way::GetUnseenFromMaster {
+        rename(lab, "large", &unseen);
+    }
     let (took, waits) = beside_small_commands((lab, proxy), || match way {
         Way::Set => put(doors.master, piece, size),
-        Way::GetFromMaster => get(doors.master, piece, size),
-        Way::GetFromReplica => get(doors.replica, piece, size),
+        Way::GetFromMaster => get(doors.master, "large", piece, size),
+        Way::GetUnseenFromMaster => get(doors.master, &unseen, piece, size),
+        Way::GetFromReplica => get(doors.replica, "large", piece, size),
     });
+    if way == Way::GetUnseenFromMaster {
+        rename(lab, &unseen, "large");
+    }
     lab.wait_in_sync(lab.node(0), 1, LONG).unwrap();
     if way != Way::Set {
         assert_eq!(calls(node, "get"), read + 1, "{way:?}");
@@ -153,9 +172,15 @@ fn put(addr: SocketAddr, piece: &[u8], size: usize) {
     expect(&mut stream, b"+OK\r\n");
 }
 
-fn get(addr: SocketAddr, piece: &[u8], size: usize) {
+/// At the master itself, so that Switchman does not know.
+fn rename(lab: &Lab, key: &str, new: &str) {
+    let renamed = lab.node(0).command(&["RENAME", key, new]);
+    assert_eq!(renamed.unwrap(), Reply::ok());
+}
+
+fn get(addr: SocketAddr, key: &str, piece: &[u8], size: usize) {
     let mut stream = stream(addr);
-    stream.write_all(&request(&["GET", "large"])).unwrap();
+    stream.write_all(&request(&["GET", key])).unwrap();
     expect(&mut stream, format!("${size}\r\n").as_bytes());
     let mut got = vec![0; piece.len()];
     for at in 0..size / piece.len() {

@@ -8,6 +8,7 @@ mod busy;
 mod clients;
 mod databases;
 mod demotion;
+mod detour;
 mod fencing;
 mod gate;
 mod hedging;
@@ -516,6 +517,7 @@ impl World {
             let hedging = group.hedging.as_ref();
             assert!(hedging.is_none_or(|it| it.owns_nothing()));
         }
+        assert!(self.exchange.detours.is_empty());
         for (key, link) in self.exchange.links.iter() {
             assert!(link.pipeline.is_empty(), "{key:?} {link:?}");
         }

@@ -1,0 +1,669 @@
+//! Floor 4. Tests: Long replies of some clients, and what the others need not wait for.
+
+use super::*;
+use crate::consistency::Stamps;
+use crate::route::Reads;
+use crate::topology::Acks;
+use crate::types::ListenerRole;
+
+/// Bytes of a piece of a long reply, and pieces until it counts as one.
+const PIECE: usize = 1 << 20;
+const PIECES: usize = 4;
+
+/// A server begins with a reply of 20 MiB on a link, and sends so many pieces of it.
+fn begin(world: &mut World, link: LinkKey, pieces: usize) {
+    let asked = &mut world.wires.get_mut(&link).unwrap().asked;
+    asked.pop_front().unwrap();
+    world.say_raw(link, b"$20971520\r\n").unwrap();
+    go_on(world, link, pieces);
+}
+
+fn go_on(world: &mut World, link: LinkKey, pieces: usize) {
+    for _ in 0..pieces {
+        world.say_raw(link, &vec![b'x'; PIECE]).unwrap();
+    }
+}
+
+/// The rest of it.
+fn end(world: &mut World, link: LinkKey, client: ClientKey) {
+    go_on(world, link, 20 - PIECES);
+    world.say_raw(link, b"\r\n").unwrap();
+    assert_eq!(world.heard(client).len(), "$20971520||".len() + (20 << 20));
+}
+
+/// The link to a node that is not this one.
+fn other_link(world: &World, host: &str, link: LinkKey) -> LinkKey {
+    let mut links = world.links(host);
+    links.retain(|it| *it != link);
+    assert_eq!(links.len(), 1, "links to {host} besides");
+    links[0]
+}
+
+/// How often a node is asked this.
+fn times(world: &World, host: &str, line: &str) -> usize {
+    world.asked(host).iter().filter(|it| *it == line).count()
+}
+
+/// The next reply on a link.
+fn reply(world: &mut World, link: LinkKey, reply: &str) {
+    let asked = &mut world.wires.get_mut(&link).unwrap().asked;
+    asked.pop_front().unwrap();
+    world.say(link, reply);
+}
+
+/// A client whose reads replicas serve, whatever it has written.
+fn eventual(world: &mut World) -> ClientKey {
+    world.client_by(Access::new(ListenerRole::Split, Reads::Replicas))
+}
+
+/// A world with little room for output.
+fn narrow() -> World {
+    World::with(Setup {
+        settings: Settings {
+            output_high: 10_000,
+            ..Settings::default()
+        },
+        ..Setup::default()
+    })
+}
+
+/// A line of 20 kB.
+fn line() -> String {
+    "x".repeat(20_000).replacen('x', "+", 1)
+}
+
+/// A client whose reads the master serves.
+fn master_reader(world: &mut World) -> ClientKey {
+    world.client_by(Access::new(ListenerRole::Split, Reads::Master))
+}
+
+fn detoured(world: &mut World) -> u64 {
+    world.exchange.counts(0).unwrap().detoured
+}
+
+#[test]
+fn reads_behind_a_long_reply_are_asked_twice_and_the_later_reply_is_dropped() {
+    let mut world = World::new();
+    let client = world.client();
+    let behind = [world.client(), world.client()];
+    let other = world.client();
+    let long = world.link("r1");
+    world.send(client, &["GET big", "GET own"]);
+    world.send(behind[0], &["GET a"]);
+    world.send(behind[1], &["STRLEN b"]);
+    begin(&mut world, long, PIECES - 1);
+    assert_eq!(world.links("r1"), [long], "what is short is waited for");
+    go_on(&mut world, long, 1);
+    let new = other_link(&world, "r1", long);
+    world.send(other, &["GET c"]);
+    let asked = |link| world.wires[&link].asked.iter().map(|(_, line)| &**line);
+    assert!(asked(long).eq(["GET own", "GET a", "STRLEN b"]));
+    assert!(asked(new).eq(["GET a", "STRLEN b", "GET c"]));
+    for it in ["$1|A", ":1", "$1|C"] {
+        reply(&mut world, new, it);
+    }
+    assert_eq!(behind.map(|client| world.heard(client)), ["$1|A|", ":1|"]);
+    assert_eq!(world.heard(other), "$1|C|");
+    assert_eq!(detoured(&mut world), 2);
+    end(&mut world, long, client);
+    for it in ["$3|own", "$3|old", ":3"] {
+        reply(&mut world, long, it);
+    }
+    assert_eq!(world.heard(client), "$3|own|");
+    let heard = behind.map(|client| world.heard(client));
+    assert_eq!(heard, ["", ""], "they are dropped");
+    world.pass(ms(100));
+    assert_eq!(world.links("r1"), [new], "the other one has done its duty");
+    world.assert_calm();
+}
+
+#[test]
+fn writes_wait_behind_a_long_reply_of_the_master_and_reads_behind_their_own_clients_writes() {
+    let mut world = World::new();
+    let client = master_reader(&mut world);
+    let (reads, writes, both) = (
+        master_reader(&mut world),
+        world.client(),
+        master_reader(&mut world),
+    );
+    let long = world.link("m");
+    world.send(client, &["GET big"]);
+    world.send(reads, &["GET a"]);
+    world.send(writes, &["INCR n"]);
+    world.send(both, &["INCR n", "GET n"]);
+    begin(&mut world, long, PIECES);
+    let new = other_link(&world, "m", long);
+    assert_eq!(world.asked_on("m", "GET a"), long);
+    assert_eq!(world.wires[&new].asked.len(), 1);
+    world.wires.get_mut(&new).unwrap().asked.pop_front();
+    world.say(new, "$1|A");
+    assert_eq!(world.heard(reads), "$1|A|");
+    end(&mut world, long, client);
+    for reply in ["$3|old", ":1", ":2", "$1|2"] {
+        world.say(long, reply);
+    }
+    assert_eq!(world.heard(reads), "");
+    assert_eq!(world.heard(writes), ":1|");
+    assert_eq!(world.heard(both), ":2|$1|2|");
+    world.assert_calm();
+}
+
+#[test]
+fn reads_that_bring_long_replies_too_are_not_asked_twice() {
+    let mut world = World::new();
+    let clients: Vec<_> = (0..10).map(|_| world.client()).collect();
+    let first = world.link("r1");
+    for client in &clients {
+        world.send(*client, &["GET big"]);
+    }
+    begin(&mut world, first, PIECES);
+    assert_eq!(world.links("r1"), [first]);
+    assert_eq!(world.asked("r1").len(), 9);
+    assert_eq!(detoured(&mut world), 0);
+}
+
+#[test]
+fn who_left_meanwhile_has_nothing_asked_twice() {
+    let mut world = World::new();
+    let (client, behind) = (world.client(), world.client());
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    world.leave(behind);
+    begin(&mut world, long, PIECES);
+    assert_eq!(world.links("r1"), [long]);
+    end(&mut world, long, client);
+    world.say(long, "$1|A");
+    world.assert_calm();
+}
+
+#[test]
+fn a_long_reply_that_nobody_hears_any_more_is_passed_by_too() {
+    let mut world = World::new();
+    let (client, behind) = (world.client(), world.client());
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    world.leave(client);
+    begin(&mut world, long, PIECES);
+    let new = other_link(&world, "r1", long);
+    world.wires.get_mut(&new).unwrap().asked.pop_front();
+    world.say(new, "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|");
+}
+
+#[test]
+fn reads_behind_a_client_that_does_not_read_are_asked_twice() {
+    let mut world = narrow();
+    let (slow, behind) = (world.client(), world.client());
+    world.deaf.push(slow);
+    let link = world.link("r1");
+    world.send(slow, &["GET big", "GET big"]);
+    world.send(behind, &["GET a"]);
+    world.answer("r1", "GET big", &line());
+    assert!(world.exchange.is_throttled(link));
+    let new = other_link(&world, "r1", link);
+    world.wires.get_mut(&new).unwrap().asked.pop_front();
+    world.say(new, "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|");
+    for _ in 0..40 {
+        world.pass(ms(1_000));
+        world.exchange.took(slow, 100, world.now);
+        world.run();
+    }
+    assert!(!world.is_closed(slow), "nobody waits behind it");
+}
+
+#[test]
+fn a_read_is_not_asked_twice_once_its_client_has_written() {
+    let mut world = World::new();
+    let (client, behind) = (world.client(), world.client());
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a", "SET b 1"]);
+    world.answer("m", "SET b 1", "+OK");
+    begin(&mut world, long, PIECES);
+    assert_eq!(world.asked("r1"), ["GET a"]);
+    end(&mut world, long, client);
+    world.answer("r1", "GET a", "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|+OK|");
+    assert_eq!(detoured(&mut world), 0);
+    world.assert_calm();
+}
+
+#[test]
+fn what_a_client_writes_behind_a_read_is_sent_when_either_answer_has_come() {
+    for role in ["r1", "m"] {
+        let mut world = World::new();
+        let reads = if role == "m" {
+            Reads::Master
+        } else {
+            Reads::Replicas
+        };
+        let access = Access::new(ListenerRole::Split, reads);
+        let (client, behind) = (world.client_by(access), world.client_by(access));
+        let long = world.link(role);
+        world.send(client, &["GET big"]);
+        world.send(behind, &["GET a"]);
+        begin(&mut world, long, PIECES);
+        world.send(behind, &["SET a 1"]);
+        assert_eq!(times(&world, "m", "SET a 1"), 0, "it might be seen");
+        let new = other_link(&world, role, long);
+        reply(&mut world, new, "$1|A");
+        assert_eq!(times(&world, "m", "SET a 1"), 1);
+        world.answer("m", "SET a 1", "+OK");
+        end(&mut world, long, client);
+        reply(&mut world, long, "$1|1");
+        assert_eq!(world.heard(behind), "$1|A|+OK|");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_read_is_asked_twice_at_most_and_a_long_answer_is_that_of_the_first() {
+    let mut world = World::new();
+    let (one, two, behind) = (world.client(), world.client(), world.client());
+    let first = world.link("r1");
+    world.send(one, &["GET big"]);
+    world.send(two, &["GET large"]);
+    world.send(behind, &["GET a"]);
+    begin(&mut world, first, PIECES);
+    let second = other_link(&world, "r1", first);
+    begin(&mut world, second, PIECES);
+    assert_eq!(world.wires[&second].asked.len(), 1);
+    assert_eq!(world.links("r1").len(), 2, "nothing needs a third");
+    assert!(world.exchange.links.get(second).unwrap().input.len() < 100_000);
+    go_on(&mut world, second, 20 - PIECES);
+    world.say_raw(second, b"\r\n").unwrap();
+    assert_eq!(world.heard(two), "", "it is not kept");
+    reply(&mut world, second, "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|");
+    end(&mut world, first, one);
+    begin(&mut world, first, PIECES);
+    end(&mut world, first, two);
+    reply(&mut world, first, "$1|A");
+    assert_eq!(world.heard(behind), "");
+    assert_eq!(detoured(&mut world), 2);
+    world.assert_calm();
+}
+
+#[test]
+fn the_loss_of_either_link_leaves_one_answer() {
+    for loses_first in [true, false] {
+        let mut world = World::new();
+        let (client, behind) = (world.client(), world.client());
+        let long = world.link("r1");
+        world.send(client, &["GET big"]);
+        world.send(behind, &["GET a"]);
+        begin(&mut world, long, PIECES);
+        let new = other_link(&world, "r1", long);
+        world.lose(if loses_first { long } else { new });
+        assert_eq!(world.is_closed(client), loses_first);
+        if loses_first {
+            assert_eq!(
+                times(&world, "r1", "GET a"),
+                2,
+                "the read itself is asked anew"
+            );
+            reply(&mut world, new, "$3|old");
+            assert_eq!(world.heard(behind), "");
+            reply(&mut world, new, "$1|A");
+        } else {
+            assert_eq!(times(&world, "r1", "GET a"), 1);
+            end(&mut world, long, client);
+            reply(&mut world, long, "$1|A");
+        }
+        assert_eq!(world.heard(behind), "$1|A|");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_node_that_says_nothing_leaves_the_answer_to_the_first() {
+    let mut world = World::new();
+    let (client, behind) = (world.client(), world.client());
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    begin(&mut world, long, PIECES);
+    let new = other_link(&world, "r1", long);
+    reply(
+        &mut world,
+        new,
+        "-LOADING Redis is loading the dataset in memory",
+    );
+    assert_eq!(world.heard(behind), "");
+    end(&mut world, long, client);
+    reply(&mut world, long, "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|");
+    world.assert_calm();
+}
+
+#[test]
+fn of_a_pipeline_nothing_is_asked_twice() {
+    for role in ["r1", "m"] {
+        let mut world = World::new();
+        let reads = if role == "m" {
+            Reads::Master
+        } else {
+            Reads::Replicas
+        };
+        let access = Access::new(ListenerRole::Split, reads);
+        let (client, behind) = (world.client_by(access), world.client_by(access));
+        let long = world.link(role);
+        world.send(client, &["GET big"]);
+        world.send(behind, &["GET a", "GET a"]);
+        begin(&mut world, long, PIECES);
+        assert_eq!(times(&world, role, "GET a"), 2);
+        assert_eq!(world.links(role), [long]);
+        end(&mut world, long, client);
+        reply(&mut world, long, "$1|1");
+        reply(&mut world, long, "$1|2");
+        assert_eq!(world.heard(behind), "$1|1|$1|2|");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn what_a_client_reads_behind_a_copy_is_not_older_than_that() {
+    for role in ["r1", "m"] {
+        let mut world = World::new();
+        let reads = if role == "m" {
+            Reads::Master
+        } else {
+            Reads::Replicas
+        };
+        let access = Access::new(ListenerRole::Split, reads);
+        let (client, behind) = (world.client_by(access), world.client_by(access));
+        let long = world.link(role);
+        world.send(client, &["GET big"]);
+        world.send(behind, &["GET a"]);
+        begin(&mut world, long, PIECES);
+        world.send(behind, &["GET b"]);
+        let new = other_link(&world, role, long);
+        let asked = world.wires[&new].asked.len();
+        assert_eq!(
+            asked,
+            if role == "m" { 1 } else { 2 },
+            "it waits, or is behind"
+        );
+        reply(&mut world, new, "$1|A");
+        assert_eq!(world.asked_on(role, "GET b"), new);
+        reply(&mut world, new, "$1|B");
+        assert_eq!(world.heard(behind), "$1|A|$1|B|");
+        end(&mut world, long, client);
+        reply(&mut world, long, "$1|0");
+        assert_eq!(world.heard(behind), "");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn the_read_itself_is_found_wherever_it_has_come_to() {
+    let mut world = World::new();
+    let (client, first, second) = (world.client(), world.client(), world.client());
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(first, &["GET a"]);
+    world.send(second, &["GET b"]);
+    begin(&mut world, long, PIECES);
+    let new = other_link(&world, "r1", long);
+    end(&mut world, long, client);
+    reply(&mut world, long, "$1|A");
+    assert_eq!(world.heard(first), "$1|A|");
+    world.send(first, &["GET c"]);
+    reply(&mut world, new, "$1|0");
+    assert_eq!(world.heard(first), "", "it came too late");
+    reply(&mut world, new, "$1|B");
+    assert_eq!(world.heard(second), "$1|B|");
+    reply(&mut world, long, "$1|0");
+    assert_eq!(world.heard(second), "");
+    reply(&mut world, new, "$1|C");
+    assert_eq!(world.heard(first), "$1|C|");
+    world.assert_calm();
+}
+
+#[test]
+fn so_many_are_copied_for_one_reply_and_no_more() {
+    let mut world = World::new();
+    let client = world.client();
+    let behind: Vec<_> = (0..1100).map(|_| world.client()).collect();
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    for client in &behind {
+        world.send(*client, &["GET a"]);
+    }
+    begin(&mut world, long, PIECES);
+    assert_eq!(detoured(&mut world), 1024);
+    let new = other_link(&world, "r1", long);
+    for _ in 0..1024 {
+        reply(&mut world, new, "$1|A");
+    }
+    end(&mut world, long, client);
+    for _ in 0..1100 {
+        reply(&mut world, long, "$1|A");
+    }
+    for client in behind {
+        assert_eq!(world.heard(client), "$1|A|");
+    }
+    world.assert_calm();
+}
+
+#[test]
+fn a_read_behind_a_write_of_its_own_is_asked_of_the_master_again() {
+    let mut world = World::new();
+    let (client, behind) = (master_reader(&mut world), eventual(&mut world));
+    let long = world.link("m");
+    world.send(behind, &["SET a 1"]);
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    world.answer("m", "SET a 1", "+OK");
+    begin(&mut world, long, PIECES);
+    assert_eq!(
+        (times(&world, "m", "GET a"), times(&world, "r1", "GET a")),
+        (2, 0)
+    );
+}
+
+#[test]
+fn a_master_that_is_being_left_is_asked_nothing_twice() {
+    for acks in [Acks::Given, Acks::Kept] {
+        let mut world = World::new();
+        let (client, behind) = (master_reader(&mut world), master_reader(&mut world));
+        let long = world.link("m");
+        world.send(client, &["GET big"]);
+        world.send(behind, &["GET a"]);
+        begin(&mut world, long, PIECES - 1);
+        world.picture.acks = acks;
+        world.switching();
+        go_on(&mut world, long, 1);
+        assert_eq!(times(&world, "m", "GET a"), 1);
+        end(&mut world, long, client);
+        reply(&mut world, long, "$1|A");
+        assert_eq!(world.heard(behind), "$1|A|", "{acks:?}");
+    }
+}
+
+#[test]
+fn a_copy_that_a_master_answers_while_replies_are_kept_back_counts_for_nothing() {
+    let mut world = World::new();
+    let (client, behind) = (master_reader(&mut world), master_reader(&mut world));
+    let long = world.link("m");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    begin(&mut world, long, PIECES);
+    let new = other_link(&world, "m", long);
+    world.picture.acks = Acks::Kept;
+    world.switching();
+    reply(&mut world, new, "$3|new");
+    assert_eq!(world.heard(behind), "");
+    end(&mut world, long, client);
+    reply(&mut world, long, "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|");
+}
+
+#[test]
+fn a_copy_waits_for_nothing_and_is_refused_nothing() {
+    // Behind it its client waits at the master for ever.
+    let mut world = own_writes(NoReplica::Master);
+    let (client, behind) = (world.client(), world.client());
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a", "XREAD BLOCK 0 STREAMS s 0"]);
+    begin(&mut world, long, PIECES);
+    end(&mut world, long, client);
+    reply(&mut world, long, "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|");
+
+    // No replica is left, and the master serves none.
+    let mut world = own_writes(NoReplica::Error);
+    let (client, behind) = (eventual(&mut world), eventual(&mut world));
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    begin(&mut world, long, PIECES - 1);
+    world.switch_to("m", &[]);
+    go_on(&mut world, long, 1);
+    assert_eq!(world.heard(behind), "");
+
+    // No connection is opened for a while.
+    let mut world = World::new();
+    let (client, behind) = (world.client(), world.client());
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    let until = world.now + ms(1_000);
+    for node in &mut world.exchange.groups[0].nodes {
+        node.open_at = Some(until);
+    }
+    begin(&mut world, long, PIECES);
+    assert_eq!(
+        (times(&world, "r1", "GET a"), times(&world, "m", "GET a")),
+        (1, 0)
+    );
+    world.exchange.stop(world.now);
+    world.run();
+    end(&mut world, long, client);
+    reply(&mut world, long, "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|");
+}
+
+#[test]
+fn nothing_is_asked_twice_when_it_all_ends() {
+    let mut world = World::new();
+    let (client, behind) = (world.client(), world.client());
+    let long = world.link("r1");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    begin(&mut world, long, PIECES - 1);
+    world.exchange.stop(world.now);
+    world.run();
+    go_on(&mut world, long, 1);
+    assert_eq!(world.links("r1"), [long]);
+}
+
+/// A world that keeps account of writes, where a key was written and the replica has that.
+fn own_writes(no_replica: NoReplica) -> World {
+    let stamps = Arc::new(Stamps::new(1 << 16, 11));
+    let mut world = World::with(Setup {
+        group: GroupSettings {
+            stamps: Some(Arc::clone(&stamps)),
+            no_replica,
+            ..Setup::default().group
+        },
+        ..Setup::default()
+    });
+    let client = world.client();
+    world.send(client, &["SET a 0"]);
+    world.answer("m", "SET a 0", "+OK");
+    let settled = stamps.node(&addr("r1"));
+    let generation = stamps.generation();
+    stamps.advance();
+    assert!(settled.publish(settled.incarnation(), generation));
+    world.leave(client);
+    world
+}
+
+#[test]
+fn what_must_see_a_write_is_asked_of_the_master_too_if_that_may_serve_it() {
+    for (no_replica, asked) in [(NoReplica::Master, 1), (NoReplica::Error, 0)] {
+        let mut world = own_writes(no_replica);
+        let (client, behind) = (world.client(), world.client());
+        let long = world.link("r1");
+        world.send(client, &["GET big"]);
+        world.send(behind, &["GET a"]);
+        assert_eq!(world.asked("r1"), ["GET big", "GET a"]);
+        begin(&mut world, long, PIECES);
+        assert_eq!(world.links("r1"), [long], "a new link might lead elsewhere");
+        assert_eq!(times(&world, "m", "GET a"), asked);
+        if asked == 1 {
+            world.answer("m", "GET a", "$1|0");
+            assert_eq!(world.heard(behind), "$1|0|");
+        }
+        end(&mut world, long, client);
+        reply(&mut world, long, "$1|0");
+        assert_eq!(world.heard(behind).is_empty(), asked == 1);
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn the_oldest_of_a_link_that_another_client_stalls_is_asked_twice_too() {
+    let mut world = narrow();
+    let (behind, slow) = (master_reader(&mut world), eventual(&mut world));
+    world.deaf.push(slow);
+    let lane = world.link("m");
+    world.send(behind, &["GET a"]);
+    world.send(slow, &["GET big", "SET b 1"]);
+    assert_eq!(world.asked("m"), ["GET a", "SET b 1"]);
+    world.answer("r1", "GET big", &line());
+    assert!(world.exchange.is_throttled(lane));
+    let new = other_link(&world, "m", lane);
+    reply(&mut world, new, "$1|A");
+    assert_eq!(world.heard(behind), "$1|A|");
+}
+
+#[test]
+fn what_waits_for_its_own_client_is_not_asked_twice() {
+    let mut world = narrow();
+    let (first, slow) = (world.client(), world.client());
+    world.deaf.push(slow);
+    world.send(first, &["GET x"]);
+    world.send(slow, &["DBSIZE", "GET a"]);
+    world.answer("m", "DBSIZE", &line());
+    assert_eq!(times(&world, "r1", "GET a"), 1);
+    assert_eq!(times(&world, "r1", "GET x"), 2);
+}
+
+#[test]
+fn scripts_are_not_asked_twice() {
+    let mut world = World::new();
+    let (client, behind) = (master_reader(&mut world), master_reader(&mut world));
+    let long = world.link("m");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["EVAL_RO x 0"]);
+    begin(&mut world, long, PIECES);
+    assert_eq!(times(&world, "m", "EVAL_RO x 0"), 1);
+}
+
+#[test]
+fn reads_that_the_master_serves_for_want_of_replicas_are_asked_twice_within_their_limit() {
+    let mut world = World::with(Setup {
+        group: GroupSettings {
+            readers: ReaderSettings {
+                fallback: Some(1),
+                ..ReaderSettings::default()
+            },
+            ..Setup::default().group
+        },
+        replicas: Vec::new(),
+        ..Setup::default()
+    });
+    let (client, behind) = (master_reader(&mut world), world.client());
+    let long = world.link("m");
+    world.send(client, &["GET big"]);
+    world.send(behind, &["GET a"]);
+    begin(&mut world, long, PIECES);
+    assert_eq!(times(&world, "m", "GET a"), 2);
+    assert_eq!(world.heard(behind), "", "no error");
+}
