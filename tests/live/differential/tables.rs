@@ -195,6 +195,12 @@ pub(super) struct Known {
     pub(super) is: fn(&Call<'_>) -> bool,
 }
 
+/// Whether a key is one of those that have sorted sets, or places.
+fn is_sorted_set(key: &[u8]) -> bool {
+    let name = key.rsplit(|byte| *byte == b':').next();
+    name.is_some_and(|name| matches!(name.first(), Some(b'z' | b'g')))
+}
+
 /// What is known to differ, as README says, and played with `SWITCHMAN_DIFF_ALL` only: what comes
 /// behind it in a sequence differs too.
 pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
@@ -225,5 +231,11 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         name: "BITFIELD that fails",
         why: "makes an empty key at the master, of which replicas are not told: reads there differ",
         is: |call| call.is("bitfield") && call.says("FAIL"),
+    },
+    Known {
+        name: "SORT_RO of a sorted set",
+        why: "makes a skiplist of it, at the node that sorts, with which ranges by name of members \
+              of unequal scores are others",
+        is: |call| call.is("sort_ro") && call.words.get(1).is_some_and(|key| is_sorted_set(key)),
     },
 ];
