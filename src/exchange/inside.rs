@@ -55,6 +55,8 @@ pub(super) struct Inside {
     queued: usize,
     /// Which of them are about the connection.
     orders: Orders,
+    /// Whether the server has refused the last MULTI.
+    refused: bool,
 }
 
 /// Commands about the connection, by their places in a transaction.
@@ -162,14 +164,17 @@ impl Order {
 impl Inside {
     /// MULTI or a command behind it has its reply. Returns what was executed at once.
     fn note(&mut self, purpose: Purpose, seq: Seq, reply: &[u8]) -> Option<Order> {
-        if purpose == Purpose::Multi && reply.starts_with(b"+OK") {
-            (self.queued, self.orders) = (0, Orders::default());
+        if purpose == Purpose::Multi {
+            self.refused = reply.starts_with(b"-");
+            if !self.refused {
+                (self.queued, self.orders) = (0, Orders::default());
+            }
         }
         let is_next = self.asked.front().is_some_and(|asked| asked.0 == seq);
         let asked = is_next.then(|| self.asked.pop_front()).flatten();
         let order = asked.map(|(_, order)| order);
         if !reply.starts_with(b"+QUEUED") {
-            return order.filter(|_| !reply.starts_with(b"-"));
+            return order.filter(|_| self.refused || !reply.starts_with(b"-"));
         }
         self.orders.0.extend(order.map(|it| (self.queued, it)));
         self.queued += 1;
@@ -243,6 +248,26 @@ impl Exchange {
         let Some(order) = executed else {
             return Carried::AsItIs;
         };
+        if order.about_clients(reply).is_some() {
+            // To the form that it got the server has an error, whoever may use it.
+            let carrying = Carrying {
+                link: key,
+                ticket,
+                orders: VecDeque::from([(0, order)]),
+                reply: Vec::from(reply),
+                at: 0,
+                place: 0,
+                out: Vec::new(),
+                spoken: ticket.spoken,
+            };
+            return match self.go_on_carrying(Box::new(carrying), now) {
+                Some(out) => Carried::Rewritten(out),
+                None => Carried::Later,
+            };
+        }
+        if reply.starts_with(b"-") {
+            return Carried::AsItIs;
+        }
         let owner = (key, ticket.client);
         match order.about {
             About::Session(local) => {

@@ -144,6 +144,41 @@ fn what_stands_behind_a_multi_that_is_refused_holds_at_once() {
 }
 
 #[test]
+fn what_asks_about_clients_behind_a_multi_that_is_refused_is_answered_here() {
+    let mut world = World::new();
+    let client = world.client();
+    let lines = ["MULTI", "CLIENT LIST", "CLIENT INFO", "GET a"];
+    world.send(client, &lines);
+    assert_eq!(
+        world.asked("m"),
+        ["MULTI", "CLIENT LIST ?", "CLIENT INFO", "GET a"]
+    );
+    world.answer("m", "MULTI", "-NOPERM no");
+    world.answer("m", "CLIENT LIST ?", "-ERR syntax error");
+    world.answer("m", "CLIENT INFO", "$12|id=7 name=it");
+    world.answer("m", "GET a", "$1|A");
+    let heard = world.heard(client);
+    let (refused, rest) = heard.split_once('|').unwrap();
+    assert_eq!(refused, "-NOPERM no");
+    assert_eq!(rest.matches("id=101 addr=10.0.0.1:").count(), 2, "{rest}");
+    assert!(!rest.contains("id=7") && !rest.contains("syntax"), "{rest}");
+    assert!(rest.ends_with("|$1|A|"), "{rest}");
+    world.send(client, &["MULTI", "CLIENT LIST"]);
+    world.answer("m", "MULTI", "-NOPERM no");
+    world.answer("m", "CLIENT LIST ?", "-NOPERM not that either");
+    assert_eq!(world.heard(client), "-NOPERM no|-NOPERM not that either|");
+    // Where it is not, the server says what it does not queue.
+    world.send(client, &["MULTI", "CLIENT LIST", "EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "CLIENT LIST ?", "-OOM command not allowed");
+    world.answer("m", "EXEC", "-EXECABORT because of previous errors");
+    let heard = "+OK|-OOM command not allowed|-EXECABORT because of previous errors|";
+    assert_eq!(world.heard(client), heard);
+    world.leave(client);
+    world.assert_calm();
+}
+
+#[test]
 fn a_reply_that_is_spoken_again_begins_in_the_middle() {
     let mut world = World::new();
     let client = world.client();
