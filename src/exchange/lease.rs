@@ -61,6 +61,8 @@ pub(super) struct Lease {
     pub(super) told: Told,
     /// Whether that has to be made again on the next link.
     pub(super) unmade: bool,
+    /// Whether it is about to delete its own user.
+    pub(super) deletes: bool,
 }
 
 /// How a client stands between MULTI and EXEC.
@@ -323,6 +325,9 @@ impl Exchange {
             Ok(link) => self.send(link, job, request.raw(), kind),
             Err(placed) => placed,
         };
+        if placed == Placed::Sent {
+            self.note_deletion(job.key, request);
+        }
         if leaves_marks
             && placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
