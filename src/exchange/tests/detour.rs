@@ -1,63 +1,70 @@
 //! Floor 4. Tests: Long replies of some clients, and what the others need not wait for.
 
 use super::*;
-use crate::consistency::Stamps;
 use crate::route::Reads;
-use crate::topology::Acks;
 use crate::types::ListenerRole;
 
 /// Bytes of a piece of a long reply, and pieces until it counts as one.
 const PIECE: usize = 1 << 20;
-const PIECES: usize = 4;
+pub(super) const PIECES: usize = 4;
 
 /// A server begins with a reply of 20 MiB on a link, and sends so many pieces of it.
-fn begin(world: &mut World, link: LinkKey, pieces: usize) {
+pub(super) fn begin(world: &mut World, link: LinkKey, pieces: usize) {
     let asked = &mut world.wires.get_mut(&link).unwrap().asked;
     asked.pop_front().unwrap();
     world.say_raw(link, b"$20971520\r\n").unwrap();
     go_on(world, link, pieces);
 }
 
-fn go_on(world: &mut World, link: LinkKey, pieces: usize) {
+pub(super) fn go_on(world: &mut World, link: LinkKey, pieces: usize) {
     for _ in 0..pieces {
         world.say_raw(link, &vec![b'x'; PIECE]).unwrap();
     }
 }
 
 /// The rest of it.
-fn end(world: &mut World, link: LinkKey, client: ClientKey) {
+pub(super) fn end(world: &mut World, link: LinkKey, client: ClientKey) {
     go_on(world, link, 20 - PIECES);
     world.say_raw(link, b"\r\n").unwrap();
     assert_eq!(world.heard(client).len(), "$20971520||".len() + (20 << 20));
 }
 
 /// The link to a node that is not this one.
-fn other_link(world: &World, host: &str, link: LinkKey) -> LinkKey {
+pub(super) fn other_link(world: &World, host: &str, link: LinkKey) -> LinkKey {
     let mut links = world.links(host);
     links.retain(|it| *it != link);
     assert_eq!(links.len(), 1, "links to {host} besides");
     links[0]
 }
 
+/// A client whose reads this node serves.
+fn reader(world: &mut World, host: &str) -> ClientKey {
+    if host == "m" {
+        master_reader(world)
+    } else {
+        eventual(world)
+    }
+}
+
 /// How often a node is asked this.
-fn times(world: &World, host: &str, line: &str) -> usize {
+pub(super) fn times(world: &World, host: &str, line: &str) -> usize {
     world.asked(host).iter().filter(|it| *it == line).count()
 }
 
 /// The next reply on a link.
-fn reply(world: &mut World, link: LinkKey, reply: &str) {
+pub(super) fn reply(world: &mut World, link: LinkKey, reply: &str) {
     let asked = &mut world.wires.get_mut(&link).unwrap().asked;
     asked.pop_front().unwrap();
     world.say(link, reply);
 }
 
 /// A client whose reads replicas serve, whatever it has written.
-fn eventual(world: &mut World) -> ClientKey {
+pub(super) fn eventual(world: &mut World) -> ClientKey {
     world.client_by(Access::new(ListenerRole::Split, Reads::Replicas))
 }
 
 /// A world with little room for output.
-fn narrow() -> World {
+pub(super) fn narrow() -> World {
     World::with(Setup {
         settings: Settings {
             output_high: 10_000,
@@ -68,12 +75,12 @@ fn narrow() -> World {
 }
 
 /// A line of 20 kB.
-fn line() -> String {
+pub(super) fn line() -> String {
     "x".repeat(20_000).replacen('x', "+", 1)
 }
 
 /// A client whose reads the master serves.
-fn master_reader(world: &mut World) -> ClientKey {
+pub(super) fn master_reader(world: &mut World) -> ClientKey {
     world.client_by(Access::new(ListenerRole::Split, Reads::Master))
 }
 
@@ -235,13 +242,7 @@ fn a_read_is_not_asked_twice_once_its_client_has_written() {
 fn what_a_client_writes_behind_a_read_is_sent_when_either_answer_has_come() {
     for role in ["r1", "m"] {
         let mut world = World::new();
-        let reads = if role == "m" {
-            Reads::Master
-        } else {
-            Reads::Replicas
-        };
-        let access = Access::new(ListenerRole::Split, reads);
-        let (client, behind) = (world.client_by(access), world.client_by(access));
+        let (client, behind) = (reader(&mut world, role), reader(&mut world, role));
         let long = world.link(role);
         world.send(client, &["GET big"]);
         world.send(behind, &["GET a"]);
@@ -343,13 +344,7 @@ fn a_node_that_says_nothing_leaves_the_answer_to_the_first() {
 fn of_a_pipeline_nothing_is_asked_twice() {
     for role in ["r1", "m"] {
         let mut world = World::new();
-        let reads = if role == "m" {
-            Reads::Master
-        } else {
-            Reads::Replicas
-        };
-        let access = Access::new(ListenerRole::Split, reads);
-        let (client, behind) = (world.client_by(access), world.client_by(access));
+        let (client, behind) = (reader(&mut world, role), reader(&mut world, role));
         let long = world.link(role);
         world.send(client, &["GET big"]);
         world.send(behind, &["GET a", "GET a"]);
@@ -368,13 +363,7 @@ fn of_a_pipeline_nothing_is_asked_twice() {
 fn what_a_client_reads_behind_a_copy_is_not_older_than_that() {
     for role in ["r1", "m"] {
         let mut world = World::new();
-        let reads = if role == "m" {
-            Reads::Master
-        } else {
-            Reads::Replicas
-        };
-        let access = Access::new(ListenerRole::Split, reads);
-        let (client, behind) = (world.client_by(access), world.client_by(access));
+        let (client, behind) = (reader(&mut world, role), reader(&mut world, role));
         let long = world.link(role);
         world.send(client, &["GET big"]);
         world.send(behind, &["GET a"]);
@@ -447,223 +436,4 @@ fn so_many_are_copied_for_one_reply_and_no_more() {
         assert_eq!(world.heard(client), "$1|A|");
     }
     world.assert_calm();
-}
-
-#[test]
-fn a_read_behind_a_write_of_its_own_is_asked_of_the_master_again() {
-    let mut world = World::new();
-    let (client, behind) = (master_reader(&mut world), eventual(&mut world));
-    let long = world.link("m");
-    world.send(behind, &["SET a 1"]);
-    world.send(client, &["GET big"]);
-    world.send(behind, &["GET a"]);
-    world.answer("m", "SET a 1", "+OK");
-    begin(&mut world, long, PIECES);
-    assert_eq!(
-        (times(&world, "m", "GET a"), times(&world, "r1", "GET a")),
-        (2, 0)
-    );
-}
-
-#[test]
-fn a_master_that_is_being_left_is_asked_nothing_twice() {
-    for acks in [Acks::Given, Acks::Kept] {
-        let mut world = World::new();
-        let (client, behind) = (master_reader(&mut world), master_reader(&mut world));
-        let long = world.link("m");
-        world.send(client, &["GET big"]);
-        world.send(behind, &["GET a"]);
-        begin(&mut world, long, PIECES - 1);
-        world.picture.acks = acks;
-        world.switching();
-        go_on(&mut world, long, 1);
-        assert_eq!(times(&world, "m", "GET a"), 1);
-        end(&mut world, long, client);
-        reply(&mut world, long, "$1|A");
-        assert_eq!(world.heard(behind), "$1|A|", "{acks:?}");
-    }
-}
-
-#[test]
-fn a_copy_that_a_master_answers_while_replies_are_kept_back_counts_for_nothing() {
-    let mut world = World::new();
-    let (client, behind) = (master_reader(&mut world), master_reader(&mut world));
-    let long = world.link("m");
-    world.send(client, &["GET big"]);
-    world.send(behind, &["GET a"]);
-    begin(&mut world, long, PIECES);
-    let new = other_link(&world, "m", long);
-    world.picture.acks = Acks::Kept;
-    world.switching();
-    reply(&mut world, new, "$3|new");
-    assert_eq!(world.heard(behind), "");
-    end(&mut world, long, client);
-    reply(&mut world, long, "$1|A");
-    assert_eq!(world.heard(behind), "$1|A|");
-}
-
-#[test]
-fn a_copy_waits_for_nothing_and_is_refused_nothing() {
-    // Behind it its client waits at the master for ever.
-    let mut world = own_writes(NoReplica::Master);
-    let (client, behind) = (world.client(), world.client());
-    let long = world.link("r1");
-    world.send(client, &["GET big"]);
-    world.send(behind, &["GET a", "XREAD BLOCK 0 STREAMS s 0"]);
-    begin(&mut world, long, PIECES);
-    end(&mut world, long, client);
-    reply(&mut world, long, "$1|A");
-    assert_eq!(world.heard(behind), "$1|A|");
-
-    // No replica is left, and the master serves none.
-    let mut world = own_writes(NoReplica::Error);
-    let (client, behind) = (eventual(&mut world), eventual(&mut world));
-    let long = world.link("r1");
-    world.send(client, &["GET big"]);
-    world.send(behind, &["GET a"]);
-    begin(&mut world, long, PIECES - 1);
-    world.switch_to("m", &[]);
-    go_on(&mut world, long, 1);
-    assert_eq!(world.heard(behind), "");
-
-    // No connection is opened for a while.
-    let mut world = World::new();
-    let (client, behind) = (world.client(), world.client());
-    let long = world.link("r1");
-    world.send(client, &["GET big"]);
-    world.send(behind, &["GET a"]);
-    let until = world.now + ms(1_000);
-    for node in &mut world.exchange.groups[0].nodes {
-        node.open_at = Some(until);
-    }
-    begin(&mut world, long, PIECES);
-    assert_eq!(
-        (times(&world, "r1", "GET a"), times(&world, "m", "GET a")),
-        (1, 0)
-    );
-    world.exchange.stop(world.now);
-    world.run();
-    end(&mut world, long, client);
-    reply(&mut world, long, "$1|A");
-    assert_eq!(world.heard(behind), "$1|A|");
-}
-
-#[test]
-fn nothing_is_asked_twice_when_it_all_ends() {
-    let mut world = World::new();
-    let (client, behind) = (world.client(), world.client());
-    let long = world.link("r1");
-    world.send(client, &["GET big"]);
-    world.send(behind, &["GET a"]);
-    begin(&mut world, long, PIECES - 1);
-    world.exchange.stop(world.now);
-    world.run();
-    go_on(&mut world, long, 1);
-    assert_eq!(world.links("r1"), [long]);
-}
-
-/// A world that keeps account of writes, where a key was written and the replica has that.
-fn own_writes(no_replica: NoReplica) -> World {
-    let stamps = Arc::new(Stamps::new(1 << 16, 11));
-    let mut world = World::with(Setup {
-        group: GroupSettings {
-            stamps: Some(Arc::clone(&stamps)),
-            no_replica,
-            ..Setup::default().group
-        },
-        ..Setup::default()
-    });
-    let client = world.client();
-    world.send(client, &["SET a 0"]);
-    world.answer("m", "SET a 0", "+OK");
-    let settled = stamps.node(&addr("r1"));
-    let generation = stamps.generation();
-    stamps.advance();
-    assert!(settled.publish(settled.incarnation(), generation));
-    world.leave(client);
-    world
-}
-
-#[test]
-fn what_must_see_a_write_is_asked_of_the_master_too_if_that_may_serve_it() {
-    for (no_replica, asked) in [(NoReplica::Master, 1), (NoReplica::Error, 0)] {
-        let mut world = own_writes(no_replica);
-        let (client, behind) = (world.client(), world.client());
-        let long = world.link("r1");
-        world.send(client, &["GET big"]);
-        world.send(behind, &["GET a"]);
-        assert_eq!(world.asked("r1"), ["GET big", "GET a"]);
-        begin(&mut world, long, PIECES);
-        assert_eq!(world.links("r1"), [long], "a new link might lead elsewhere");
-        assert_eq!(times(&world, "m", "GET a"), asked);
-        if asked == 1 {
-            world.answer("m", "GET a", "$1|0");
-            assert_eq!(world.heard(behind), "$1|0|");
-        }
-        end(&mut world, long, client);
-        reply(&mut world, long, "$1|0");
-        assert_eq!(world.heard(behind).is_empty(), asked == 1);
-        world.assert_calm();
-    }
-}
-
-#[test]
-fn the_oldest_of_a_link_that_another_client_stalls_is_asked_twice_too() {
-    let mut world = narrow();
-    let (behind, slow) = (master_reader(&mut world), eventual(&mut world));
-    world.deaf.push(slow);
-    let lane = world.link("m");
-    world.send(behind, &["GET a"]);
-    world.send(slow, &["GET big", "SET b 1"]);
-    assert_eq!(world.asked("m"), ["GET a", "SET b 1"]);
-    world.answer("r1", "GET big", &line());
-    assert!(world.exchange.is_throttled(lane));
-    let new = other_link(&world, "m", lane);
-    reply(&mut world, new, "$1|A");
-    assert_eq!(world.heard(behind), "$1|A|");
-}
-
-#[test]
-fn what_waits_for_its_own_client_is_not_asked_twice() {
-    let mut world = narrow();
-    let (first, slow) = (world.client(), world.client());
-    world.deaf.push(slow);
-    world.send(first, &["GET x"]);
-    world.send(slow, &["DBSIZE", "GET a"]);
-    world.answer("m", "DBSIZE", &line());
-    assert_eq!(times(&world, "r1", "GET a"), 1);
-    assert_eq!(times(&world, "r1", "GET x"), 2);
-}
-
-#[test]
-fn scripts_are_not_asked_twice() {
-    let mut world = World::new();
-    let (client, behind) = (master_reader(&mut world), master_reader(&mut world));
-    let long = world.link("m");
-    world.send(client, &["GET big"]);
-    world.send(behind, &["EVAL_RO x 0"]);
-    begin(&mut world, long, PIECES);
-    assert_eq!(times(&world, "m", "EVAL_RO x 0"), 1);
-}
-
-#[test]
-fn reads_that_the_master_serves_for_want_of_replicas_are_asked_twice_within_their_limit() {
-    let mut world = World::with(Setup {
-        group: GroupSettings {
-            readers: ReaderSettings {
-                fallback: Some(1),
-                ..ReaderSettings::default()
-            },
-            ..Setup::default().group
-        },
-        replicas: Vec::new(),
-        ..Setup::default()
-    });
-    let (client, behind) = (master_reader(&mut world), world.client());
-    let long = world.link("m");
-    world.send(client, &["GET big"]);
-    world.send(behind, &["GET a"]);
-    begin(&mut world, long, PIECES);
-    assert_eq!(times(&world, "m", "GET a"), 2);
-    assert_eq!(world.heard(behind), "", "no error");
 }

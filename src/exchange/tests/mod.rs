@@ -36,6 +36,7 @@ mod timeouts;
 mod tracking;
 mod transactions;
 mod uploads;
+mod way_round;
 mod words;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
