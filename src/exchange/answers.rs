@@ -9,7 +9,7 @@ use crate::exchange::intake::offset;
 use crate::exchange::link::{NodeId, Usage};
 use crate::exchange::marks::Marks;
 use crate::exchange::node::Group;
-use crate::exchange::ticket::{Purpose, Ticket, Undo};
+use crate::exchange::ticket::{Effect, Purpose, Ticket, Undo};
 use crate::exchange::waiting::is_null;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
 use crate::resp::{ReplyError, ReplyKind, Scan};
@@ -333,6 +333,10 @@ impl Exchange {
     /// may write and it does not either. A master that loads its data is waited for as one that
     /// cannot be reached is. A line with ` script: ` comes from within a script, of which a part
     /// was executed.
+    ///
+    /// A replica that says `-READONLY` to a read means a script that says of itself that it may
+    /// write. A master refuses that too, in other words, and whenever it is asked (Redis script.c,
+    /// `scriptPrepareForRun`).
     #[cold]
     fn bounce(&mut self, key: LinkKey, frame: &[u8], now: Time) -> bool {
         if self.unblocked(key, frame, now) {
@@ -363,7 +367,7 @@ impl Exchange {
             return false;
         };
         let raw: Box<[u8]> = Box::from(raw);
-        if !no_script {
+        if not_ready || (demoted && master) {
             self.distrust(index, lane.node, now);
         }
         if demoted && master {
@@ -372,7 +376,8 @@ impl Exchange {
         let Some(client) = self.clients.get(ticket.client) else {
             return false;
         };
-        let alone = client.is_last_to_matter(ticket.seq, ticket.effect);
+        let alone = client.is_last_to_matter(ticket.seq, ticket.effect)
+            || (demoted && !master && ticket.effect == Effect::Reads);
         let loads = master && frame.starts_with(b"-LOADING ");
         let patient = if loads {
             let hold = self.groups.get(index).map(|group| group.snapshot.hold);
