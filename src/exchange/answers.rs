@@ -286,7 +286,6 @@ impl Exchange {
             // A transaction that the server did not end must not be the next client's.
             Purpose::Exec if failed && !frame.starts_with(b"-EXECABORT ") => self.retire(key),
             Purpose::Undo(_) if failed => self.retire(key),
-            Purpose::Slow => self.deletion_told(ticket.client, frame),
             Purpose::Renewal => self.renew_queue(key, ticket, frame, now),
             Purpose::Rights(weighs) => self.rights_told(ticket, weighs, frame),
             // It would rely on news that never come.

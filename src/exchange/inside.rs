@@ -8,6 +8,7 @@
 //!   HELLO 3         ──► link  +QUEUED       what follows is in RESP3, in this reply already
 //!   CLIENT LIST     ──► link  +QUEUED       all workers are asked, and the rest waits for them
 //!   CLIENT TRACKING ──► link  +QUEUED       +OK: it sticks to the link, as at any other time
+//!   ACL DELUSER     ──► link  +QUEUED       :1: the clients of that user are closed before
 //! ```
 //!
 //! The server judges: what it refuses has no effect here either, and its words are passed on. Where
@@ -23,7 +24,9 @@ use crate::exchange::link::LaneId;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{ReplyScanner, Request, Scan};
-use crate::session::{AboutClients, HelloFacts, HelloRequest, HelloStep, Login, Outcome, Seq};
+use crate::session::{
+    AboutClients, Choice, HelloFacts, HelloRequest, HelloStep, Login, Outcome, Seq,
+};
 use crate::types::{Protocol, Time};
 
 /// Bytes of such commands that are kept of one transaction. A further one is not offered.
@@ -43,6 +46,8 @@ pub(super) enum About {
     Session(Local),
     /// What sticks to the link, if the server takes it.
     Link(Leased),
+    /// The end of users, and of their clients. It is one outside of transactions too.
+    Deletion,
 }
 
 /// Those of a client's transaction. All but `asked` follows the replies, so that it speaks of the
@@ -72,6 +77,7 @@ impl Orders {
                 ClientGetname | ClientGetredir | ClientId | ClientInfo | ClientTrackinginfo,
             ) => true,
             About::Session(local) => local.is_about_others(),
+            About::Deletion => true,
             About::Link(_) => false,
         };
         self.0.iter().any(|(_, order)| !tells(order.about))
@@ -142,8 +148,10 @@ impl Order {
     /// What it asks about clients, if it does, where the server has said this to the form that it
     /// got. An `Err` is what the client hears.
     fn about_clients(&self, said: &[u8]) -> Option<Result<AboutClients, Vec<u8>>> {
-        let About::Session(local) = self.about else {
-            return None;
+        let local = match self.about {
+            About::Session(local) => local,
+            About::Link(_) => return None,
+            About::Deletion => return self.deletion(said).map(Ok),
         };
         if local != Local::ClientInfo && !local.is_about_others() {
             return None;
@@ -159,6 +167,16 @@ impl Order {
             out
         }))
     }
+
+    /// Whose clients are closed, if the server has said this of a deletion. Whom it has not found,
+    /// nobody is any more.
+    fn deletion(&self, said: &[u8]) -> Option<AboutClients> {
+        let request = Request::from_raw(&self.raw).filter(|_| said.starts_with(b":"))?;
+        Some(AboutClients::Deleted {
+            of_users: Choice::of_users(request.args().skip(2)),
+            said: Box::from(said),
+        })
+    }
 }
 
 impl Inside {
@@ -170,15 +188,19 @@ impl Inside {
                 (self.queued, self.orders) = (0, Orders::default());
             }
         }
-        let is_next = self.asked.front().is_some_and(|asked| asked.0 == seq);
-        let asked = is_next.then(|| self.asked.pop_front()).flatten();
-        let order = asked.map(|(_, order)| order);
+        let order = self.take(seq);
         if !reply.starts_with(b"+QUEUED") {
             return order.filter(|_| self.refused || !reply.starts_with(b"-"));
         }
         self.orders.0.extend(order.map(|it| (self.queued, it)));
         self.queued += 1;
         None
+    }
+
+    /// What was asked with this number.
+    fn take(&mut self, seq: Seq) -> Option<Order> {
+        let next = self.asked.pop_front_if(|asked| asked.0 == seq);
+        next.map(|(_, order)| order)
     }
 
     /// Commands that the server has queued.
@@ -225,14 +247,30 @@ impl Exchange {
                 let (raw, _) = AboutClients::question(local, request);
                 self.queue(job, &raw)
             }
-            About::Session(_) | About::Link(_) => self.queue(job, request.raw()),
+            About::Session(_) | About::Link(_) | About::Deletion => self.queue(job, request.raw()),
         };
+        self.on_its_way(job, request, placed, about);
+        placed
+    }
+
+    fn on_its_way(&mut self, job: Job, request: &Request<'_>, placed: Placed, about: About) {
         let seq = self.placed_as(job);
         self.on_lease(job.key, placed, |lease| {
             let raw = Box::from(request.raw());
             lease.inside.asked.push_back((seq, Order { about, raw }));
         });
-        placed
+    }
+
+    /// Something that administers the master was placed. What is behind the end of users is not
+    /// sent before their clients are closed; the client may be one of them.
+    pub(super) fn note_deletion(&mut self, job: Job, request: &Request<'_>) {
+        if !is_deletion(request) {
+            return;
+        }
+        self.on_its_way(job, request, Placed::Sent, About::Deletion);
+        if let Some(client) = self.clients.get_mut(job.key) {
+            client.wait = Wait::Answers;
+        }
     }
 
     /// MULTI or a command behind it has its reply.
@@ -278,19 +316,27 @@ impl Exchange {
                 }
             }
             About::Link(leased) => self.stick(owner, (leased, &order.raw), reply),
+            About::Deletion => {}
         }
         Carried::AsItIs
     }
 
-    /// What takes effect with this reply to EXEC.
+    /// What takes effect with this reply to EXEC, or to what administers the master.
     pub(super) fn orders(&mut self, key: LinkKey, ticket: Ticket, reply: &[u8]) -> Orders {
-        if !matches!(ticket.purpose, Purpose::Exec | Purpose::Undo(_)) {
+        if !matches!(
+            ticket.purpose,
+            Purpose::Exec | Purpose::Undo(_) | Purpose::Slow
+        ) {
             return Orders::default();
         }
         let client = self.clients.get_mut(ticket.client);
         let Some(lease) = client.and_then(|client| client.lease.as_deref_mut()) else {
             return Orders::default();
         };
+        if ticket.purpose == Purpose::Slow {
+            let order = lease.inside.take(ticket.seq);
+            return Orders(order.map(|it| (0, it)).into_iter().collect());
+        }
         let orders = std::mem::take(&mut lease.inside.orders);
         let executed = reply.starts_with(b"*") && !reply.starts_with(b"*-");
         if !executed || ticket.purpose != Purpose::Exec {
@@ -302,7 +348,8 @@ impl Exchange {
         orders
     }
 
-    /// Carries out what a transaction with this reply to EXEC has said about the connection.
+    /// Carries out what a transaction with this reply to EXEC has said about the connection, or
+    /// what was not in one.
     pub(super) fn carry_out(
         &mut self,
         (link, ticket): (LinkKey, Ticket),
@@ -310,8 +357,12 @@ impl Exchange {
         reply: &[u8],
         now: Time,
     ) -> Carried {
-        let header = memchr::memchr(b'\n', reply).filter(|_| !orders.0.is_empty());
-        let Some((header, _)) = header.and_then(|end| reply.split_at_checked(end + 1)) else {
+        let header = match ticket.purpose {
+            _ if orders.0.is_empty() => None,
+            Purpose::Slow => Some(0),
+            _ => memchr::memchr(b'\n', reply).map(|end| end + 1),
+        };
+        let Some((header, _)) = header.and_then(|end| reply.split_at_checked(end)) else {
             return Carried::AsItIs;
         };
         let spoken = ticket.spoken;
@@ -361,6 +412,7 @@ impl Exchange {
                             self.stick(link, (leased, &order.raw), &element);
                             element.clone()
                         }
+                        About::Deletion => element.clone(),
                     };
                     // `CLIENT REPLY ON` is heard, whatever was before.
                     let speaks = order.about == About::Session(Local::ClientReply);
@@ -516,4 +568,10 @@ impl Exchange {
             change(&mut link.lane);
         }
     }
+}
+
+/// Whether it deletes users.
+pub(super) fn is_deletion(request: &Request<'_>) -> bool {
+    let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
+    is(request.name(), b"acl") && request.arg1().is_some_and(|word| is(word, b"deluser"))
 }

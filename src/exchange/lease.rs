@@ -61,8 +61,6 @@ pub(super) struct Lease {
     pub(super) told: Told,
     /// Whether that has to be made again on the next link.
     pub(super) unmade: bool,
-    /// Whether it is about to delete its own user.
-    pub(super) deletes: bool,
 }
 
 /// How a client stands between MULTI and EXEC.
@@ -326,7 +324,7 @@ impl Exchange {
             Err(placed) => placed,
         };
         if placed == Placed::Sent {
-            self.note_deletion(job.key, request);
+            self.note_deletion(job, request);
         }
         if leaves_marks
             && placed == Placed::Sent

@@ -12,13 +12,13 @@
 //! other clients is asked for everybody, and waits for a master.
 
 use crate::command::{Class, Leased, Local};
-use crate::exchange::client::{Client, Ending, Numbered, Verdict, Wait};
+use crate::exchange::client::{Client, Numbered, Verdict, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::lease::{Lease, Watch};
 use crate::exchange::node::Group;
 use crate::exchange::session_commands::Proof;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
-use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::exchange::{Exchange, LinkKey};
 use crate::resp::{Request, encode};
 use crate::session::{AboutClients, Login, Weighs};
 
@@ -147,38 +147,6 @@ impl Exchange {
             return Placed::Waits;
         }
         placed
-    }
-
-    /// A client may have been sent to the master with its own end: what is behind that is not sent
-    /// before it is known (Redis acl.c, `ACLFreeUserAndKillClients`: it hears the reply, and is
-    /// closed).
-    pub(super) fn note_deletion(&mut self, key: ClientKey, request: &Request<'_>) {
-        let is =
-            |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| w.eq_ignore_ascii_case(want));
-        let deletion = is(request.arg1(), b"deluser") && is(Some(request.name()), b"acl");
-        let Some(client) = self.clients.get_mut(key) else {
-            return;
-        };
-        let group = self.groups.get(client.group);
-        let login = group.and_then(|group| group.login(client.session.identity));
-        let name = login.and_then(Login::username).filter(|_| deletion);
-        let deletes = name.is_some_and(|name| request.args().skip(2).any(|it| it == name));
-        if let Some(lease) = client.lease.as_deref_mut() {
-            lease.deletes = deletes;
-            if deletes {
-                client.wait = Wait::Answers;
-            }
-        }
-    }
-
-    /// The master has answered something that administers it.
-    pub(super) fn deletion_told(&mut self, key: ClientKey, reply: &[u8]) {
-        let client = self.clients.get_mut(key);
-        let lease = client.and_then(|client| client.lease.as_deref_mut());
-        let deletes = lease.is_some_and(|lease| std::mem::take(&mut lease.deletes));
-        if deletes && reply.starts_with(b":") && !reply.starts_with(b":0") {
-            self.end(key, Ending::AfterReplies);
-        }
     }
 
     /// The master has said whether a client may.

@@ -119,6 +119,7 @@ enum Said {
     Text(Vec<u8>),
     Number(u64),
     Fine,
+    Reply(Box<[u8]>),
     Error(Reject<'static>),
 }
 
@@ -242,7 +243,11 @@ impl Exchange {
                 found.lines = self.lines(question, &choice, ends, now);
             }
             AboutClients::List(choice) => found.lines = self.lines(question, choice, ends, now),
-            AboutClients::Kill(choice) | AboutClients::KillOne(choice) => {
+            AboutClients::Kill(choice)
+            | AboutClients::KillOne(choice)
+            | AboutClients::Deleted {
+                of_users: choice, ..
+            } => {
                 for (key, id) in self.chosen(question, choice, ends, now) {
                     found.ended += 1;
                     if id == question.asker {
@@ -357,7 +362,12 @@ impl Exchange {
         let late = |call: &mut Call| all || now.since(call.since) >= ANSWERS_WITHIN;
         let late: Vec<_> = self.roll.calls.extract_if(.., late).collect();
         for call in late {
-            self.say(call.asker, &Said::Error(Reject::Unanswered), now);
+            let said = match &*call.about {
+                // It is as the master says, whoever is closed late.
+                AboutClients::Deleted { said, .. } => Said::Reply(said.clone()),
+                _ => Said::Error(Reject::Unanswered),
+            };
+            self.say(call.asker, &said, now);
         }
     }
 
@@ -376,6 +386,7 @@ impl Exchange {
             }
             (AboutClients::KillOne(_), _) => Said::Fine,
             (AboutClients::Kill(_), _) => Said::Number(found.ended),
+            (AboutClients::Deleted { said, .. }, _) => Said::Reply(said.clone()),
             (AboutClients::Unblock { error, .. }, Some(waiting)) => {
                 if let Asker::Command(job) = call.asker {
                     self.unblock_at(Job { now, ..job }, &waiting, *error);
@@ -549,6 +560,7 @@ impl Said {
                 encode::integer(out, i64::try_from(*number).unwrap_or(i64::MAX));
             }
             Self::Fine => encode::simple(out, "OK"),
+            Self::Reply(reply) => out.extend_from_slice(reply),
             Self::Error(reject) => {
                 reject.write(out);
                 return reject.reason();

@@ -4,7 +4,7 @@
 use crate::command::{Class, Flags, Leased, Local, Problem};
 use crate::exchange::client::{Client, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::inside::{About, Inside};
+use crate::exchange::inside::{About, Inside, is_deletion};
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
@@ -128,6 +128,9 @@ impl Exchange {
             }
             Class::Leased(leased) if sticks(leased) && fits && target_of(request).is_none() => {
                 self.queue_order(job, request, About::Link(leased))
+            }
+            Class::Admin if fits && is_deletion(request) => {
+                self.queue_order(job, request, About::Deletion)
             }
             Class::Local(Local::ClientCapa) => self.queue(job, &without_capabilities(request)),
             class if is_queued(class) => self.queue(job, request.raw()),

@@ -4,6 +4,8 @@
 //! Whether a command is well-formed is the master's to say, whose options are those of its version:
 //! it gets a form that has no effect, and what it says against that is said to the client.
 
+use std::collections::BTreeSet;
+
 use crate::command::Local;
 use crate::resp::{Request, encode};
 use crate::session::{Ends, Portrait, Reject, words};
@@ -39,6 +41,14 @@ pub enum AboutClients {
     },
     /// `CLIENT TRACKING … REDIRECT`: the client with this number.
     Target(u64),
+    /// `ACL DELUSER`, which the master has carried out: who was one of these users is closed (Redis
+    /// acl.c, `ACLFreeUserAndKillClients`).
+    Deleted {
+        /// Whom.
+        of_users: Choice,
+        /// The master's reply.
+        said: Box<[u8]>,
+    },
 }
 
 /// Some clients: those to whom all applies that is given.
@@ -50,7 +60,7 @@ pub struct Choice {
     kind: Option<Kind>,
     /// Their own address, and the one to which they have connected.
     ends: [Option<Box<[u8]>>; 2],
-    user: Option<Box<[u8]>>,
+    users: Option<BTreeSet<Box<[u8]>>>,
     /// Seconds for which they are connected at least.
     age: u64,
     /// Whether who asks is left out.
@@ -213,7 +223,7 @@ fn kill<'r>(words: &[&'r [u8]]) -> Result<Choice, Wrong<'r>> {
         } else if is("laddr") {
             *own = Some(Box::from(value));
         } else if is("user") {
-            choice.user = Some(Box::from(value));
+            choice.users = Some(BTreeSet::from([Box::from(value)]));
         } else if is("maxage") {
             choice.age = number(value).ok_or(Wrong::Value)?;
         } else if words::is(value, "yes") || words::is(value, "no") {
@@ -263,6 +273,14 @@ impl Choice {
         }
     }
 
+    /// The clients of these users.
+    pub fn of_users<'a>(users: impl Iterator<Item = &'a [u8]>) -> Self {
+        Self {
+            users: Some(users.map(Box::from).collect()),
+            ..Self::default()
+        }
+    }
+
     /// Whether a client is among them, as far as its connection's ends do not decide. `asker` is
     /// the number of who asks.
     pub fn takes(&self, client: &Portrait<'_>, asker: u64) -> bool {
@@ -273,7 +291,10 @@ impl Choice {
         };
         self.ids.as_ref().is_none_or(|it| it.contains(&client.id))
             && self.kind.is_none_or(|it| it == kind)
-            && self.user.as_deref().is_none_or(|it| it == client.user)
+            && self
+                .users
+                .as_ref()
+                .is_none_or(|it| it.contains(client.user))
             && self.age <= client.age
             && !(self.others_only && client.id == asker)
     }

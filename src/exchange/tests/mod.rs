@@ -7,6 +7,7 @@ mod bulky;
 mod busy;
 mod clients;
 mod databases;
+mod deletion;
 mod demotion;
 mod detour;
 mod fencing;

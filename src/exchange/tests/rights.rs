@@ -292,27 +292,3 @@ fn a_login_needs_no_right_to_select() {
     assert_eq!(world.heard(client), format!("+OK|+PONG|{DENIED}|"));
     world.assert_calm();
 }
-
-#[test]
-fn who_deletes_its_own_user_hears_so_and_nothing_more() {
-    let (mut world, client) = with_user("app");
-    world.send(client, &["ACL DELUSER other app", "PING", "SET a 1"]);
-    assert_eq!(world.asked("m"), ["ACL DELUSER other app"]);
-    world.answer("m", "ACL DELUSER other app", ":1");
-    assert_eq!(world.heard(client), ":1|");
-    assert!(world.is_closed(client));
-    assert_eq!(world.asked("m"), [""; 0]);
-
-    for (line, reply) in [
-        ("ACL DELUSER app", "-NOPERM no"),
-        ("ACL DELUSER app", ":0"),
-        ("ACL DELUSER other", ":1"),
-    ] {
-        let (mut world, client) = with_user("app");
-        world.send(client, &[line, "SET a 1"]);
-        world.answer("m", line, reply);
-        world.answer("m", "SET a 1", "+OK");
-        assert_eq!(world.heard(client), format!("{reply}|+OK|"));
-        world.assert_calm();
-    }
-}

@@ -128,25 +128,7 @@ impl Scope {
         if self.loses_logins {
             without_logins_in_transactions(&mut steps);
         }
-        if !self.has("users made again") {
-            without_users_made_again(&mut steps);
-        }
         Plan { number, steps }
-    }
-}
-
-/// Who is deleted stays so, in a sequence.
-fn without_users_made_again(steps: &mut [Step]) {
-    let mut deleted: Vec<Vec<u8>> = Vec::new();
-    for unit in steps.iter_mut().filter_map(Step::units).flatten() {
-        unit.retain(|it| {
-            let call = Call::new(&it.words);
-            if call.is("acl|deluser") {
-                deleted.extend(it.words.iter().skip(2).cloned());
-            }
-            let again = it.words.get(2).is_some_and(|name| deleted.contains(name));
-            !(call.is("acl|setuser") && again)
-        });
     }
 }
 

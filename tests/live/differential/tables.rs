@@ -223,11 +223,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         },
     },
     Known {
-        name: "users made again",
-        why: "a client of one that was deleted goes on if nothing of its was asked meanwhile",
-        is: |_| false,
-    },
-    Known {
         name: "BITFIELD that fails",
         why: "makes an empty key at the master, of which replicas are not told: reads there differ",
         is: |call| call.is("bitfield") && call.says("FAIL"),

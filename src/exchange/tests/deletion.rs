@@ -1,0 +1,202 @@
+//! Floor 4. Tests: Users that are deleted through Switchman, and their clients.
+
+use super::*;
+
+const DENIED: &str = "-NOPERM this user has no permissions to run the 'multi' command";
+
+/// A worker, one of so many.
+fn one_of(workers: usize) -> World {
+    let settings = Settings {
+        workers,
+        ..Settings::default()
+    };
+    World::with(Setup {
+        settings,
+        ..Setup::default()
+    })
+}
+
+/// A client that has logged in.
+fn user(world: &mut World, name: &str) -> ClientKey {
+    let client = world.client();
+    world.send(client, &[&format!("AUTH {name} secret")]);
+    assert_eq!(world.heard(client), "+OK|");
+    client
+}
+
+#[test]
+fn the_clients_of_a_user_are_closed_before_who_deletes_it_hears_so() {
+    let (mut world, mut other) = (one_of(2), one_of(2));
+    let deleter = world.client();
+    let (here, stays) = (user(&mut world, "app"), user(&mut world, "App"));
+    other.next_client = world.next_client;
+    let there = user(&mut other, "more");
+    let lines = ["acl DelUser nobody app more", "SET a 1", "PING"];
+    world.send(deleter, &lines);
+    assert_eq!(world.asked("m"), [lines[0]], "what is behind it waits");
+    world.answer("m", lines[0], ":2");
+    assert_eq!(world.heard(deleter), "", "one has not answered");
+    let answer = other.answer_roll(&world.questions[0]);
+    other.run();
+    assert!(other.is_closed(there));
+    world.exchange.roll_answered(answer, world.now);
+    world.run();
+    assert!(world.is_closed(here) && !world.is_closed(stays));
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(deleter), ":2|+OK|+PONG|");
+    world.assert_calm();
+    other.assert_calm();
+}
+
+#[test]
+fn who_deletes_its_own_user_hears_so_and_nothing_more() {
+    let mut world = World::new();
+    let client = user(&mut world, "app");
+    world.send(client, &["ACL DELUSER other app", "PING", "SET a 1"]);
+    assert_eq!(world.asked("m"), ["ACL DELUSER other app"]);
+    world.answer("m", "ACL DELUSER other app", ":1");
+    assert_eq!(world.heard(client), ":1|");
+    assert!(world.is_closed(client));
+    assert_eq!(world.asked("m"), [""; 0]);
+    world.assert_calm();
+}
+
+#[test]
+fn nobody_is_closed_for_what_the_master_does_not_do_or_another_user() {
+    for (line, reply) in [
+        ("ACL DELUSER app", "-NOPERM no"),
+        (
+            "ACL DELUSER app default",
+            "-ERR The 'default' user cannot be removed",
+        ),
+        ("ACL DELUSER other", ":1"),
+        ("ACL DELUSER", "-ERR wrong number of arguments"),
+        ("ACL GETUSER app", ":1"),
+    ] {
+        let mut world = World::new();
+        let (client, second) = (user(&mut world, "app"), user(&mut world, "app"));
+        world.send(client, &[line, "SET a 1"]);
+        world.answer("m", line, reply);
+        world.answer("m", "SET a 1", "+OK");
+        assert_eq!(world.heard(client), format!("{reply}|+OK|"));
+        assert!(!world.is_closed(second), "{line}");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_user_that_is_made_again_behind_that_stays() {
+    let mut world = World::new();
+    let client = user(&mut world, "admin");
+    let made = "ACL SETUSER app on >secret";
+    world.send(client, &["ACL DELUSER app", made, "AUTH app secret"]);
+    world.answer("m", "ACL DELUSER app", ":1");
+    world.answer("m", made, "+OK");
+    assert_eq!(world.heard(client), ":1|+OK|+OK|");
+    assert!(!world.is_closed(client));
+    world.assert_calm();
+}
+
+#[test]
+fn in_a_transaction_they_are_closed_with_its_end() {
+    let mut world = World::new();
+    let (deleter, victim) = (user(&mut world, "app"), user(&mut world, "other"));
+    let lines = ["MULTI", "ACL DELUSER other", "ACL DELUSER app", "GET a"];
+    world.send(deleter, &lines);
+    world.send(deleter, &["CLIENT GETNAME", "EXEC", "SET a 1"]);
+    world.answer("m", "MULTI", "+OK");
+    for line in &lines[1..] {
+        world.answer("m", line, "+QUEUED");
+    }
+    world.answer("m", "CLIENT GETNAME", "+QUEUED");
+    assert!(!world.is_closed(victim));
+    world.answer("m", "EXEC", "*4|:1|:1|$1|v|$-1|");
+    let heard = "+OK|+QUEUED|+QUEUED|+QUEUED|+QUEUED|*4|:1|:1|$1|v|$-1|";
+    assert_eq!(world.heard(deleter), heard);
+    assert!(world.is_closed(victim) && world.is_closed(deleter));
+    assert_eq!(world.asked("m"), [""; 0], "no SET");
+    world.assert_calm();
+}
+
+#[test]
+fn a_transaction_that_is_not_executed_closes_nobody() {
+    let mut world = World::new();
+    let (deleter, victim) = (world.client(), user(&mut world, "app"));
+    for (end, reply) in [("DISCARD", "+OK"), ("EXEC", "-EXECABORT no")] {
+        world.send(deleter, &["MULTI", "ACL DELUSER app", end, "SET a 1"]);
+        world.answer("m", "MULTI", "+OK");
+        world.answer("m", "ACL DELUSER app", "+QUEUED");
+        world.answer("m", end, reply);
+        world.answer("m", "SET a 1", "+OK");
+        assert_eq!(world.heard(deleter), format!("+OK|+QUEUED|{reply}|+OK|"));
+        assert!(!world.is_closed(victim));
+    }
+    world.assert_calm();
+}
+
+#[test]
+fn behind_a_refused_multi_they_are_closed_at_once() {
+    let mut world = World::new();
+    let (deleter, victim) = (user(&mut world, "admin"), user(&mut world, "app"));
+    world.send(deleter, &["MULTI", "ACL DELUSER app"]);
+    world.answer("m", "MULTI", DENIED);
+    world.answer("m", "ACL DELUSER app", ":1");
+    assert_eq!(world.heard(deleter), format!("{DENIED}|:1|"));
+    assert!(world.is_closed(victim));
+    world.leave(deleter);
+    world.assert_calm();
+}
+
+#[test]
+fn silence_is_kept_where_it_was_asked_for() {
+    let mut world = World::new();
+    let (deleter, victim) = (world.client(), user(&mut world, "app"));
+    world.send(deleter, &["CLIENT REPLY SKIP", "ACL DELUSER app", "PING"]);
+    world.answer("m", "ACL DELUSER app", ":1");
+    assert_eq!(world.heard(deleter), "+PONG|");
+    assert!(world.is_closed(victim));
+    world.assert_calm();
+}
+
+#[test]
+fn a_worker_that_does_not_answer_keeps_no_reply_back_for_long() {
+    let mut world = one_of(2);
+    let deleter = world.client();
+    world.send(deleter, &["ACL DELUSER app", "PING"]);
+    world.answer("m", "ACL DELUSER app", ":1");
+    world.pass(ms(1_900));
+    assert_eq!(world.heard(deleter), "");
+    world.pass(ms(200));
+    assert_eq!(world.heard(deleter), ":1|+PONG|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_lost_deletion_is_forgotten() {
+    let mut world = World::new();
+    let (deleter, victim) = (world.client(), user(&mut world, "app"));
+    world.send(deleter, &["ACL DELUSER app", "PING"]);
+    let link = world.asked_on("m", "ACL DELUSER app");
+    world.lose(link);
+    let heard = world.heard(deleter);
+    assert!(
+        heard.starts_with('-') && heard.ends_with("|+PONG|"),
+        "{heard}"
+    );
+    // What has its number again is another command.
+    world.send(deleter, &["CONFIG GET x"]);
+    world.answer("m", "CONFIG GET x", ":1");
+    assert!(!world.is_closed(victim));
+    world.assert_calm();
+}
+
+#[test]
+fn who_leaves_before_it_hears_of_it_leaves_nothing_behind() {
+    let mut world = one_of(2);
+    let deleter = world.client();
+    world.send(deleter, &["ACL DELUSER app"]);
+    world.answer("m", "ACL DELUSER app", ":1");
+    world.leave(deleter);
+    world.pass(ms(2_100));
+    world.assert_calm();
+}
