@@ -40,7 +40,7 @@ pub struct Bulky {
     /// For each place the second, since the start of the process, from which its keys are not bulky
     /// any more; 0 if none ever was.
     places: Box<[AtomicU32]>,
-    /// The highest of these: mostly 0, and then nothing is looked up.
+    /// The highest of these. 0 if none is bulky, as is mostly so: then nothing is looked up.
     last: AtomicU32,
 }
 
@@ -73,7 +73,17 @@ impl Bulky {
         self.last.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// Whether no key ever had a large value.
+    /// With the last key that was bulky nothing is looked up any more.
+    pub(super) fn expire(&self, now: Time) {
+        let last = self.last.load(Ordering::Relaxed);
+        if last != 0 && last <= second(now) {
+            // Where another worker has just noted one, that stays.
+            let order = Ordering::Relaxed;
+            let _ = self.last.compare_exchange(last, 0, order, order);
+        }
+    }
+
+    /// Whether no key had a large value of late.
     #[inline]
     fn is_empty(&self) -> bool {
         self.last.load(Ordering::Relaxed) == 0
@@ -94,7 +104,7 @@ fn second(time: Time) -> u32 {
 }
 
 impl Group {
-    /// Whether any key ever had a large value.
+    /// Whether any key had a large value of late.
     #[inline]
     pub(super) fn has_bulky(&self) -> bool {
         !self.settings.bulky.is_empty()
@@ -197,7 +207,13 @@ mod tests {
         assert!(bulky.has(b"large", Time::ZERO) && !bulky.has(b"k", Time::ZERO));
         let later = |seconds| Time::from_start(Duration::from_secs(seconds));
         assert!(bulky.has(b"large", later(599)) && !bulky.has(b"large", later(600)));
+        bulky.expire(later(599));
+        assert!(!bulky.is_empty());
+        bulky.expire(later(600));
+        assert!(bulky.is_empty());
         bulky.note(b"other", later(600));
+        bulky.expire(later(600));
+        assert!(!bulky.is_empty());
         assert!(bulky.has(b"other", later(601)) && !bulky.has(b"large", later(601)));
     }
 

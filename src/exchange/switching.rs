@@ -186,6 +186,7 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
+        group.settings.bulky.expire(now);
         let mut recovered = false;
         for node in &mut group.nodes {
             recovered |= node.end_pauses(now);
