@@ -300,7 +300,9 @@ impl Exchange {
             _ => {}
         }
         let bytes: &[u8] = match ticket.purpose {
-            Purpose::Exec | Purpose::Queued | Purpose::Setting => carried.words().unwrap_or(frame),
+            Purpose::Exec | Purpose::Queued | Purpose::Setting | Purpose::Slow => {
+                carried.words().unwrap_or(frame)
+            }
             Purpose::Undo(undo @ (Undo::StaleWatch | Undo::Aborted | Undo::Misspelt)) => {
                 self.compose_undone(ticket.client, undo);
                 &self.scratch

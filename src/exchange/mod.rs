@@ -48,6 +48,7 @@ mod output;
 mod overtaking;
 mod pieces;
 mod pinned;
+mod portraits;
 mod pubsub;
 mod read_only;
 mod readers;

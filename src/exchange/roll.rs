@@ -19,8 +19,8 @@ use crate::command::Local;
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::inside::Carrying;
-use crate::exchange::lease::Multi;
-use crate::exchange::link::{LaneId, Link};
+use crate::exchange::link::{LaneId, Usage};
+use crate::exchange::losses::Loss;
 use crate::exchange::redirection::Sought;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, Role, Stopping};
@@ -86,6 +86,8 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Roll {
     calls: Vec<Call>,
+    /// Questions of some of them, which are put when there are fewer.
+    backlog: VecDeque<Question>,
     /// Clients that wait until there are fewer.
     turn: VecDeque<ClientKey>,
     next: u32,
@@ -97,7 +99,8 @@ struct Call {
     number: u32,
     about: Arc<AboutClients>,
     asker: Asker,
-    since: Time,
+    /// When it was put; `None`: it is in the backlog.
+    since: Option<Time>,
     /// Workers that have not answered.
     missing: usize,
     found: Found,
@@ -221,11 +224,27 @@ impl Exchange {
             number,
             about: Arc::clone(&question.about),
             asker,
-            since: now,
+            since: None,
             missing,
             found: Found::default(),
         });
-        self.actions.push_back(Action::Ask(question));
+        self.roll.backlog.push_back(question);
+        self.ask_next(now);
+    }
+
+    /// Puts as many questions at a time as there is room for on the way to other workers.
+    fn ask_next(&mut self, now: Time) {
+        let roll = &mut self.roll;
+        while roll.calls.len() - roll.backlog.len() < CALLS_MAX {
+            let Some(question) = roll.backlog.pop_front() else {
+                return;
+            };
+            let mut calls = roll.calls.iter_mut();
+            if let Some(call) = calls.find(|call| call.number == question.number) {
+                call.since = Some(now);
+            }
+            self.actions.push_back(Action::Ask(question));
+        }
     }
 
     /// Answers a worker for the clients of this one, and ends those that are to end. `ends` knows
@@ -237,6 +256,9 @@ impl Exchange {
         now: Time,
     ) -> Answer {
         let mut found = Found::default();
+        if let AboutClients::Deleted { .. } = &*question.about {
+            self.prove_anew(question.group, now);
+        }
         match &*question.about {
             AboutClients::Info => {
                 let choice = Choice::of(question.asker);
@@ -266,6 +288,18 @@ impl Exchange {
             number: question.number,
             found,
         }
+    }
+
+    /// What a node has said to a login that is on its way may be from before its user was deleted.
+    fn prove_anew(&mut self, index: GroupIndex, now: Time) {
+        let links = self.links.iter();
+        let proofs =
+            links.filter(|(_, link)| link.group == index && matches!(link.usage, Usage::Proof(_)));
+        let proofs: Vec<_> = proofs.map(|(key, _)| key).collect();
+        for proof in proofs {
+            self.lose(proof, Loss::Left, now);
+        }
+        self.settle(now);
     }
 
     fn lines(
@@ -353,21 +387,43 @@ impl Exchange {
         }
         let call = self.roll.calls.swap_remove(at);
         self.conclude(call, now);
+        self.ask_next(now);
         self.settle(now);
     }
 
     /// Nobody is kept waiting for a worker that does not answer, or when all is given up.
     pub(super) fn expire_roll(&mut self, now: Time) {
         let all = self.stopping == Stopping::Abandoning;
-        let late = |call: &mut Call| all || now.since(call.since) >= ANSWERS_WITHIN;
-        let late: Vec<_> = self.roll.calls.extract_if(.., late).collect();
-        for call in late {
-            let said = match &*call.about {
-                // It is as the master says, whoever is closed late.
-                AboutClients::Deleted { said, .. } => Said::Reply(said.clone()),
-                _ => Said::Error(Reject::Unanswered),
+        loop {
+            if all {
+                self.roll.backlog.clear();
+            }
+            let is_late = |call: &mut Call| {
+                let since = call.since;
+                all || since.is_some_and(|since| now.since(since) >= ANSWERS_WITHIN)
             };
-            self.say(call.asker, &said, now);
+            let late: Vec<_> = self.roll.calls.extract_if(.., is_late).collect();
+            if late.is_empty() {
+                return self.ask_next(now);
+            }
+            for call in late {
+                self.go_on_without(call, now);
+            }
+            // A transaction of which one was may have asked the next thing, and all is given up.
+        }
+    }
+
+    /// Says what is known without the workers that have not answered.
+    fn go_on_without(&mut self, call: Call, now: Time) {
+        let said = match &*call.about {
+            // It is as the master says, whoever is closed late.
+            AboutClients::Deleted { said, .. } => Said::Reply(said.clone()),
+            _ => Said::Error(Reject::Unanswered),
+        };
+        let key = call.asker.key();
+        self.say(call.asker, &said, now);
+        if call.found.asker_ends {
+            self.end(key, Ending::AfterReplies);
         }
     }
 
@@ -391,7 +447,7 @@ impl Exchange {
                 if let Asker::Command(job) = call.asker {
                     self.unblock_at(Job { now, ..job }, &waiting, *error);
                 }
-                return;
+                return self.next_turns();
             }
             (AboutClients::Unblock { .. }, None) | (AboutClients::Target(_), _) => Said::Number(0),
         };
@@ -473,61 +529,6 @@ impl Exchange {
         let held = Duration::ZERO;
         let reject = Reject::NoConnection { name: &name, held };
         self.reject(job, RequestClass::Refused, reject)
-    }
-
-    /// What is told of a client.
-    fn portrait<'a>(&'a self, client: &'a Client, now: Time) -> Portrait<'a> {
-        let group = self.groups.get(client.group);
-        let login = group.and_then(|group| group.login(client.session.identity));
-        let specs = group.map_or(&[][..], |group| group.table.specs());
-        let command = specs.get(usize::from(client.command));
-        let lease = client.lease.as_deref();
-        let in_multi = lease.filter(|lease| matches!(lease.multi, Multi::Open | Multi::Aborted));
-        let heard = client.heard.as_deref();
-        let subscriptions = heard.map(|heard| heard.subscriptions.counts());
-        let session = &client.session;
-        Portrait {
-            id: session.id,
-            name: session.name(),
-            age: now
-                .since_start()
-                .as_secs()
-                .saturating_sub(client.joined.into()),
-            idle: now.since(client.last_arrived()).as_secs(),
-            flags: self.flags(client),
-            database: session.database,
-            subscriptions: subscriptions.unwrap_or_default(),
-            queued: in_multi.map(|lease| lease.inside.queued()),
-            unread: client.waiting_bytes(),
-            unwritten: client.replies.held_bytes(),
-            command: command.map_or("NULL", |spec| &spec.name),
-            user: login
-                .and_then(|login| login.username())
-                .unwrap_or(b"default"),
-            redirects_to: client.redirects_to(),
-            protocol: session.protocol,
-            library: [session.library_name(), session.library_version()],
-        }
-    }
-
-    /// Letters, in the order of Redis networking.c, `catClientInfoString`.
-    fn flags(&self, client: &Client) -> String {
-        let lease = client.lease.as_deref();
-        let link = lease.and_then(|lease| self.links.get(lease.link?));
-        let all = [
-            ('P', client.is_subscriber()),
-            ('x', client.is_in_multi()),
-            ('b', link.is_some_and(Link::is_waiting)),
-            ('t', client.redirects_to().is_some()),
-            ('c', client.ending == Ending::AfterReplies),
-            ('r', client.access.is_read_only()),
-        ];
-        let flags: String = all.iter().filter(|it| it.1).map(|it| it.0).collect();
-        if flags.is_empty() {
-            "N".to_owned()
-        } else {
-            flags
-        }
     }
 }
 

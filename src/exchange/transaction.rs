@@ -133,7 +133,9 @@ impl Exchange {
                 self.queue_order(job, request, About::Deletion)
             }
             Class::Local(Local::ClientCapa) => self.queue(job, &without_capabilities(request)),
-            class if is_queued(class) => self.queue(job, request.raw()),
+            class if is_queued(class) && !(class == Class::Admin && is_deletion(request)) => {
+                self.queue(job, request.raw())
+            }
             _ => {
                 let reject = Reject::NotOffered {
                     command: request.name(),

@@ -1,6 +1,7 @@
 //! Floor 4. Tests: CLIENT INFO, LIST, KILL and UNBLOCK, over one worker and several.
 
 use super::*;
+use crate::exchange::CALLS_MAX;
 
 /// What the master says to a form that has no effect.
 const HARMLESS: &str = "-ERR syntax error";
@@ -231,6 +232,26 @@ fn a_client_of_another_worker_is_killed_there() {
     assert_eq!(world.heard(client), ":1|");
     world.assert_calm();
     other.assert_calm();
+}
+
+#[test]
+fn who_waits_behind_those_that_end_waits_has_its_turn() {
+    let (mut world, mut other) = (one_of_two(), one_of_two());
+    for at in 0..CALLS_MAX {
+        let waiting = world.client();
+        world.send(waiting, &[&format!("BLPOP q{at} 0")]);
+        let asker = world.client();
+        world.send(asker, &[&format!("CLIENT UNBLOCK {}", 101 + 2 * at)]);
+        world.answer("m", "CLIENT UNBLOCK ?", HARMLESS);
+    }
+    let last = world.client();
+    world.send(last, &["CLIENT LIST"]);
+    for at in 0..CALLS_MAX {
+        let answer = other.answer_roll(&world.questions[at]);
+        world.exchange.roll_answered(answer, world.now);
+        world.run();
+    }
+    assert!(world.asked("m").iter().any(|line| line == "CLIENT LIST ?"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Floor 4. Tests: Users that are deleted through Switchman, and their clients.
 
 use super::*;
+use crate::exchange::CALLS_MAX;
 
 const DENIED: &str = "-NOPERM this user has no permissions to run the 'multi' command";
 
@@ -148,13 +149,54 @@ fn behind_a_refused_multi_they_are_closed_at_once() {
 }
 
 #[test]
-fn silence_is_kept_where_it_was_asked_for() {
+fn one_that_is_too_long_to_be_kept_is_not_executed_without_that() {
     let mut world = World::new();
-    let (deleter, victim) = (world.client(), user(&mut world, "app"));
-    world.send(deleter, &["CLIENT REPLY SKIP", "ACL DELUSER app", "PING"]);
+    let deleter = world.client();
+    let line = format!("ACL DELUSER app {}", "x".repeat(64 * 1024));
+    world.send(deleter, &["MULTI"]);
+    world.answer("m", "MULTI", "+OK");
+    world.send(deleter, &[&line, "EXEC"]);
+    assert_eq!(world.asked("m"), ["DISCARD"]);
+    world.answer("m", "DISCARD", "+OK");
+    let heard = world.heard(deleter);
+    let refused = "-ERR switchman: 'ACL between MULTI and EXEC' is not offered";
+    assert!(
+        heard.contains(refused) && heard.contains("|-EXECABORT"),
+        "{heard}"
+    );
+    world.assert_calm();
+}
+
+#[test]
+fn silence_is_kept_where_it_was_asked_for() {
+    for (reply, closed) in [(":1", true), ("-NOPERM no", false)] {
+        let mut world = World::new();
+        let (deleter, victim) = (world.client(), user(&mut world, "app"));
+        world.send(deleter, &["CLIENT REPLY SKIP", "ACL DELUSER app", "PING"]);
+        world.answer("m", "ACL DELUSER app", reply);
+        assert_eq!(world.heard(deleter), "+PONG|");
+        assert_eq!(world.is_closed(victim), closed);
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_login_that_is_on_its_way_is_proven_anew() {
+    let mut world = World::new();
+    let (deleter, late) = (world.client(), world.client());
+    world.opens = false;
+    world.send(deleter, &["ACL DELUSER app"]);
+    world.open_all();
+    world.send(late, &["AUTH app secret"]);
+    let (before, _) = world.only_opening();
+    // The node may have let it in, and then deleted the user.
     world.answer("m", "ACL DELUSER app", ":1");
-    assert_eq!(world.heard(deleter), "+PONG|");
-    assert!(world.is_closed(victim));
+    assert_eq!(world.heard(deleter), ":1|");
+    let (again, _) = world.only_opening();
+    assert_ne!(again, before);
+    world.refuse(again, wrong_password());
+    let heard = world.heard(late);
+    assert!(heard.starts_with("-WRONGPASS"), "{heard}");
     world.assert_calm();
 }
 
@@ -199,4 +241,60 @@ fn who_leaves_before_it_hears_of_it_leaves_nothing_behind() {
     world.leave(deleter);
     world.pass(ms(2_100));
     world.assert_calm();
+}
+
+#[test]
+fn who_deletes_its_own_user_is_closed_although_a_worker_does_not_answer() {
+    let mut world = one_of(2);
+    let client = user(&mut world, "app");
+    world.send(client, &["ACL DELUSER app", "PING"]);
+    world.answer("m", "ACL DELUSER app", ":1");
+    world.pass(ms(2_100));
+    assert_eq!(world.heard(client), ":1|");
+    assert!(world.is_closed(client));
+    world.assert_calm();
+}
+
+#[test]
+fn no_more_is_asked_at_a_time_than_there_is_room_for() {
+    let (mut world, mut other) = (one_of(2), one_of(2));
+    let deleters: Vec<_> = (0..40).map(|_| world.client()).collect();
+    other.next_client = world.next_client;
+    let name = |at| format!("u{at}");
+    let victims: Vec<_> = (0..40).map(|at| user(&mut other, &name(at))).collect();
+    let line = |at| format!("ACL DELUSER u{at}");
+    for (at, deleter) in deleters.iter().enumerate() {
+        world.send(*deleter, &[&line(at)]);
+    }
+    for at in 0..40 {
+        world.answer("m", &line(at), ":1");
+    }
+    for at in 0..40 {
+        assert_eq!(world.questions.len(), 40.min(at + CALLS_MAX));
+        let answer = other.answer_roll(&world.questions[at]);
+        other.run();
+        world.exchange.roll_answered(answer, world.now);
+        world.run();
+    }
+    for (deleter, victim) in deleters.into_iter().zip(victims) {
+        assert_eq!(world.heard(deleter), ":1|");
+        assert!(other.is_closed(victim));
+    }
+    world.assert_calm();
+}
+
+#[test]
+fn a_transaction_with_several_is_answered_when_all_is_given_up() {
+    let mut world = one_of(2);
+    let client = world.client();
+    world.send(client, &["MULTI", "ACL DELUSER a", "CLIENT LIST", "EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "ACL DELUSER a", "+QUEUED");
+    world.answer("m", "CLIENT LIST ?", "+QUEUED");
+    world.answer("m", "EXEC", "*2|:1|-ERR x");
+    world.exchange.abandon_all(world.now);
+    world.run();
+    let heard = world.heard(client);
+    let want = "+OK|+QUEUED|+QUEUED|*2|:1|-ERR switchman: not all workers";
+    assert!(heard.starts_with(want), "{heard}");
 }
