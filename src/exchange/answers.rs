@@ -21,6 +21,9 @@ use crate::types::Time;
 /// Bytes of a reply that is not whole above which they are passed on without waiting for the rest.
 const STREAM_ABOVE: usize = 32 * 1024;
 
+/// What a master says to the read-only form of what may write.
+const MAY_WRITE: &[u8] = b"-ERR Can not execute a script with write flag using *_ro command.\r\n";
+
 /// Why a link cannot be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -336,8 +339,8 @@ impl Exchange {
     /// was executed.
     ///
     /// A replica that says `-READONLY` to a read means a script that says of itself that it may
-    /// write. A master refuses that too, in other words, and whenever it is asked (Redis script.c,
-    /// `scriptPrepareForRun`).
+    /// write. A master refuses that too, in other words (Redis script.c, `scriptPrepareForRun`);
+    /// where it cannot be asked any more, they are said here.
     #[cold]
     fn bounce(&mut self, key: LinkKey, frame: &[u8], now: Time) -> bool {
         if self.unblocked(key, frame, now) {
@@ -377,8 +380,13 @@ impl Exchange {
         let Some(client) = self.clients.get(ticket.client) else {
             return false;
         };
-        let alone = client.is_last_to_matter(ticket.seq, ticket.effect)
-            || (demoted && !master && ticket.effect == Effect::Reads);
+        // Behind a command that waits, it would not be sent to the master before that ends.
+        let stuck = by_master && !master && client.blocks;
+        let alone = client.is_last_to_matter(ticket.seq, ticket.effect) && !stuck;
+        let plain = shared && ticket.purpose == Purpose::Plain;
+        if plain && !alone && demoted && !master && ticket.effect == Effect::Reads {
+            return self.complete(key, MAY_WRITE, ReplyKind::Error, now);
+        }
         let loads = master && frame.starts_with(b"-LOADING ");
         let patient = if loads {
             let hold = self.groups.get(index).map(|group| group.snapshot.hold);
@@ -386,7 +394,7 @@ impl Exchange {
         } else {
             ticket.bounces < BOUNCES_MAX
         };
-        if !shared || ticket.purpose != Purpose::Plain || !alone || !patient {
+        if !plain || !alone || !patient {
             return false;
         }
         if let Some(link) = self.links.get_mut(key) {

@@ -1,5 +1,7 @@
 //! Floor 4. Tests: What becomes of requests whose link is lost, or whose node says "not me".
 
+use std::iter;
+
 use super::*;
 
 const UNCERTAIN: &str = "-UNCERTAIN switchman: the connection to the master was lost after the \
@@ -249,23 +251,35 @@ fn a_refusal_of_an_earlier_request_or_from_within_a_script_passes_on() {
 
 #[test]
 fn what_may_write_by_its_own_word_the_master_refuses_whatever_is_behind_it() {
-    let mut world = World::new();
-    let client = world.client();
-    world.send(client, &["FCALL_RO put 0", "WATCH a"]);
     let readonly = "-READONLY You can't write against a read only replica.";
-    world.answer("m", "WATCH a", "+OK");
-    world.answer("r1", "FCALL_RO put 0", readonly);
     let refused = "-ERR Can not execute a script with write flag using *_ro command.";
-    world.answer("m", "FCALL_RO put 0", refused);
-    assert_eq!(world.heard(client), format!("{refused}|+OK|"));
-    // That says nothing against the replica.
-    let other = world.client();
-    world.send(other, &["GET b"]);
-    world.answer("r1", "GET b", "$1|1");
-    assert_eq!(world.heard(other), "$1|1|");
-    assert!(world.reports.is_empty(), "{:?}", world.reports);
-    world.leave(client);
-    world.assert_calm();
+    for behind in [
+        None,
+        Some("WATCH a"),
+        Some("WAIT 1 0"),
+        Some("XREAD BLOCK 0 STREAMS s 0-0"),
+    ] {
+        let mut world = World::new();
+        let client = world.client();
+        let lines: Vec<_> = iter::once("FCALL_RO put 0").chain(behind).collect();
+        world.send(client, &lines);
+        world.answer("r1", "FCALL_RO put 0", readonly);
+        if behind.is_none() {
+            // In the words of its version.
+            world.answer("m", "FCALL_RO put 0", "-ERR no");
+            assert_eq!(world.heard(client), "-ERR no|");
+        } else {
+            assert_eq!(world.heard(client), format!("{refused}|"), "{behind:?}");
+        }
+        // That says nothing against the replica.
+        let other = world.client();
+        world.send(other, &["GET b"]);
+        world.answer("r1", "GET b", "$1|1");
+        assert_eq!(world.heard(other), "$1|1|");
+        assert!(world.reports.is_empty(), "{:?}", world.reports);
+        world.leave(client);
+        world.assert_calm();
+    }
 }
 
 #[test]
