@@ -128,8 +128,35 @@ impl Scope {
         if self.loses_logins {
             without_logins_in_transactions(&mut steps);
         }
+        let steps = steps.into_iter().flat_map(silence_apart).collect();
         Plan { number, steps }
     }
+}
+
+/// Whoever loses the right to `CLIENT REPLY`, or comes by it, asks for no silence in the same
+/// breath: of how many commands the replies are could not be told.
+fn silence_apart(step: Step) -> Vec<Step> {
+    let Step::Say { client, units } = step else {
+        return vec![step];
+    };
+    let any = |unit: &Unit, is: fn(&Call<'_>) -> bool| {
+        unit.iter().any(|command| is(&Call::new(&command.words)))
+    };
+    let is_silence = |unit: &Unit| any(unit, |call| call.is("client|reply"));
+    if !units.iter().any(|unit| any(unit, changes_rights)) {
+        return vec![Step::Say { client, units }];
+    }
+    let parts = units.chunk_by(|one, other| !is_silence(one) && !is_silence(other));
+    let parts = parts.map(<[Unit]>::to_vec);
+    parts.map(|units| Step::Say { client, units }).collect()
+}
+
+/// Whether a command may change what its client may do.
+fn changes_rights(call: &Call<'_>) -> bool {
+    call.logs_in()
+        || ["reset", "acl|setuser", "acl|deluser"]
+            .iter()
+            .any(|name| call.is(name))
 }
 
 fn without_logins_in_transactions(steps: &mut [Step]) {
