@@ -15,7 +15,7 @@
 //! it has refused MULTI itself, what was sent behind that is executed at once, and holds at once.
 //! What changes a link in a way that the next client could notice keeps it out of the pool.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::command::{Leased, Local};
 use crate::exchange::client::{Ending, Wait};
@@ -118,6 +118,8 @@ pub(super) struct Carrying {
     /// What the client hears, and whether it hears the next element.
     out: Vec<u8>,
     spoken: bool,
+    /// Users who are none any more, and whose clients may be there.
+    deleted: BTreeSet<Box<[u8]>>,
 }
 
 impl Carrying {
@@ -131,6 +133,12 @@ impl Carrying {
         if self.spoken {
             self.out.extend_from_slice(said);
         }
+    }
+
+    /// Whether users were deleted, and the next order is not about others that may be.
+    fn has_deleted(&self) -> bool {
+        let next = self.orders.front().map(|(_, order)| order.about);
+        !self.deleted.is_empty() && next != Some(About::Deletion)
     }
 
     /// The next element of the reply.
@@ -150,8 +158,7 @@ impl Order {
     fn about_clients(&self, said: &[u8]) -> Option<Result<AboutClients, Vec<u8>>> {
         let local = match self.about {
             About::Session(local) => local,
-            About::Link(_) => return None,
-            About::Deletion => return self.deletion(said).map(Ok),
+            About::Link(_) | About::Deletion => return None,
         };
         if local != Local::ClientInfo && !local.is_about_others() {
             return None;
@@ -168,14 +175,12 @@ impl Order {
         }))
     }
 
-    /// Whose clients are closed, if the server has said this of a deletion. Whom it has not found,
-    /// nobody is any more.
-    fn deletion(&self, said: &[u8]) -> Option<AboutClients> {
-        let request = Request::from_raw(&self.raw).filter(|_| said.starts_with(b":"))?;
-        Some(AboutClients::Deleted {
-            of_users: Choice::of_users(request.args().skip(2)),
-            said: Box::from(said),
-        })
+    /// Who is no user any more, if the server has said this of a deletion: those whom it has not
+    /// found are none either.
+    fn deleted(&self, said: &[u8]) -> impl Iterator<Item = Box<[u8]>> {
+        let request = Request::from_raw(&self.raw).filter(|_| said.starts_with(b":"));
+        let users = request.into_iter().flat_map(|it| it.args().skip(2));
+        users.map(Box::from)
     }
 }
 
@@ -286,7 +291,7 @@ impl Exchange {
         let Some(order) = executed else {
             return Carried::AsItIs;
         };
-        if order.about_clients(reply).is_some() {
+        if order.about == About::Deletion || order.about_clients(reply).is_some() {
             // To the form that it got the server has an error, whoever may use it.
             let carrying = Carrying {
                 link: key,
@@ -297,6 +302,7 @@ impl Exchange {
                 place: 0,
                 out: Vec::new(),
                 spoken: ticket.spoken,
+                deleted: BTreeSet::new(),
             };
             return match self.go_on_carrying(Box::new(carrying), now) {
                 Some(out) => Carried::Rewritten(out),
@@ -375,6 +381,7 @@ impl Exchange {
             place: 0,
             out: Vec::from(if spoken { header } else { &[] }),
             spoken,
+            deleted: BTreeSet::new(),
         });
         match self.go_on_carrying(carrying, now) {
             Some(out) => Carried::Rewritten(out),
@@ -412,27 +419,40 @@ impl Exchange {
                             self.stick(link, (leased, &order.raw), &element);
                             element.clone()
                         }
-                        About::Deletion => element.clone(),
+                        About::Deletion => {
+                            it.deleted.extend(order.deleted(&element));
+                            element.clone()
+                        }
                     };
                     // `CLIENT REPLY ON` is heard, whatever was before.
                     let speaks = order.about == About::Session(Local::ClientReply);
                     it.spoken |= speaks && element.starts_with(b"+");
                     it.hear(&said);
+                    if it.has_deleted() {
+                        let users = Choice::of_users(std::mem::take(&mut it.deleted));
+                        self.ask_on_the_way(it, AboutClients::Deleted(users), now);
+                        return None;
+                    }
                 }
                 Some(Err(said)) => it.hear(&said),
                 Some(Ok(about)) => {
-                    // What the rest of it changes, what comes behind it is to find changed.
-                    if let Some(client) = self.clients.get_mut(it.ticket.client)
-                        && matches!(client.wait, Wait::No | Wait::Over | Wait::Room)
-                    {
-                        client.wait = Wait::Answers;
-                    }
-                    self.ask_inside(it, about, now);
+                    self.ask_on_the_way(it, about, now);
                     return None;
                 }
             }
         }
         Some(it.out)
+    }
+
+    /// Other clients are asked about. What the rest changes, what comes behind it is to find
+    /// changed.
+    fn ask_on_the_way(&mut self, it: Box<Carrying>, about: AboutClients, now: Time) {
+        if let Some(client) = self.clients.get_mut(it.ticket.client)
+            && matches!(client.wait, Wait::No | Wait::Over | Wait::Room)
+        {
+            client.wait = Wait::Answers;
+        }
+        self.ask_inside(it, about, now);
     }
 
     /// A request that was answered is in flight again for its client: what it hears is not known

@@ -122,7 +122,7 @@ enum Said {
     Text(Vec<u8>),
     Number(u64),
     Fine,
-    Reply(Box<[u8]>),
+    Nothing,
     Error(Reject<'static>),
 }
 
@@ -256,7 +256,7 @@ impl Exchange {
         now: Time,
     ) -> Answer {
         let mut found = Found::default();
-        if let AboutClients::Deleted { .. } = &*question.about {
+        if let AboutClients::Deleted(_) = &*question.about {
             self.prove_anew(question.group, now);
         }
         match &*question.about {
@@ -267,9 +267,7 @@ impl Exchange {
             AboutClients::List(choice) => found.lines = self.lines(question, choice, ends, now),
             AboutClients::Kill(choice)
             | AboutClients::KillOne(choice)
-            | AboutClients::Deleted {
-                of_users: choice, ..
-            } => {
+            | AboutClients::Deleted(choice) => {
                 for (key, id) in self.chosen(question, choice, ends, now) {
                     found.ended += 1;
                     if id == question.asker {
@@ -417,7 +415,7 @@ impl Exchange {
     fn go_on_without(&mut self, call: Call, now: Time) {
         let said = match &*call.about {
             // It is as the master says, whoever is closed late.
-            AboutClients::Deleted { said, .. } => Said::Reply(said.clone()),
+            AboutClients::Deleted(_) => Said::Nothing,
             _ => Said::Error(Reject::Unanswered),
         };
         let key = call.asker.key();
@@ -442,7 +440,7 @@ impl Exchange {
             }
             (AboutClients::KillOne(_), _) => Said::Fine,
             (AboutClients::Kill(_), _) => Said::Number(found.ended),
-            (AboutClients::Deleted { said, .. }, _) => Said::Reply(said.clone()),
+            (AboutClients::Deleted(_), _) => Said::Nothing,
             (AboutClients::Unblock { error, .. }, Some(waiting)) => {
                 if let Asker::Command(job) = call.asker {
                     self.unblock_at(Job { now, ..job }, &waiting, *error);
@@ -561,7 +559,7 @@ impl Said {
                 encode::integer(out, i64::try_from(*number).unwrap_or(i64::MAX));
             }
             Self::Fine => encode::simple(out, "OK"),
-            Self::Reply(reply) => out.extend_from_slice(reply),
+            Self::Nothing => {}
             Self::Error(reject) => {
                 reject.write(out);
                 return reject.reason();

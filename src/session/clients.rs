@@ -43,12 +43,7 @@ pub enum AboutClients {
     Target(u64),
     /// `ACL DELUSER`, which the master has carried out: who was one of these users is closed (Redis
     /// acl.c, `ACLFreeUserAndKillClients`).
-    Deleted {
-        /// Whom.
-        of_users: Choice,
-        /// The master's reply.
-        said: Box<[u8]>,
-    },
+    Deleted(Choice),
 }
 
 /// Some clients: those to whom all applies that is given.
@@ -274,9 +269,9 @@ impl Choice {
     }
 
     /// The clients of these users.
-    pub fn of_users<'a>(users: impl Iterator<Item = &'a [u8]>) -> Self {
+    pub fn of_users(users: BTreeSet<Box<[u8]>>) -> Self {
         Self {
-            users: Some(users.map(Box::from).collect()),
+            users: Some(users),
             ..Self::default()
         }
     }

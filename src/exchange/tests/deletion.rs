@@ -298,3 +298,40 @@ fn a_transaction_with_several_is_answered_when_all_is_given_up() {
     let want = "+OK|+QUEUED|+QUEUED|*2|:1|-ERR switchman: not all workers";
     assert!(heard.starts_with(want), "{heard}");
 }
+
+#[test]
+fn all_that_one_transaction_deletes_is_one_question() {
+    let (mut world, mut other) = (one_of(2), one_of(2));
+    let (admin, deleter) = (user(&mut world, "admin"), user(&mut world, "app"));
+    let victims = [user(&mut world, "x"), user(&mut world, "y")];
+    let lines = [
+        "ACL DELUSER x",
+        "GET a",
+        "ACL DELUSER default",
+        "ACL DELUSER y",
+    ];
+    world.send(deleter, &["MULTI"]);
+    world.send(deleter, &lines);
+    world.send(deleter, &["CLIENT LIST", "EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    for line in lines {
+        world.answer("m", line, "+QUEUED");
+    }
+    world.answer("m", "CLIENT LIST ?", "+QUEUED");
+    world.answer("m", "EXEC", "*5|:1|$1|v|-ERR no|:1|-ERR syntax error");
+    assert_eq!(world.questions.len(), 1, "the list is asked for behind it");
+    // It is closed itself meanwhile.
+    world.send(admin, &["ACL DELUSER app"]);
+    world.answer("m", "ACL DELUSER app", ":1");
+    let mut at = 0;
+    while let Some(question) = world.questions.get(at).cloned() {
+        let answer = other.answer_roll(&question);
+        world.exchange.roll_answered(answer, world.now);
+        world.run();
+        at += 1;
+    }
+    assert!(victims.iter().all(|it| world.is_closed(*it)));
+    assert!(world.is_closed(deleter));
+    assert_eq!(world.heard(admin), ":1|");
+    world.assert_calm();
+}
