@@ -75,9 +75,9 @@ impl Orders {
         let tells = |about| match about {
             About::Session(
                 ClientGetname | ClientGetredir | ClientId | ClientInfo | ClientTrackinginfo,
-            ) => true,
+            )
+            | About::Deletion => true,
             About::Session(local) => local.is_about_others(),
-            About::Deletion => true,
             About::Link(_) => false,
         };
         self.0.iter().any(|(_, order)| !tells(order.about))
@@ -204,7 +204,8 @@ impl Inside {
 
     /// What was asked with this number.
     fn take(&mut self, seq: Seq) -> Option<Order> {
-        let next = self.asked.pop_front_if(|asked| asked.0 == seq);
+        let is_next = self.asked.front().is_some_and(|asked| asked.0 == seq);
+        let next = is_next.then(|| self.asked.pop_front()).flatten();
         next.map(|(_, order)| order)
     }
 

@@ -121,28 +121,22 @@ impl Exchange {
                 };
                 return self.abort_multi(job, reject);
             }
-            Class::Local(local)
-                if fits && (is_order(local, request) || self.tells_target(job.key, local)) =>
-            {
-                self.queue_order(job, request, About::Session(local))
-            }
-            Class::Leased(leased) if sticks(leased) && fits && target_of(request).is_none() => {
-                self.queue_order(job, request, About::Link(leased))
-            }
-            Class::Admin if fits && is_deletion(request) => {
-                self.queue_order(job, request, About::Deletion)
-            }
-            Class::Local(Local::ClientCapa) => self.queue(job, &without_capabilities(request)),
-            class if is_queued(class) && !(class == Class::Admin && is_deletion(request)) => {
-                self.queue(job, request.raw())
-            }
-            _ => {
-                let reject = Reject::NotOffered {
-                    command: request.name(),
-                    sub: b"between MULTI and EXEC",
-                };
-                return self.abort_multi(job, reject);
-            }
+            class => match self.order_of(job.key, request, class) {
+                Some(about) if fits => self.queue_order(job, request, about),
+                None if class == Class::Local(Local::ClientCapa) => {
+                    self.queue(job, &without_capabilities(request))
+                }
+                order if is_queued(class) && order != Some(About::Deletion) => {
+                    self.queue(job, request.raw())
+                }
+                _ => {
+                    let reject = Reject::NotOffered {
+                        command: request.name(),
+                        sub: b"between MULTI and EXEC",
+                    };
+                    return self.abort_multi(job, reject);
+                }
+            },
         };
         if placed == Placed::Answered {
             // It was refused for want of a master. The server must not keep the rest for later.
@@ -152,6 +146,20 @@ impl Exchange {
             }
         }
         placed
+    }
+
+    /// What a command between MULTI and EXEC means here with the reply to EXEC.
+    fn order_of(&self, key: ClientKey, request: &Request<'_>, class: Class) -> Option<About> {
+        match class {
+            Class::Local(local) if is_order(local, request) || self.tells_target(key, local) => {
+                Some(About::Session(local))
+            }
+            Class::Leased(leased) if sticks(leased) && target_of(request).is_none() => {
+                Some(About::Link(leased))
+            }
+            Class::Admin if is_deletion(request) => Some(About::Deletion),
+            _ => None,
+        }
     }
 
     /// Whether a server refuses it in transactions.
