@@ -115,3 +115,39 @@ fn who_may_not_use_them_hears_what_redis_says() {
     );
     assert!(meek.command(&["PING"]).is_err());
 }
+
+#[test]
+fn the_clients_of_a_deleted_user_are_closed_whichever_worker_has_them() {
+    let lab = Lab::small();
+    let proxy = started(&lab);
+    let mut admin = proxy.client();
+    for end in [&[&["ACL", "DELUSER", "gone"][..]][..], &TRANSACTION] {
+        for user in ["gone", "stays"] {
+            let rights = ["ACL", "SETUSER", user, "on", ">x", "~*", "+@all"];
+            ok(&mut admin, &rights);
+        }
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| proxy.client()).collect();
+        for client in &mut clients {
+            ok(client, &["AUTH", "gone", "x"]);
+        }
+        let mut other = proxy.client();
+        ok(&mut other, &["AUTH", "stays", "x"]);
+        for line in end {
+            say(&mut admin, line);
+        }
+        for client in &mut clients {
+            // No node is asked about it, nor about a login that there is again.
+            assert!(client.command(&["RESET"]).is_err(), "{end:?}");
+        }
+        let who = say(&mut other, &["ACL", "WHOAMI"]);
+        assert_eq!(who.text().unwrap(), "stays");
+    }
+}
+
+/// The user is made again before anything else can be asked.
+const TRANSACTION: [&[&str]; 4] = [
+    &["MULTI"],
+    &["ACL", "DELUSER", "gone"],
+    &["ACL", "SETUSER", "gone", "on", ">x", "~*", "+@all"],
+    &["EXEC"],
+];
