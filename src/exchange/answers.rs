@@ -9,10 +9,10 @@ use crate::exchange::intake::offset;
 use crate::exchange::link::{NodeId, Usage};
 use crate::exchange::marks::Marks;
 use crate::exchange::node::Group;
-use crate::exchange::ticket::{Effect, Purpose, Ticket, Undo};
+use crate::exchange::ticket::{Purpose, Ticket, Undo};
 use crate::exchange::waiting::is_null;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
-use crate::resp::{ReplyError, ReplyKind, Scan};
+use crate::resp::{ReplyError, ReplyKind, Request, Scan};
 use crate::route::NoReplica;
 use crate::telemetry::Target;
 use crate::topology::ReportKind;
@@ -279,7 +279,10 @@ impl Exchange {
         let carried = match ticket.purpose {
             Purpose::Setting => self.set((key, ticket), frame, now),
             Purpose::Multi | Purpose::Queued => self.note_inside((key, ticket), frame, now),
-            _ => self.carry_out((key, ticket), orders, frame, now),
+            _ => {
+                let index = self.links.get(key).map_or(0, |link| link.group);
+                self.carry_out((index, key, ticket), orders, frame, now)
+            }
         };
         if let Carried::Later = carried {
             // It is in flight again.
@@ -338,9 +341,9 @@ impl Exchange {
     /// cannot be reached is. A line with ` script: ` comes from within a script, of which a part
     /// was executed.
     ///
-    /// A replica that says `-READONLY` to a read means a script that says of itself that it may
-    /// write. A master refuses that too, in other words (Redis script.c, `scriptPrepareForRun`);
-    /// where it cannot be asked any more, they are said here.
+    /// A replica that says `-READONLY` to the read-only form of a script means one that says of
+    /// itself that it may write. A master refuses that too, in other words (Redis script.c,
+    /// `scriptPrepareForRun`); where it cannot be asked any more, they are said here.
     #[cold]
     fn bounce(&mut self, key: LinkKey, frame: &[u8], now: Time) -> bool {
         if self.unblocked(key, frame, now) {
@@ -384,7 +387,7 @@ impl Exchange {
         let stuck = by_master && !master && client.blocks;
         let alone = client.is_last_to_matter(ticket.seq, ticket.effect) && !stuck;
         let plain = shared && ticket.purpose == Purpose::Plain;
-        if plain && !alone && demoted && !master && ticket.effect == Effect::Reads {
+        if plain && !alone && demoted && !master && runs_read_only(&raw) {
             return self.complete(key, MAY_WRITE, ReplyKind::Error, now);
         }
         let loads = master && frame.starts_with(b"-LOADING ");
@@ -543,4 +546,15 @@ pub(super) const fn target(role: Role) -> Target {
         Role::Master => Target::Master,
         Role::Replica => Target::Replica,
     }
+}
+
+/// Whether a request is the read-only form of what runs a script or function.
+fn runs_read_only(raw: &[u8]) -> bool {
+    let forms = [&b"eval_ro"[..], b"evalsha_ro", b"fcall_ro"];
+    let request = Request::from_raw(raw);
+    request.is_some_and(|it| {
+        forms
+            .iter()
+            .any(|form| it.name().eq_ignore_ascii_case(form))
+    })
 }

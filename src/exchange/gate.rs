@@ -216,7 +216,7 @@ impl Exchange {
             self.take_back(index, now);
         }
         for kept in passed {
-            self.pass(kept, now);
+            self.pass(index, kept, now);
         }
         for kept in doubted {
             self.doubt(kept.ticket);
@@ -312,11 +312,11 @@ impl Exchange {
     }
 
     /// Passes a kept reply on.
-    fn pass(&mut self, kept: Kept, now: Time) {
+    fn pass(&mut self, index: GroupIndex, kept: Kept, now: Time) {
         let ticket = kept.ticket;
         let (orders, reply) = (kept.orders, &kept.reply);
         let carried = match kept.link {
-            Some(link) => self.carry_out((link, ticket), orders, reply, now),
+            Some(link) => self.carry_out((index, link, ticket), orders, reply, now),
             None => Carried::AsItIs,
         };
         let Some(client) = self.clients.get_mut(ticket.client) else {

@@ -18,16 +18,13 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::command::{Leased, Local};
-use crate::exchange::client::{Ending, Wait};
+use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Placed};
-use crate::exchange::link::LaneId;
 use crate::exchange::ticket::{Purpose, Ticket};
-use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::resp::{ReplyScanner, Request, Scan};
-use crate::session::{
-    AboutClients, Choice, HelloFacts, HelloRequest, HelloStep, Login, Outcome, Seq,
-};
-use crate::types::{Protocol, Time};
+use crate::session::{AboutClients, Choice, Seq};
+use crate::types::Time;
 
 /// Bytes of such commands that are kept of one transaction. A further one is not offered.
 const ORDERS_MAX: usize = 64 * 1024;
@@ -108,6 +105,7 @@ impl Carried {
 /// carried out.
 #[derive(Debug)]
 pub(super) struct Carrying {
+    group: GroupIndex,
     link: LinkKey,
     ticket: Ticket,
     orders: VecDeque<(usize, Order)>,
@@ -126,6 +124,11 @@ impl Carrying {
     /// Whose it is.
     pub(super) const fn client(&self) -> ClientKey {
         self.ticket.client
+    }
+
+    /// The group whose clients it is about; its own client may be gone.
+    pub(super) const fn group(&self) -> GroupIndex {
+        self.group
     }
 
     /// The client hears this in its place, if it hears anything.
@@ -286,6 +289,7 @@ impl Exchange {
         reply: &[u8],
         now: Time,
     ) -> Carried {
+        let index = self.links.get(key).map_or(0, |link| link.group);
         let client = self.clients.get_mut(ticket.client);
         let lease = client.and_then(|client| client.lease.as_deref_mut());
         let executed = lease.and_then(|it| it.inside.note(ticket.purpose, ticket.seq, reply));
@@ -295,6 +299,7 @@ impl Exchange {
         if order.about == About::Deletion || order.about_clients(reply).is_some() {
             // To the form that it got the server has an error, whoever may use it.
             let carrying = Carrying {
+                group: index,
                 link: key,
                 ticket,
                 orders: VecDeque::from([(0, order)]),
@@ -359,7 +364,7 @@ impl Exchange {
     /// what was not in one.
     pub(super) fn carry_out(
         &mut self,
-        (link, ticket): (LinkKey, Ticket),
+        (group, link, ticket): (GroupIndex, LinkKey, Ticket),
         orders: Orders,
         reply: &[u8],
         now: Time,
@@ -374,6 +379,7 @@ impl Exchange {
         };
         let spoken = ticket.spoken;
         let carrying = Box::new(Carrying {
+            group,
             link,
             ticket,
             orders: orders.0.into(),
@@ -467,127 +473,6 @@ impl Exchange {
         }
         client.master_out += 1;
         client.writes_out += 1;
-    }
-
-    /// A server has executed a command that sticks to the link if it says so. Where the link is
-    /// lost by now, it is as if it had been lost later.
-    fn stick(
-        &mut self,
-        (key, owner): (LinkKey, ClientKey),
-        (leased, raw): (Leased, &[u8]),
-        reply: &[u8],
-    ) {
-        let is_there = self.links.get(key).is_some();
-        let Some(client) = self.clients.get_mut(owner) else {
-            return;
-        };
-        let request = Request::from_raw(raw);
-        let word = request.and_then(|request| request.arg1());
-        let is_caching = word.is_some_and(|word| word.eq_ignore_ascii_case(b"caching"));
-        if reply.starts_with(b"-") || is_caching {
-            // `CLIENT CACHING` speaks of its transaction, which is over.
-            return;
-        }
-        let (index, tells) = (client.group, client.session.protocol == Protocol::Resp3);
-        let lease = client.lease.get_or_insert_default();
-        let is_there = is_there && lease.link == Some(key);
-        lease.told.note(raw, reply);
-        lease.sticky |= !(leased == Leased::Tracking && tells && lease.tracking.note(raw, reply));
-        if is_there {
-            return;
-        }
-        if lease.sticky {
-            self.end(owner, Ending::AfterReplies);
-        } else if lease.tracking.is_made() {
-            lease.unmade = true;
-            if let Some(group) = self.groups.get_mut(index) {
-                group.untracked.push(owner);
-            }
-            self.invalidate_everything(owner);
-        }
-    }
-
-    /// A server has executed a command about the connection, and said this. Returns what the client
-    /// hears.
-    pub(super) fn take_effect(
-        &mut self,
-        (key, owner): (LinkKey, ClientKey),
-        (local, raw): (Local, &[u8]),
-        reply: &[u8],
-        now: Time,
-    ) -> Vec<u8> {
-        let request = Request::from_raw(raw).filter(|_| !reply.starts_with(b"-"));
-        let (Some(client), Some(request)) = (self.clients.get_mut(owner), request) else {
-            return Vec::from(reply);
-        };
-        if matches!(local, Local::ClientGetredir | Local::ClientTrackinginfo) {
-            self.name_target(owner, reply);
-            return self.scratch.clone();
-        }
-        let mut composed = Vec::new();
-        match client.session.local(local, &request, &mut composed) {
-            Outcome::Replied | Outcome::Unspoken => return composed,
-            Outcome::Hello(hello) => return self.greeted((key, owner), &hello, reply, now),
-            Outcome::Auth(login) => self.logged_in((key, owner), &login, now),
-            Outcome::Select(database) => {
-                client.session.database = database;
-                client.forget_lanes();
-                self.set_lane(key, |lane| lane.database = database);
-            }
-            _ => {}
-        }
-        Vec::from(reply)
-    }
-
-    fn greeted(
-        &mut self,
-        (key, owner): (LinkKey, ClientKey),
-        hello: &HelloRequest,
-        reply: &[u8],
-        now: Time,
-    ) -> Vec<u8> {
-        for step in &hello.steps {
-            match step {
-                HelloStep::Login(login) => self.logged_in((key, owner), login, now),
-                HelloStep::Name(name) => {
-                    if let Some(client) = self.clients.get_mut(owner) {
-                        // The server takes no other names than we do.
-                        let _ = client.session.set_name(name);
-                    }
-                }
-            }
-        }
-        let Some(client) = self.clients.get_mut(owner) else {
-            return Vec::new();
-        };
-        let protocol = hello.protocol.unwrap_or(client.session.protocol);
-        client.session.protocol = protocol;
-        client.forget_lanes();
-        let (role, id) = (client.access.role(), client.session.id);
-        self.set_lane(key, |lane| lane.protocol = protocol);
-        let Some(facts) = HelloFacts::read(reply) else {
-            return Vec::from(reply);
-        };
-        let mut out = Vec::new();
-        facts.write(&mut out, (protocol, role), id);
-        out
-    }
-
-    fn logged_in(&mut self, (key, owner): (LinkKey, ClientKey), login: &Login, now: Time) {
-        let index = self.clients.get(owner).map(|client| client.group);
-        let Some(group) = index.and_then(|index| self.groups.get_mut(index)) else {
-            return;
-        };
-        let identity = group.join_identity(login);
-        self.change_identity(owner, identity, now);
-        self.set_lane(key, |lane| lane.identity = identity);
-    }
-
-    /// The link is another one than it was opened as.
-    fn set_lane(&mut self, key: LinkKey, change: impl FnOnce(&mut LaneId)) {
-        if let Some(link) = self.links.get_mut(key) {
-            change(&mut link.lane);
-        }
     }
 }
 

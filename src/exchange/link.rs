@@ -106,6 +106,8 @@ pub(super) struct Link {
     pub(super) group: GroupIndex,
     pub(super) lane: LaneId,
     pub(super) usage: Usage,
+    /// The user whose login it proves.
+    pub(super) proves: Option<Box<[u8]>>,
     pub(super) state: State,
     /// How it is to be opened, until its turn comes.
     pub(super) plan: Option<Box<OpenPlan>>,
@@ -199,6 +201,7 @@ impl Link {
             group,
             lane,
             usage,
+            proves: None,
             state: State::Opening,
             plan: None,
             retired: false,

@@ -25,6 +25,7 @@ mod client;
 mod demotion;
 mod detour;
 mod dispatch;
+mod effects;
 mod fallback;
 mod fencing;
 mod gate;

@@ -203,15 +203,18 @@ impl Exchange {
     }
 
     fn call_roll(&mut self, asker: Asker, about: AboutClients, bytes: usize, now: Time) {
-        let Some(client) = self.clients.get(asker.key()) else {
+        let client = self.clients.get(asker.key());
+        let client = client.map(|client| (client.group, client.session.id));
+        // What a transaction has done stays done although its client is gone.
+        let Some((group, id)) = client.or_else(|| Some((asker.group()?, 0))) else {
             return;
         };
         let number = self.roll.next;
         self.roll.next = number.wrapping_add(1);
         let question = Question {
             number,
-            group: client.group,
-            asker: client.session.id,
+            group,
+            asker: id,
             bytes,
             about: Arc::new(about),
         };
@@ -256,8 +259,8 @@ impl Exchange {
         now: Time,
     ) -> Answer {
         let mut found = Found::default();
-        if let AboutClients::Deleted(_) = &*question.about {
-            self.prove_anew(question.group, now);
+        if let AboutClients::Deleted(choice) = &*question.about {
+            self.prove_anew(question.group, choice, now);
         }
         match &*question.about {
             AboutClients::Info => {
@@ -289,10 +292,14 @@ impl Exchange {
     }
 
     /// What a node has said to a login that is on its way may be from before its user was deleted.
-    fn prove_anew(&mut self, index: GroupIndex, now: Time) {
+    fn prove_anew(&mut self, index: GroupIndex, choice: &Choice, now: Time) {
         let links = self.links.iter();
         let proofs =
             links.filter(|(_, link)| link.group == index && matches!(link.usage, Usage::Proof(_)));
+        let proofs = proofs.filter(|(_, link)| {
+            let user = link.proves.as_deref();
+            user.is_none_or(|user| choice.names(user))
+        });
         let proofs: Vec<_> = proofs.map(|(key, _)| key).collect();
         for proof in proofs {
             self.lose(proof, Loss::Left, now);
@@ -531,6 +538,13 @@ impl Exchange {
 }
 
 impl Asker {
+    const fn group(&self) -> Option<GroupIndex> {
+        match self {
+            Self::Inside(carrying) => Some(carrying.group()),
+            Self::Command(_) | Self::Target(_) => None,
+        }
+    }
+
     const fn key(&self) -> ClientKey {
         match self {
             Self::Command(job) => job.key,

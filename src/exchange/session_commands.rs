@@ -235,7 +235,8 @@ impl Exchange {
             bulky: false,
         };
         let usage = Usage::Proof(job.key);
-        let link = Link::new(index, lane, usage, job.now);
+        let mut link = Link::new(index, lane, usage, job.now);
+        link.proves = Some(Box::from(login.username().unwrap_or(b"default")));
         let link = self.open(link, Some(login.clone()));
         if let Some(client) = self.clients.get_mut(job.key) {
             client.proof = Some(link);

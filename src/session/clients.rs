@@ -276,6 +276,12 @@ impl Choice {
         }
     }
 
+    /// Whether a user's clients may be among them.
+    pub fn names(&self, user: &[u8]) -> bool {
+        let users = self.users.as_ref();
+        users.is_none_or(|users| users.contains(user))
+    }
+
     /// Whether a client is among them, as far as its connection's ends do not decide. `asker` is
     /// the number of who asks.
     pub fn takes(&self, client: &Portrait<'_>, asker: u64) -> bool {

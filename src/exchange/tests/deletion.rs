@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::exchange::CALLS_MAX;
+use crate::topology::Acks;
 
 const DENIED: &str = "-NOPERM this user has no permissions to run the 'multi' command";
 
@@ -333,5 +334,50 @@ fn all_that_one_transaction_deletes_is_one_question() {
     assert!(victims.iter().all(|it| world.is_closed(*it)));
     assert!(world.is_closed(deleter));
     assert_eq!(world.heard(admin), ":1|");
+    world.assert_calm();
+}
+
+#[test]
+fn what_was_deleted_is_closed_although_the_deleter_is_gone_by_then() {
+    for lines in [
+        &["ACL DELUSER app"][..],
+        &["MULTI", "CLIENT LIST", "ACL DELUSER app", "EXEC"],
+    ] {
+        let mut world = World::new();
+        let (deleter, victim) = (world.client(), user(&mut world, "app"));
+        world.send(deleter, lines);
+        if lines.len() > 1 {
+            world.answer("m", "MULTI", "+OK");
+            world.answer("m", "CLIENT LIST ?", "+QUEUED");
+            world.answer("m", "ACL DELUSER app", "+QUEUED");
+        }
+        // The master is under suspicion, so that its reply is kept back.
+        world.picture.acks = Acks::Kept;
+        world.switching();
+        match lines.len() {
+            1 => world.answer("m", "ACL DELUSER app", ":1"),
+            _ => world.answer("m", "EXEC", "*2|-ERR syntax error|:1"),
+        }
+        world.leave(deleter);
+        world.picture.acks = Acks::Given;
+        world.publish(Phase::Stable, Some("m"));
+        assert!(world.is_closed(victim), "{lines:?}");
+        world.assert_calm();
+    }
+}
+
+#[test]
+fn a_login_of_another_user_goes_on() {
+    let mut world = World::new();
+    let deleter = world.client();
+    world.send(deleter, &["ACL DELUSER app"]);
+    world.opens = false;
+    let late = world.client();
+    world.send(late, &["AUTH other secret"]);
+    let (login, _) = world.only_opening();
+    world.answer("m", "ACL DELUSER app", ":1");
+    assert_eq!(world.only_opening().0, login);
+    world.open(login);
+    assert_eq!(world.heard(late), "+OK|");
     world.assert_calm();
 }
