@@ -50,6 +50,7 @@ impl Turn {
             stamps: stamps.clone(),
             audience: Arc::default(),
             bulky: Arc::default(),
+            busy: Arc::default(),
             script_keys: Scripts::default(),
         };
         let mut exchange = Exchange::new(Settings::default(), vec![group], 1);

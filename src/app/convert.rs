@@ -7,7 +7,7 @@ use crate::config::{
     ScriptKeys, Settings, Spread,
 };
 use crate::consistency::{self, SLOTS, Stamps};
-use crate::exchange::{self, Audience, Bulky, Scripts};
+use crate::exchange::{self, Audience, Bulky, Busy, Scripts};
 use crate::route;
 use crate::sentinel;
 use crate::topology;
@@ -101,7 +101,7 @@ pub(super) const fn access(listener: &ListenerSettings) -> route::Access {
 pub(super) fn group(
     settings: &Settings,
     group: &GroupSettings,
-    (stamps, audience, bulky): (Option<Arc<Stamps>>, Arc<Audience>, Arc<Bulky>),
+    (stamps, audience, bulky, busy): (Option<Arc<Stamps>>, Arc<Audience>, Arc<Bulky>, Arc<Busy>),
 ) -> exchange::GroupSettings {
     let workers = u32::try_from(settings.workers.get()).unwrap_or(u32::MAX);
     let replicas = &group.replicas;
@@ -125,6 +125,7 @@ pub(super) fn group(
         stamps,
         audience,
         bulky,
+        busy,
         script_keys: match group.scripts {
             ScriptKeys::Any => consistency::Scripts::Everything,
             ScriptKeys::Declared => consistency::Scripts::Declared,

@@ -25,7 +25,7 @@ use crate::admin::{self, Admin, Health};
 use crate::config::{Loaded, Settings};
 use crate::consistency::Stamps;
 use crate::downstream::{Acceptor, Door, client_limit};
-use crate::exchange::{Audience, Bulky, Scripts};
+use crate::exchange::{Audience, Bulky, Busy, Scripts};
 use crate::net::Listener;
 use crate::sentinel;
 use crate::tasks::Tasks;
@@ -66,6 +66,7 @@ struct Group {
     stamps: Option<Arc<Stamps>>,
     audience: Arc<Audience>,
     bulky: Arc<Bulky>,
+    busy: Arc<Busy>,
 }
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
@@ -100,6 +101,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
                 stamps,
                 audience: Arc::default(),
                 bulky: Arc::default(),
+                busy: Arc::default(),
             }
         })
         .collect();
@@ -180,6 +182,7 @@ fn start_workers(
                 group.stamps.clone(),
                 Arc::clone(&group.audience),
                 Arc::clone(&group.bulky),
+                Arc::clone(&group.busy),
             ),
         ),
         snapshots: group.handle.snapshots.clone(),

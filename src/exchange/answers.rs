@@ -356,6 +356,9 @@ impl Exchange {
         let (index, lane) = (link.group, link.lane);
         let master = lane.role == Role::Master;
         let demoted = frame.starts_with(b"-READONLY ");
+        if master {
+            self.note_busy(index, frame, now);
+        }
         // That a master runs a script is for all to hear; a replica's reads others can serve.
         let not_ready = frame.starts_with(b"-LOADING ")
             || frame.starts_with(b"-MASTERDOWN ")

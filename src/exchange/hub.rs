@@ -255,7 +255,7 @@ impl Exchange {
     }
 
     /// Sends something on a hub's link that no client has asked for.
-    fn send_nobodys(&mut self, key: LinkKey, purpose: Purpose, raw: &[u8], now: Time) {
+    pub(super) fn send_nobodys(&mut self, key: LinkKey, purpose: Purpose, raw: &[u8], now: Time) {
         let Some(link) = self.links.get_mut(key) else {
             return;
         };

@@ -21,6 +21,7 @@
 mod answers;
 mod audience;
 mod bulky;
+mod busy;
 mod client;
 mod demotion;
 mod detour;
@@ -88,6 +89,7 @@ use crate::types::{NodeAddr, Protocol, Time};
 pub use answers::Violation;
 pub use audience::Audience;
 pub use bulky::Bulky;
+pub use busy::Busy;
 use client::Client;
 pub use client::ClientKey;
 use detour::Detours;

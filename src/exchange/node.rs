@@ -51,6 +51,8 @@ pub(super) struct Group {
     pub(super) provers: VecDeque<ClientKey>,
     /// Clients for which what is tracked has to be made again.
     pub(super) untracked: Vec<ClientKey>,
+    /// Over which link the master was asked last whether it is busy with a script.
+    pub(super) prober: Option<LinkKey>,
     /// On which clients hear messages; few, one for each login.
     pub(super) hubs: Vec<Hub>,
     /// When a connection without AUTH was refused last, if none was let in since.
@@ -169,6 +171,7 @@ impl Group {
             proofs: 0,
             provers: VecDeque::new(),
             untracked: Vec::new(),
+            prober: None,
             hubs: Vec::new(),
             login_wanted: None,
             hello: [None, None],

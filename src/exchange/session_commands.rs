@@ -40,6 +40,9 @@ impl Exchange {
         {
             return waits;
         }
+        if let Some(placed) = self.ask_busy_master(job, request, local) {
+            return placed;
+        }
         if let Some(placed) = self.ask_for_rights(job, request, local) {
             return placed;
         }

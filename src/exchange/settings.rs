@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::consistency::{self, Stamps};
-use crate::exchange::{Audience, Bulky, ReaderSettings, Scripts};
+use crate::exchange::{Audience, Bulky, Busy, ReaderSettings, Scripts};
 use crate::route::NoReplica;
 use crate::session::Login;
 use crate::types::MasterName;
@@ -107,6 +107,8 @@ pub struct GroupSettings {
     pub audience: Arc<Audience>,
     /// Which keys have large values, as all workers know.
     pub bulky: Arc<Bulky>,
+    /// Whether the master is busy with a script, as all workers know.
+    pub busy: Arc<Busy>,
     /// What scripts change.
     pub script_keys: consistency::Scripts,
 }

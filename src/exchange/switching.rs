@@ -174,6 +174,7 @@ impl Exchange {
         self.seek_again();
         self.expire_unopened(now);
         self.expire_renewals(now);
+        self.ask_about_scripts(now);
         // A worker that was itself stopped for a while has not read yet what came meanwhile.
         if since_last < self.settings.suspect_after / 2 {
             self.tick_links(now);

@@ -119,6 +119,37 @@ fn a_function_without_end_can_be_killed_from_any_database() {
 }
 
 #[test]
+fn a_ping_hears_of_a_script_without_end_whoever_asked_for_it() {
+    let lab = lab(10);
+    let proxy = Launch::group(&lab, "").start();
+    proxy.wait_ready();
+    let _ender = Ender(lab.node(0));
+    let mut endless = proxy.client();
+    // The usual lanes are left for the question whether the master is busy.
+    ok(&mut endless, &["SELECT", "9"]);
+    ok(&mut endless, &["SET", "k", "v"]);
+    let mut clients: Vec<Client> = (0..8).map(|_| proxy.client()).collect();
+    endless.send(&["EVAL", "while true do end", "0"]).unwrap();
+    for client in &mut clients {
+        let told = wait_for(SOON, || {
+            let reply = say(client, &["PING"]);
+            reply.error()?.starts_with("BUSY ").then_some(())
+        });
+        assert!(told.is_some(), "a PING never hears that the master is busy");
+    }
+    // It is so until the script ends, and with its end it is over.
+    for client in &mut clients {
+        let reply = say(client, &["PING"]);
+        assert!(reply.error().unwrap().starts_with("BUSY "), "{reply:?}");
+    }
+    ok(&mut clients[0], &["SCRIPT", "KILL"]);
+    assert!(endless.receive().unwrap().error().is_some());
+    for client in &mut clients {
+        assert_eq!(say(client, &["PING"]), Reply::Simple("PONG".to_owned()));
+    }
+}
+
+#[test]
 fn a_script_that_is_slow_makes_no_write_uncertain() {
     // With the second limit the script ends before anybody is told that it runs.
     for limit in [200, 60_000] {

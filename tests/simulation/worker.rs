@@ -137,6 +137,7 @@ impl Worker {
             stamps: None,
             audience: Arc::default(),
             bulky: Arc::default(),
+            busy: Arc::default(),
             script_keys: Scripts::default(),
         };
         let settings = Settings {

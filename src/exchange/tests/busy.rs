@@ -1,7 +1,9 @@
 //! Floor 4. Tests: Nodes that run a script: silent on the link that asked for it, busy on others.
 
 use super::*;
+use crate::route::Reads;
 use crate::telemetry::ConnectStage;
+use crate::types::ListenerRole;
 
 const BUSY: &str = "-BUSY Redis is busy running a script.";
 
@@ -162,4 +164,115 @@ fn links_that_slow_readers_throttle_do_not_keep_others_from_going_past_a_silent_
     world.send(two, &["SET a 1"]);
     world.answer("m", "SET a 1", BUSY);
     assert_eq!(world.heard(two), format!("{BUSY}|"));
+}
+
+/// A script that runs, asked for by a client in another database than 0.
+fn running(world: &mut World) -> ClientKey {
+    let client = world.client();
+    world.send(client, &["SELECT 3", "EVAL endless 0"]);
+    assert_eq!(world.heard(client), "+OK|");
+    assert_eq!(world.asked("m"), ["EVAL endless 0"]);
+    client
+}
+
+/// The master says so over its idle link.
+fn known_to_be_busy(world: &mut World) {
+    world.pass(ms(60));
+    world.answer("m", "PING", BUSY);
+}
+
+#[test]
+fn a_ping_hears_of_a_script_that_runs_for_too_long() {
+    let mut world = World::new();
+    let (runner, client) = (running(&mut world), world.client());
+    world.send(client, &["PING"]);
+    assert_eq!(world.heard(client), "+PONG|", "nobody knows");
+    known_to_be_busy(&mut world);
+    world.send(client, &["SELECT 3", "PING", "ECHO x", "SET a 1"]);
+    world.answer("m", "PING", BUSY);
+    world.answer("m", "ECHO x", BUSY);
+    assert_eq!(world.heard(client), format!("+OK|{BUSY}|{BUSY}|"));
+    // Later it is asked again whether it is still.
+    for _ in 0..20 {
+        known_to_be_busy(&mut world);
+    }
+    world.send(client, &["PING"]);
+    assert_eq!(world.heard(client), "", "behind its SET");
+    world.answer("m", "EVAL endless 0", "-ERR killed");
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "PING", "+PONG");
+    assert_eq!(world.heard(client), "+OK|+PONG|");
+    assert_eq!(world.heard(runner), "-ERR killed|");
+    world.pass(ms(400));
+    world.send(client, &["PING"]);
+    assert_eq!(world.heard(client), "+PONG|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_silent_master_keeps_nobody_waiting_for_a_ping() {
+    let mut world = World::new();
+    let (_, client) = (running(&mut world), world.client());
+    for _ in 0..6 {
+        world.pass(ms(60));
+        assert_eq!(world.asked("m"), ["EVAL endless 0", "PING"], "asked once");
+        world.send(client, &["PING"]);
+        assert_eq!(world.heard(client), "+PONG|");
+    }
+}
+
+#[test]
+fn no_connection_is_opened_to_ask_whether_a_master_is_busy() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["EVAL endless 0"]);
+    world.pass(ms(60));
+    assert_eq!(world.asked("m"), ["EVAL endless 0"]);
+    assert_eq!(world.links("m").len(), 1);
+    // Whoever hears of it has told all.
+    let other = world.client();
+    world.send(other, &["MULTI"]);
+    world.answer("m", "MULTI", BUSY);
+    assert_eq!(world.heard(other), format!("{BUSY}|"));
+    let third = world.client();
+    world.send(third, &["PING"]);
+    world.answer("m", "PING", BUSY);
+    assert_eq!(world.heard(third), format!("{BUSY}|"));
+}
+
+#[test]
+fn only_a_script_that_runs_makes_a_master_busy() {
+    let mut world = World::new();
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["SELECT 3", "SET slow 1"]);
+    world.pass(ms(60));
+    assert_eq!(world.asked("m"), ["SET slow 1"]);
+    world.answer(
+        "m",
+        "SET slow 1",
+        "-BUSYGROUP Consumer Group name already exists",
+    );
+    world.send(two, &["PING"]);
+    assert_eq!(world.heard(two), "+PONG|");
+    assert_eq!(
+        world.heard(one),
+        "+OK|-BUSYGROUP Consumer Group name already exists|"
+    );
+    world.assert_calm();
+}
+
+#[test]
+fn who_never_asks_the_master_hears_nothing_of_its_scripts() {
+    let mut world = World::new();
+    let reader = world.client_by(Access::new(ListenerRole::Replica, Reads::Replicas));
+    let subscriber = world.client();
+    world.send(subscriber, &["SUBSCRIBE c"]);
+    world.answer("m", "SUBSCRIBE c", ">3|$9|subscribe|$1|c|:1");
+    world.heard(subscriber);
+    running(&mut world);
+    known_to_be_busy(&mut world);
+    world.send(reader, &["PING"]);
+    assert_eq!(world.heard(reader), "+PONG|");
+    world.send(subscriber, &["PING"]);
+    assert_eq!(world.heard(subscriber), "*2|$4|pong|$0||");
 }

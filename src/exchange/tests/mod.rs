@@ -115,6 +115,7 @@ impl Default for Setup {
                 stamps: None,
                 audience: Arc::default(),
                 bulky: Arc::default(),
+                busy: Arc::default(),
                 script_keys: Scripts::default(),
             },
             replicas: vec![addr("r1")],
