@@ -357,7 +357,7 @@ impl Exchange {
         let master = lane.role == Role::Master;
         let demoted = frame.starts_with(b"-READONLY ");
         if master {
-            self.note_busy(index, frame, now);
+            self.note_busy((index, lane.node), frame, now);
         }
         // That a master runs a script is for all to hear; a replica's reads others can serve.
         let not_ready = frame.starts_with(b"-LOADING ")

@@ -8,14 +8,17 @@
 //!   PING, ECHO meanwhile ──► the master, over a link on which no script is ──► what it says
 //! ```
 //!
-//! A master that says nothing at all is none of this: there PING is answered as ever.
+//! A master that says nothing at all is none of this: there PING is answered as ever, save one that
+//! was sent to it just before. Where the nodes want a login and Switchman has none of its own, only
+//! what clients ask tells.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::command::{Class, Local};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::link::{LaneId, Link, State, Usage};
+use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
+use crate::exchange::node::Group;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
@@ -28,6 +31,16 @@ const LONG: Duration = Duration::from_millis(10);
 
 /// How long a master counts as busy after it has said so. It is asked anew before that is over.
 const KEEP: Duration = Duration::from_millis(300);
+
+/// What runs scripts and functions.
+const SCRIPTS: [&[u8]; 6] = [
+    b"eval",
+    b"evalsha",
+    b"fcall",
+    b"eval_ro",
+    b"evalsha_ro",
+    b"fcall_ro",
+];
 
 /// What a busy master says (Redis server.c, `shared.slowscripterr`).
 const WORDS: &[u8] = b"-BUSY ";
@@ -54,9 +67,10 @@ fn millis(time: Time) -> u64 {
 }
 
 impl Exchange {
-    /// A master has answered with an error.
-    pub(super) fn note_busy(&self, index: GroupIndex, reply: &[u8], now: Time) {
+    /// A node has answered with an error as the master.
+    pub(super) fn note_busy(&self, (index, node): (GroupIndex, NodeId), reply: &[u8], now: Time) {
         let group = self.groups.get(index);
+        let group = group.filter(|group| group.writable == Some(node));
         if let Some(group) = group.filter(|_| reply.starts_with(WORDS)) {
             group.settings.busy.note(now);
         }
@@ -64,31 +78,49 @@ impl Exchange {
 
     /// Asks masters that have been running a script for a moment whether they are busy.
     pub(super) fn ask_about_scripts(&mut self, now: Time) {
-        let running = self.links.iter().filter_map(|(_, link)| {
-            let index = link.group;
-            link.runs_script(now).then_some((index, link.lane))
-        });
-        let running: Vec<(GroupIndex, LaneId)> = running.collect();
-        for (index, lane) in running {
-            let is_asked = |key: LinkKey| {
-                let link = self.links.get(key);
-                link.is_some_and(|link| !link.pipeline.is_empty())
-            };
-            let group = self.groups.get(index);
-            if group.is_none_or(|group| group.prober.is_some_and(is_asked)) {
-                continue;
+        let mut running: Vec<(GroupIndex, NodeId)> = Vec::new();
+        for (_, link) in self.links.iter() {
+            let which = (link.group, link.lane.node);
+            if !running.contains(&which) && link.runs_script(now) {
+                running.push(which);
             }
-            let is_free = |link: &Link| link.group == index && link.may_ask(lane);
-            let free = self.links.iter().find(|(_, link)| is_free(link));
-            let Some(free) = free.map(|(key, _)| key) else {
-                continue;
-            };
-            let mut raw = Vec::new();
-            encode::request(&mut raw, &[b"PING"]);
-            self.send_nobodys(free, Purpose::Internal, &raw, now);
-            if let Some(group) = self.groups.get_mut(index) {
-                group.prober = Some(free);
+        }
+        for (index, node) in running {
+            self.ask_about_script(index, node, now);
+        }
+    }
+
+    fn ask_about_script(&mut self, index: GroupIndex, node: NodeId, now: Time) {
+        let is_asked = |key: LinkKey| {
+            let link = self.links.get(key);
+            let oldest = link.and_then(|link| link.pipeline.oldest_ticket());
+            oldest.is_some_and(|oldest| oldest.purpose == Purpose::Internal)
+        };
+        let group = self.groups.get(index);
+        let Some(group) = group.filter(|group| !group.prober.is_some_and(is_asked)) else {
+            return;
+        };
+        let is_busy = group.settings.busy.is(now);
+        let is_free = |link: &Link| link.group == index && link.may_ask(node);
+        let free = self.links.iter().find(|(_, link)| is_free(link));
+        let Some(free) = free.map(|(key, _)| key) else {
+            if is_busy {
+                // It lets in who asks; the next time it is asked there.
+                let settings = (0, Protocol::Resp2);
+                let lane = Group::lane_id(node, Role::Master, IdentityId::ANONYMOUS, settings);
+                let lane = LaneId {
+                    bulky: true,
+                    ..lane
+                };
+                let _ = self.shared_link(index, lane, now);
             }
+            return;
+        };
+        let mut raw = Vec::new();
+        encode::request(&mut raw, &[b"PING"]);
+        self.send_nobodys(free, Purpose::Internal, &raw, now);
+        if let Some(group) = self.groups.get_mut(index) {
+            group.prober = Some(free);
         }
     }
 
@@ -100,27 +132,30 @@ impl Exchange {
         local: Local,
     ) -> Option<Placed> {
         let client = self.clients.get(job.key)?;
-        let group = self.groups.get(client.group)?;
+        let index = client.group;
+        let group = self.groups.get(index)?;
         let asks = matches!(local, Local::Ping | Local::Echo) && job.again.is_none();
         if !asks || !group.settings.busy.is(job.now) {
             return None;
         }
-        let node = group.writable?;
-        if client.heard.is_some() || client.access.is_read_only() {
+        // What the master was asked about it before is used up elsewhere.
+        if client.verdict.is_some() || client.heard.is_some() || client.access.is_read_only() {
             return None;
         }
-        let kind = Kind::shared(Class::MasterRead);
-        if client.master_out > 0 {
-            return Some(self.place_on_master(job, request, kind));
-        }
-        // The node would refuse a SELECT. What is read over a lane apart is no script.
-        let lane = LaneId {
-            database: 0,
-            bulky: true,
-            ..self.lane_of(job.key, node, Role::Master)?
+        let node = group.writable?;
+        let link = if client.master_out > 0 {
+            self.fits(client.master_link, node)?
+        } else {
+            // The node would refuse a SELECT. What is read over a lane apart is mostly no script.
+            let lane = LaneId {
+                database: 0,
+                bulky: true,
+                ..self.lane_of(job.key, node, Role::Master)?
+            };
+            self.shared_link(index, lane, job.now).ok()?
         };
-        let link = self.shared_link(self.clients.get(job.key)?.group, lane, job.now);
-        Some(self.send(link.ok()?, job, request.raw(), kind))
+        self.links.get(link).filter(|link| link.answers_at_once())?;
+        Some(self.send(link, job, request.raw(), Kind::shared(Class::MasterRead)))
     }
 }
 
@@ -130,17 +165,22 @@ impl Link {
         if self.lane.role != Role::Master || now.since(self.heard_at) < LONG {
             return false;
         }
-        let oldest = self.pipeline.oldest();
-        oldest.is_some_and(|(ticket, raw)| {
-            ticket.purpose == Purpose::Plain && Request::from_raw(raw).is_some_and(|it| runs(&it))
-        })
+        self.pipeline
+            .oldest()
+            .is_some_and(|(ticket, raw)| ticket.purpose == Purpose::Plain && runs(raw))
     }
 
-    /// Whether the master of `lane` may be asked over this link whether it is busy: it says so at
-    /// once here if it does at all, and nobody's right is used for that.
-    fn may_ask(&self, lane: LaneId) -> bool {
+    /// Whether others share it, and no script of which is known is in the way.
+    fn answers_at_once(&self) -> bool {
+        let oldest = self.pipeline.oldest();
+        self.usage == Usage::Shared && !self.suspected && !oldest.is_some_and(|(_, raw)| runs(raw))
+    }
+
+    /// Whether a master may be asked over this link whether it is busy: it says so at once here if
+    /// it does at all, and nobody's right is used for that.
+    fn may_ask(&self, node: NodeId) -> bool {
         let own = (self.lane.node, self.lane.role, self.lane.identity);
-        own == (lane.node, Role::Master, IdentityId::ANONYMOUS)
+        own == (node, Role::Master, IdentityId::ANONYMOUS)
             && self.usage == Usage::Shared
             && self.state == State::Ready
             && self.lane.protocol == Protocol::Resp2
@@ -150,10 +190,10 @@ impl Link {
     }
 }
 
-/// Whether a request runs a script or a function.
-fn runs(request: &Request<'_>) -> bool {
-    let names = [&b"eval"[..], b"evalsha", b"fcall"];
-    let name = request.name().to_ascii_lowercase();
-    let name = name.strip_suffix(b"_ro").unwrap_or(&name);
-    names.contains(&name)
+/// Whether a request runs a script or a function. Its name is on its third line.
+fn runs(raw: &[u8]) -> bool {
+    let mut lines = raw.split(|byte| *byte == b'\n').skip(2);
+    let name = lines.next().and_then(|line| line.strip_suffix(b"\r"));
+    let is_name = |it: &[u8]| name.is_some_and(|name| name.eq_ignore_ascii_case(it));
+    SCRIPTS.iter().any(|it| is_name(it))
 }

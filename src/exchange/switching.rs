@@ -232,7 +232,13 @@ impl Exchange {
                 Some(ticket) if matches!(ticket.purpose, Purpose::Slow | Purpose::Waits(_)) => {}
                 Some(_) if silence >= settings.reply_timeout => overdue.push(key),
                 Some(_) if silence >= settings.suspect_after && !link.suspected => {
-                    suspects.push(key);
+                    // With a question of our own alone it keeps nobody waiting.
+                    let last = link.pipeline.newest_ticket();
+                    if link.usage != Usage::Shared
+                        || last.is_none_or(|last| last.purpose != Purpose::Internal)
+                    {
+                        suspects.push(key);
+                    }
                 }
                 None | Some(_) => {}
             }

@@ -200,7 +200,6 @@ fn a_ping_hears_of_a_script_that_runs_for_too_long() {
     assert_eq!(world.heard(client), "", "behind its SET");
     world.answer("m", "EVAL endless 0", "-ERR killed");
     world.answer("m", "SET a 1", "+OK");
-    world.answer("m", "PING", "+PONG");
     assert_eq!(world.heard(client), "+OK|+PONG|");
     assert_eq!(world.heard(runner), "-ERR killed|");
     world.pass(ms(400));
@@ -275,4 +274,72 @@ fn who_never_asks_the_master_hears_nothing_of_its_scripts() {
     assert_eq!(world.heard(reader), "+PONG|");
     world.send(subscriber, &["PING"]);
     assert_eq!(world.heard(subscriber), "*2|$4|pong|$0||");
+}
+
+#[test]
+fn a_server_with_patience_is_asked_until_it_has_lost_it() {
+    let mut world = World::new();
+    let _runner = running(&mut world);
+    let idle = world.links("m").len();
+    for _ in 0..100 {
+        world.pass(ms(50));
+    }
+    let silent = ReportKind::Silent { node: addr("m") };
+    assert_eq!(world.reports, [silent], "of the script alone");
+    assert_eq!(world.links("m").len(), idle);
+    for _ in 0..20 {
+        known_to_be_busy(&mut world);
+    }
+    let client = world.client();
+    world.send(client, &["PING"]);
+    world.answer("m", "PING", BUSY);
+    assert_eq!(world.heard(client), format!("{BUSY}|"));
+}
+
+#[test]
+fn where_no_connection_is_free_a_busy_master_gets_one() {
+    let mut world = World::new();
+    let (runner, other) = (world.client(), world.client());
+    world.send(runner, &["EVAL endless 0"]);
+    world.pass(ms(60));
+    world.send(other, &["MULTI"]);
+    world.answer("m", "MULTI", BUSY);
+    world.leave(other);
+    for _ in 0..2 {
+        world.pass(ms(60));
+    }
+    for _ in 0..20 {
+        known_to_be_busy(&mut world);
+    }
+    let client = world.client();
+    world.send(client, &["PING"]);
+    world.answer("m", "PING", BUSY);
+    assert_eq!(world.heard(client), format!("{BUSY}|"));
+}
+
+#[test]
+fn what_the_master_was_asked_of_a_users_rights_is_used_up() {
+    let mut world = World::new();
+    let user = world.client();
+    world.send(user, &["AUTH app secret", "SELECT 3"]);
+    world.answer_all("m");
+    world.heard(user);
+    world.send(user, &["PING", "CLIENT SETNAME x"]);
+    // It says so to the question whether the user may PING.
+    let question = world.asked("m").pop().unwrap();
+    world.answer("m", &question, BUSY);
+    assert_eq!(world.heard(user), "+PONG|");
+    assert!(!world.asked("m").is_empty(), "may it set a name?");
+}
+
+#[test]
+fn a_ping_behind_what_waits_is_answered_here() {
+    let mut world = World::new();
+    running(&mut world);
+    known_to_be_busy(&mut world);
+    let client = world.client();
+    world.send(client, &["BLPOP q 0", "PING"]);
+    world.answer("m", "BLPOP q 0", BUSY);
+    assert_eq!(world.heard(client), format!("{BUSY}|+PONG|"));
+    world.leave(client);
 }
