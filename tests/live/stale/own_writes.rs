@@ -4,6 +4,9 @@
 use std::env;
 use std::time::{Duration, Instant};
 
+use switchman::demo::process::wait_for;
+
+use crate::lab::SOON;
 use crate::matrix::figures::report;
 use crate::stale::client::{Crowd, Tally};
 use crate::stale::record::Kind;
@@ -22,6 +25,9 @@ const SECONDS: u32 = 16;
 
 /// Time between two switches at most.
 const CALM_MAX: Duration = Duration::from_secs(10);
+
+/// For how long it is looked at a time who serves reads.
+const STEP: Duration = Duration::from_millis(100);
 
 /// Parts of a run: all lags with switchovers and returning replicas, then all with losses.
 const PARTS: usize = 2 * LAGS.len();
@@ -66,6 +72,12 @@ fn without_tracking_reads_miss_writes_so_that_the_same_load_proves_something() {
         for (part, lag) in (0..).zip(LAGS) {
             scene.delay(lag);
             crowd.begin(part);
+            // After a switch the replicas are away for a while: nothing is stale then.
+            let back = wait_for(2 * SOON, || {
+                let served = scene.served_in(STEP);
+                (served[1..].iter().sum::<u64>() > 0).then_some(())
+            });
+            assert!(back.is_some(), "no replica serves reads with {lag:?}");
             live_through(&scene, time / 4, &[Switch::Ordered], &mut served);
         }
     });
