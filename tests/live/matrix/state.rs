@@ -48,7 +48,17 @@ fn fail_over(lab: &Lab, proxy: &Proxy) {
 fn switched(lab: &Lab, proxy: &Proxy) {
     lab.wait_for_switch(lab.node(0), PATIENT).unwrap();
     ok(&mut client(proxy), &["SET", "settled", "v"]);
-    assert_eq!(tell(lab.node(1), &["EXISTS", "settled"]), Reply::Int(1));
+    let settled = tell(lab.node(1), &["EXISTS", "settled"]);
+    let told = |node| tell(lab.node(node), &["INFO", "replication"]).text();
+    let seen = || {
+        let old = tell(lab.node(0), &["EXISTS", "settled"]);
+        format!(
+            "the old master has it: {old:?}; {:?}; {:?}",
+            told(0),
+            told(1)
+        )
+    };
+    assert_eq!(settled, Reply::Int(1), "{}", seen());
 }
 
 #[test]
