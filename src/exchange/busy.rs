@@ -131,11 +131,13 @@ impl Exchange {
         request: &Request<'_>,
         local: Local,
     ) -> Option<Placed> {
+        if !matches!(local, Local::Ping | Local::Echo) || job.again.is_some() {
+            return None;
+        }
         let client = self.clients.get(job.key)?;
         let index = client.group;
         let group = self.groups.get(index)?;
-        let asks = matches!(local, Local::Ping | Local::Echo) && job.again.is_none();
-        if !asks || !group.settings.busy.is(job.now) {
+        if !group.settings.busy.is(job.now) {
             return None;
         }
         // What the master was asked about it before is used up elsewhere.
