@@ -181,6 +181,14 @@ fn known_to_be_busy(world: &mut World) {
     world.answer("m", "PING", BUSY);
 }
 
+/// The PING of a new client is the master's to answer.
+fn assert_ping_hears_it(world: &mut World) {
+    let client = world.client();
+    world.send(client, &["PING"]);
+    world.answer("m", "PING", BUSY);
+    assert_eq!(world.heard(client), format!("{BUSY}|"));
+}
+
 #[test]
 fn a_ping_hears_of_a_script_that_runs_for_too_long() {
     let mut world = World::new();
@@ -233,10 +241,7 @@ fn no_connection_is_opened_to_ask_whether_a_master_is_busy() {
     world.send(other, &["MULTI"]);
     world.answer("m", "MULTI", BUSY);
     assert_eq!(world.heard(other), format!("{BUSY}|"));
-    let third = world.client();
-    world.send(third, &["PING"]);
-    world.answer("m", "PING", BUSY);
-    assert_eq!(world.heard(third), format!("{BUSY}|"));
+    assert_ping_hears_it(&mut world);
 }
 
 #[test]
@@ -290,10 +295,7 @@ fn a_server_with_patience_is_asked_until_it_has_lost_it() {
     for _ in 0..20 {
         known_to_be_busy(&mut world);
     }
-    let client = world.client();
-    world.send(client, &["PING"]);
-    world.answer("m", "PING", BUSY);
-    assert_eq!(world.heard(client), format!("{BUSY}|"));
+    assert_ping_hears_it(&mut world);
 }
 
 #[test]
@@ -311,10 +313,7 @@ fn where_no_connection_is_free_a_busy_master_gets_one() {
     for _ in 0..20 {
         known_to_be_busy(&mut world);
     }
-    let client = world.client();
-    world.send(client, &["PING"]);
-    world.answer("m", "PING", BUSY);
-    assert_eq!(world.heard(client), format!("{BUSY}|"));
+    assert_ping_hears_it(&mut world);
 }
 
 #[test]
