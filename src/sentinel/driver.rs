@@ -18,7 +18,7 @@ use crate::sentinel::notes;
 use crate::sentinel::planned::{Order, Planned};
 use crate::sentinel::staff::{Input, Peer, Staff};
 use crate::tasks::Tasks;
-use crate::topology::{Action, Machine, Report, Snapshot, Status};
+use crate::topology::{Action, Machine, Note, Report, Snapshot, Status};
 use crate::types::{NodeAddr, Time};
 
 /// The machine and everything it moves.
@@ -100,12 +100,15 @@ impl Driver {
         }
     }
 
-    /// Performs everything that both machines want, until neither wants anything.
+    /// Performs everything that both machines want, until neither wants anything. A picture is
+    /// published before a line of the log tells of it: no writer of lines delays a hold.
     fn settle(&mut self) {
+        let mut notes = Vec::new();
         loop {
             while let Some(action) = self.machine.poll_action() {
-                self.perform(action);
+                self.perform(action, &mut notes);
             }
+            notes.drain(..).for_each(|note| notes::log(&note));
             let now = self.now();
             self.fencing.drive(now, &self.staff);
             if !self.planned.drive(now, &mut self.machine, &self.staff) {
@@ -174,7 +177,7 @@ impl Driver {
         }
     }
 
-    fn perform(&mut self, action: Action) {
+    fn perform(&mut self, action: Action, notes: &mut Vec<Note>) {
         match action {
             Action::AddSentinel(sentinel) => {
                 let peer = self.staff.sentinel(&sentinel);
@@ -201,7 +204,7 @@ impl Driver {
             }
             Action::Resolve(host) => self.staff.resolve(host),
             Action::Publish(snapshot) => self.publish(snapshot),
-            Action::Note(note) => notes::log(&note),
+            Action::Note(note) => notes.push(note),
         }
     }
 

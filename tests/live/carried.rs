@@ -27,6 +27,7 @@ pub(crate) fn fail_over(lab: &Lab, proxy: &Proxy) {
     lab.wait_in_sync(lab.node(0), 1, SOON).unwrap();
     lab.failover().unwrap();
     lab.wait_for_switch(lab.node(0), SWITCH_MAX).unwrap();
+    proxy.wait_switched(lab.node(1));
     ok(
         &mut proxy.patient_client(SWITCH_MAX),
         &["SET", "settled", "v"],

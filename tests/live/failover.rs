@@ -87,6 +87,7 @@ fn a_client_in_a_blocking_command_does_not_prolong_a_planned_failover() {
     }
     println!("longest stall: {stall:?}");
     assert!(stall < SOON, "{stall:?}");
+    proxy.wait_switched(lab.master().unwrap());
     assert_eq!(say(&mut writer, &["RPUSH", "queue", "x"]), Reply::Int(1));
     let popped = Reply::Array(vec![Reply::bulk("queue"), Reply::bulk("x")]);
     assert_eq!(waiter.receive().unwrap(), popped);

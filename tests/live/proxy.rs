@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use switchman::demo::client::Client;
 use switchman::demo::deployment::Deployment;
-use switchman::demo::process::wait_for;
+use switchman::demo::process::{Process, wait_for};
 
 use crate::lab::SOON;
 
@@ -229,6 +229,15 @@ impl Proxy {
         let (head, body) = response.split_once("\r\n\r\n")?;
         let code = head.split(' ').nth(1)?.parse().ok()?;
         Some((code, body.to_owned()))
+    }
+
+    /// Waits until it writes to `master` instead of another. The Sentinels may agree on a new
+    /// master before it has heard of the failover, and before that it writes to the old one.
+    pub(crate) fn wait_switched(&self, master: &Process) {
+        let addr = master.addr().to_string();
+        self.log.wait("master switched", |event| {
+            (event["master.new"] == addr.as_str()).then_some(())
+        });
     }
 
     /// Waits until `/readyz` answers 200: it has a verified master.

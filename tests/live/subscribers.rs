@@ -51,6 +51,7 @@ fn many_subscribers_share_one_subscription_and_miss_nothing() {
 
     lab.failover().unwrap();
     let master = lab.wait_for_switch(lab.node(0), SOON * 4).unwrap();
+    proxy.wait_switched(master);
     let again = wait_for(HEARD, || {
         let told = say(&mut publisher, &["PUBSUB", "NUMSUB", "news"]);
         (told.items().get(1)?.int()? == i64::try_from(count).ok()?).then_some(())
