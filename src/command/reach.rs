@@ -68,6 +68,8 @@ fn other(class: Class, spec: &Spec) -> Reach {
     match spec.keys {
         _ if is(Flags::ANYTHING) => Reach::Everything,
         _ if is(Flags::PUBSUB) => Reach::Nothing,
+        // It counts as a write because it must not be done twice.
+        _ if class == Class::Write && is(Flags::READONLY) && !is(Flags::WRITE) => Reach::Nothing,
         _ if is(Flags::DATABASE) => Reach::Database,
         keys if is(Flags::OTHER_DATABASE) => Reach::OtherDatabase(keys),
         // `SCRIPT LOAD` and `SCRIPT FLUSH` change no data.

@@ -6,8 +6,8 @@
 //! does not follow from the flags, this is why:
 //!
 //! * `SCAN`, `HSCAN`, `SSCAN`, `ZSCAN`, `CLUSTERSCAN`, `FT.AGGREGATE`, `FT.CURSOR`: a cursor is
-//!   good only at the node that gave it. (`FT.` is the one module with rows here; a server's own
-//!   description, which calls these two plain reads, brings the rest.)
+//!   good only at the node that gave it, and `FT.CURSOR` moves it: reads may be sent twice. (`FT.`
+//!   is the one module with rows here; a server's own description brings the rest.)
 //! * `RANDOMKEY`, `DBSIZE`: a replica counts keys that have expired and are not yet deleted.
 //! * `OBJECT`, `MEMORY USAGE`, `TOUCH`: access times, encodings and sizes are each node's own.
 //! * `PFCOUNT`: the master keeps in the key what it has counted, which `WATCH` notices.
@@ -596,5 +596,5 @@ pub(super) static ROWS: &[Row] = &[
     Row("sentinel|slaves",                    3, Admin,      NONE, "admin"),
     // Search: the two commands whose flags would send a cursor to the wrong node.
     Row("ft.aggregate", -3, MasterRead, ANY, "readonly"),
-    Row("ft.cursor",    -2, MasterRead, ANY, "readonly"),
+    Row("ft.cursor",    -2, Write,      ANY, "readonly"),
 ];

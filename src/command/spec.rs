@@ -125,7 +125,8 @@ impl Flags {
     pub(super) const NOT_BY_NAME_ALONE: Self =
         Self(Self::CONTAINER.0 | Self::BLOCK_OPTION.0 | Self::MISSING.0);
     pub(super) const UNUSUAL: Self = Self(
-        Self::SCRIPT.0
+        Self::READONLY.0
+            | Self::SCRIPT.0
             | Self::OTHER_DATABASE.0
             | Self::DATABASE.0
             | Self::ANYTHING.0

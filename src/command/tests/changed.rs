@@ -101,7 +101,7 @@ fn a_modules_commands_come_with_the_masters_description() {
     );
     check("M.MANY 1 k", READ, KeySpec::Any, None);
     check("FT.SEARCH i q", READ, KeySpec::Any, None);
-    check("FT.CURSOR READ i 1", MASTER, KeySpec::Any, None);
+    check("FT.CURSOR READ i 1", WRITE, KeySpec::Any, None);
     check("M.STATE", ADMIN, KeySpec::None, None);
     assert!(classify(&table, "JSON.SET k . 1").fits_shared_block());
     assert!(!classify(&table, "BF.WAIT k 0").fits_shared_block());

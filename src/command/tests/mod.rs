@@ -101,7 +101,7 @@ fn reads_that_only_the_master_answers_right() {
         "SCAN 0; HSCAN k 0; SSCAN k 0; ZSCAN k 0; PFCOUNT k; RANDOMKEY; DBSIZE; TOUCH k; \
          OBJECT FREQ k; OBJECT HELP; MEMORY USAGE k; INFO; INFO replication; ROLE; TIME; COMMAND; \
          COMMAND DOCS; CONFIG GET save; PUBSUB NUMSUB a; SCRIPT EXISTS x; FUNCTION LIST; \
-         ACL LIST; SLOWLOG GET; FT.CURSOR READ i 1; XINFO STREAM k; xinfo groups k; \
+         ACL LIST; SLOWLOG GET; FT.AGGREGATE i q WITHCURSOR; XINFO STREAM k; xinfo groups k; \
          XINFO CONSUMERS k g",
     );
 }
@@ -115,7 +115,7 @@ fn writes_and_what_passes_for_them() {
          EVALSHA x 0; FCALL f 0; PUBLISH c m; SPUBLISH c m; \
          XREADGROUP GROUP g c STREAMS k >; XREADGROUP GROUP block c STREAMS k >; \
          XGROUP CREATE k g $; FLUSHALL; SWAPDB 0 1; MIGRATE h 1 k 0 1000; FUNCTION LOAD x; \
-         SCRIPT LOAD x; SCRIPT FLUSH",
+         SCRIPT LOAD x; SCRIPT FLUSH; FT.CURSOR READ i 1",
     );
 }
 

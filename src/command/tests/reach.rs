@@ -89,7 +89,7 @@ fn what_touches_no_data_reaches_nothing() {
         "nothing",
         "CONFIG SET a b; BGSAVE; CLIENT NO-TOUCH ON; PING; INFO; TOUCH a; SUBSCRIBE c",
     );
-    check("nothing", "XREAD BLOCK 0 STREAMS a $");
+    check("nothing", "XREAD BLOCK 0 STREAMS a $; FT.CURSOR READ i 1");
 }
 
 #[test]

@@ -156,6 +156,20 @@ fn writes_wait_behind_a_long_reply_of_the_master_and_reads_behind_their_own_clie
 }
 
 #[test]
+fn a_cursor_that_would_move_twice_is_not_asked_twice_nor_anew() {
+    let mut world = World::new();
+    let (client, search) = (master_reader(&mut world), master_reader(&mut world));
+    let long = world.link("m");
+    world.send(client, &["GET big"]);
+    world.send(search, &["FT.CURSOR READ idx 7"]);
+    begin(&mut world, long, PIECES);
+    assert_eq!(times(&world, "m", "FT.CURSOR READ idx 7"), 1);
+    world.lose(long);
+    assert_eq!(times(&world, "m", "FT.CURSOR READ idx 7"), 0);
+    assert!(world.heard(search).starts_with("-UNCERTAIN "));
+}
+
+#[test]
 fn reads_that_bring_long_replies_too_are_not_asked_twice() {
     let mut world = World::new();
     let clients: Vec<_> = (0..10).map(|_| world.client()).collect();
