@@ -42,7 +42,8 @@
 //! attach makes a new id, so that no sample from before fits. A replica in a full synchronization
 //! tells an offset of 1, and that its link is down: it is not believed. A partial one goes on where
 //! it was. One that follows a replica may get less than it had, of the same history: an offset that
-//! went back begins a new incarnation.
+//! went back begins a new incarnation. One that was promoted, and is not the master of the picture,
+//! keeps what it has and settles nothing more; once it follows again, it is judged as any other.
 //!
 //! *The same process*: a replica that was restarted may have loaded old data. The links to the old
 //! process are lost with it, and a worker begins a new incarnation, with nothing settled, when it

@@ -197,7 +197,9 @@ impl<A: Atomics> Sampler<A> {
             ..
         } = told.replication;
         if is_master {
-            return replica.renew();
+            // It has become one. What it has of our master it keeps: only another process, or
+            // following another node, takes it away, and either shows.
+            return;
         }
         let known = replica.id.replace(id.clone());
         let went_back = offset < std::mem::replace(&mut replica.offset, offset);

@@ -308,6 +308,23 @@ fn a_replica_that_went_back_in_its_history_has_settled_nothing() {
 }
 
 #[test]
+fn a_replica_that_was_promoted_keeps_what_it_has_until_it_follows_another() {
+    let mut scene = Scene::new();
+    let early = scene.write("k");
+    let asks = scene.sample(0, "a", 70);
+    scene.answer(&asks, replica("a", 75));
+    let late = scene.write("l");
+    let asks = scene.sample(100, "a", 80);
+    scene.answer(&asks, master("b", 79));
+    let settled = scene.replica.settled();
+    assert!(early <= settled && settled < late, "{settled}");
+    let asks = scene.tick(200);
+    assert!(matches!(asks[..], [Ask::Replica { fresh: false, .. }]));
+    scene.answer(&asks, replica("c", 85));
+    assert_eq!(scene.replica.settled(), 0);
+}
+
+#[test]
 fn what_a_process_before_has_acknowledged_is_settled_first() {
     let mut scene = Scene::new();
     assert_eq!(scene.stamps.whole(0), 0);
