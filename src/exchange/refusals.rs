@@ -71,8 +71,9 @@ impl Exchange {
             }
         }
         self.dispose(key, link, End::Refused(words), now);
-        // A login that was proven and is refused now was changed or taken away: Redis closes the
-        // connections of such users (acl.c, `ACLKillPubsubClientsIfNeeded` and DELUSER).
+        // A login that was proven and is refused now was changed or taken away. Redis closes the
+        // connections of a user that is deleted (acl.c, DELUSER), and leaves those of one that is
+        // turned off, or has another password; the refusal does not tell which it is.
         if !anonymous && link.lane.identity != UNPROVEN && stage == ConnectStage::Auth {
             let of_user = |client: &Client| {
                 client.group == link.group && client.session.identity == link.lane.identity
