@@ -10,6 +10,7 @@ use crate::faults::{Fault, Fronted, NODES};
 use crate::lab::tell;
 use crate::lab::{Lab, SOON};
 use crate::matrix::figures::{report, timed, took};
+use crate::matrix::master::unhurried;
 use crate::matrix::scene::{PATIENT, Scene, let_last};
 use crate::matrix::story::Story;
 use crate::proxy::{Launch, Proxy};
@@ -69,7 +70,8 @@ fn a_replica_that_keeps_its_old_data_while_it_loads_costs_no_read() {
 fn synchronise(fault: &str, load: &str) {
     let lab = Lab::start(&Plan {
         node_config: [debug_lines(), vec![format!("repl-diskless-load {load}")]].concat(),
-        ..Plan::default()
+        // The master answers nobody while it is filled.
+        ..unhurried()
     });
     let (master, replica) = (lab.node(0), lab.node(1));
     tell(master, &["DEBUG", "POPULATE", MANY_KEYS, "many", "100"]);
