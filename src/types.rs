@@ -10,6 +10,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How connections of Switchman are called at nodes (`CLIENT SETNAME`).
+pub const CONNECTION_NAME: &[u8] = b"switchman";
+
 /// A moment, as the time that has passed since the process started.
 ///
 /// Pure modules know no clock: the shell reads it once per readiness event and hands the result in.

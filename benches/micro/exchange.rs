@@ -51,6 +51,7 @@ impl Turn {
             audience: Arc::default(),
             bulky: Arc::default(),
             busy: Arc::default(),
+            changes: Arc::default(),
             script_keys: Scripts::default(),
         };
         let mut exchange = Exchange::new(Settings::default(), vec![group], 1);

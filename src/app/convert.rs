@@ -7,7 +7,7 @@ use crate::config::{
     ScriptKeys, Settings, Spread,
 };
 use crate::consistency::{self, SLOTS, Stamps};
-use crate::exchange::{self, Audience, Bulky, Busy, Scripts};
+use crate::exchange::{self, Audience, Bulky, Busy, Changes, Scripts};
 use crate::route;
 use crate::sentinel;
 use crate::topology;
@@ -97,11 +97,30 @@ pub(super) const fn access(listener: &ListenerSettings) -> route::Access {
     route::Access::new(listener.role, reads)
 }
 
+/// What all workers know of a group together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared {
+    pub(super) stamps: Option<Arc<Stamps>>,
+    audience: Arc<Audience>,
+    bulky: Arc<Bulky>,
+    busy: Arc<Busy>,
+    changes: Arc<Changes>,
+}
+
+impl Shared {
+    pub(super) fn new(stamps: Option<Arc<Stamps>>) -> Self {
+        Self {
+            stamps,
+            ..Self::default()
+        }
+    }
+}
+
 /// For a worker's part of one group.
 pub(super) fn group(
     settings: &Settings,
     group: &GroupSettings,
-    (stamps, audience, bulky, busy): (Option<Arc<Stamps>>, Arc<Audience>, Arc<Bulky>, Arc<Busy>),
+    shared: Shared,
 ) -> exchange::GroupSettings {
     let workers = u32::try_from(settings.workers.get()).unwrap_or(u32::MAX);
     let replicas = &group.replicas;
@@ -122,10 +141,11 @@ pub(super) fn group(
         },
         hedge_reads: group.hedge_reads,
         anonymous: None,
-        stamps,
-        audience,
-        bulky,
-        busy,
+        stamps: shared.stamps,
+        audience: shared.audience,
+        bulky: shared.bulky,
+        busy: shared.busy,
+        changes: shared.changes,
         script_keys: match group.scripts {
             ScriptKeys::Any => consistency::Scripts::Everything,
             ScriptKeys::Declared => consistency::Scripts::Declared,

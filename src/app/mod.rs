@@ -23,9 +23,8 @@ use tracing::{info, info_span, warn};
 use self::acceptor::Accepting;
 use crate::admin::{self, Admin, Health};
 use crate::config::{Loaded, Settings};
-use crate::consistency::Stamps;
 use crate::downstream::{Acceptor, Door, client_limit};
-use crate::exchange::{Audience, Bulky, Busy, Scripts};
+use crate::exchange::Scripts;
 use crate::net::Listener;
 use crate::sentinel;
 use crate::tasks::Tasks;
@@ -63,10 +62,7 @@ pub fn run(loaded: &Loaded) -> anyhow::Result<()> {
 struct Group {
     handle: sentinel::Handle,
     gauges: Arc<GroupGauges>,
-    stamps: Option<Arc<Stamps>>,
-    audience: Arc<Audience>,
-    bulky: Arc<Bulky>,
-    busy: Arc<Busy>,
+    shared: convert::Shared,
 }
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {
@@ -98,10 +94,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
             Group {
                 handle: sentinel::start(told, started, &tasks),
                 gauges: Arc::default(),
-                stamps,
-                audience: Arc::default(),
-                bulky: Arc::default(),
-                busy: Arc::default(),
+                shared: convert::Shared::new(stamps),
             }
         })
         .collect();
@@ -175,16 +168,7 @@ fn start_workers(
         allow: settings.commands.allow.clone(),
     };
     let feed = |(group, of): (&Group, &crate::config::GroupSettings)| GroupFeed {
-        settings: convert::group(
-            settings,
-            of,
-            (
-                group.stamps.clone(),
-                Arc::clone(&group.audience),
-                Arc::clone(&group.bulky),
-                Arc::clone(&group.busy),
-            ),
-        ),
+        settings: convert::group(settings, of, group.shared.clone()),
         snapshots: group.handle.snapshots.clone(),
         commands: group.handle.commands.clone(),
         reports: group.handle.reports.clone(),

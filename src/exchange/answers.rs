@@ -6,7 +6,7 @@ use crate::exchange::client::Ending;
 use crate::exchange::gate::Verdict;
 use crate::exchange::inside::Carried;
 use crate::exchange::intake::offset;
-use crate::exchange::link::{NodeId, Usage};
+use crate::exchange::link::{Lending, NodeId, Usage};
 use crate::exchange::marks::Marks;
 use crate::exchange::node::Group;
 use crate::exchange::ticket::{Purpose, Ticket, Undo};
@@ -293,6 +293,8 @@ impl Exchange {
             Purpose::Exec if failed && !frame.starts_with(b"-EXECABORT ") => self.retire(key),
             Purpose::Undo(_) if failed => self.retire(key),
             Purpose::Renewal => self.renew_queue(key, ticket, frame, now),
+            Purpose::Slow => self.note_change(key),
+            Purpose::Exec if self.administers(ticket.client) => self.note_change(key),
             Purpose::Rights(weighs) => self.rights_told(ticket, weighs, frame),
             // It would rely on news that never come.
             Purpose::Retracking if failed => self.end(ticket.client, Ending::Now),
@@ -519,19 +521,30 @@ impl Exchange {
         }
     }
 
+    /// A link that is in no list, and owes nobody anything, is closed, or somebody else's.
+    fn end_if_done(&mut self, key: LinkKey, now: Time) {
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        let is_done = link.is_done();
+        if link.lending != Lending::No && self.give_back(key, now) {
+            self.settle(now);
+        } else if is_done {
+            self.discard(key);
+        }
+    }
+
     /// What a link's progress means for those that wait for it, and for a switch.
     fn after_answers(&mut self, key: LinkKey, index: GroupIndex, now: Time) {
-        if let Some(link) = self.links.get_mut(key) {
-            if !link.waiters.is_empty()
-                && link.pipeline.pending_bytes() <= self.settings.link_bytes / 2
-            {
-                let waiters = std::mem::take(&mut link.waiters);
-                self.end_waits(key, &waiters);
-                self.settle(now);
-            } else if link.is_done() {
-                self.discard(key);
-            }
+        if let Some(link) = self.links.get_mut(key)
+            && !link.waiters.is_empty()
+            && link.pipeline.pending_bytes() <= self.settings.link_bytes / 2
+        {
+            let waiters = std::mem::take(&mut link.waiters);
+            self.end_waits(key, &waiters);
+            self.settle(now);
         }
+        self.end_if_done(key, now);
         self.end_of_left(key, now);
         self.check_quiet(index, now);
     }

@@ -199,3 +199,12 @@ fn runs(raw: &[u8]) -> bool {
     let is_name = |it: &[u8]| name.is_some_and(|name| name.eq_ignore_ascii_case(it));
     SCRIPTS.iter().any(|it| is_name(it))
 }
+
+/// Whether it concerns the script that runs, whatever its client's database. Redis accepts these,
+/// and few others, while it is busy with one (`allow_busy` in its `COMMAND`).
+pub(super) fn is_accepted_by_busy(request: &Request<'_>) -> bool {
+    let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| w.eq_ignore_ascii_case(want));
+    let (name, sub) = (Some(request.name()), request.arg1());
+    let kill = is(sub, b"kill");
+    (kill && is(name, b"script")) || ((kill || is(sub, b"stats")) && is(name, b"function"))
+}

@@ -208,6 +208,8 @@ pub(super) struct Client {
     pub(super) command: u16,
     /// What its listener and its own words let it have.
     pub(super) access: Access,
+    /// Whether it is let in, as far as a login goes.
+    pub(super) admitted: bool,
     pub(super) wait: Wait,
     pub(super) ending: Ending,
     /// Whether its last byte was read. What it has sent by then is still placed.
@@ -277,6 +279,7 @@ impl Client {
             joined: u32::try_from(now.since_start().as_secs()).unwrap_or(u32::MAX),
             command: NO_COMMAND,
             access,
+            admitted: false,
             wait: Wait::No,
             ending: Ending::No,
             said_all: false,
@@ -328,6 +331,11 @@ impl Client {
         let behind = seq.wrapping_sub(self.last_write);
         let reads_only = matches!(effect, Effect::Reads) && behind != 0 && behind < Seq::MAX / 2;
         reads_only || self.replies.is_latest(seq)
+    }
+
+    /// The number of a request: the one it has, or the next.
+    pub(super) fn number(&mut self, again: Option<Numbered>) -> Numbered {
+        again.unwrap_or_else(|| Numbered::new(self.replies.begin(), self.session.speaks()))
     }
 
     /// Counts off a request that was answered or lost.

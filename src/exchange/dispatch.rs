@@ -8,7 +8,7 @@ use crate::consistency::Slot;
 use crate::exchange::answers::target;
 use crate::exchange::audience::counts;
 use crate::exchange::client::{Client, Ending, NO_COMMAND, Numbered, Origin, Wait};
-use crate::exchange::link::{Link, NodeId, State};
+use crate::exchange::link::{Link, State};
 use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::{Group, Node};
@@ -23,13 +23,6 @@ use crate::route::{self, Target};
 use crate::session::{Piece, Reject};
 use crate::telemetry::{self, RequestClass};
 use crate::types::Time;
-
-impl Client {
-    /// The number of a request: the one it has, or the next.
-    pub(super) fn number(&mut self, again: Option<Numbered>) -> Numbered {
-        again.unwrap_or_else(|| Numbered::new(self.replies.begin(), self.session.speaks()))
-    }
-}
 
 /// A request that is being placed.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +119,7 @@ impl Kind {
 
 impl Exchange {
     /// Places a request, or leaves it with the reason in the client's `wait`.
-    pub(super) fn dispatch(&mut self, mut job: Job, request: &Request<'_>) -> Placed {
+    pub(super) fn dispatch(&mut self, job: Job, request: &Request<'_>) -> Placed {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Placed::Answered;
         };
@@ -134,9 +127,22 @@ impl Exchange {
             client.wait = Wait::Room;
             return Placed::Waits;
         }
+        let admitted = client.admitted;
         if self.stopping.refuses(job.again.is_none()) {
             return self.reject(job, RequestClass::Refused, Reject::Stopping);
         }
+        if !admitted && let Some(placed) = self.admit(job, request) {
+            return placed;
+        }
+        self.dispatch_admitted(job, request)
+    }
+
+    /// Places a request of a client that is let in, or is told that it is not.
+    #[inline]
+    fn dispatch_admitted(&mut self, mut job: Job, request: &Request<'_>) -> Placed {
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Answered;
+        };
         let Some(group) = self.groups.get(client.group) else {
             return Placed::Answered;
         };
@@ -147,7 +153,7 @@ impl Exchange {
         }
         client.command = command.spec.map_or(NO_COMMAND, |spec| spec.number);
         let (mut class, reach) = (command.class, command.reach());
-        let locked_out = !client.session.is_logged_in() && group.wants_login_now(job.now);
+        let locked_out = !client.admitted && group.wants_login_now(job.now);
         if client.access.is_read_only() && !locked_out {
             match ReadOnly::of(&command) {
                 ReadOnly::Same => {}
@@ -329,7 +335,7 @@ impl Exchange {
         }
         let link = match self.fits(lane, node) {
             Some(link) => link,
-            None => match self.find_lane(job, node, Role::Master) {
+            None => match self.find_or_borrow_lane(job, node, (request, kind)) {
                 Ok(link) => link,
                 Err(placed) => return placed,
             },
@@ -366,7 +372,9 @@ impl Exchange {
             Some(link) => link,
             None => match self.find_replica_lane(job, node, eligible) {
                 Ok(link) => link,
-                Err(NoLane::NotNow) => return self.place_without_replica(job, request),
+                Err(NoLane::NotNow | NoLane::Turning(_)) => {
+                    return self.place_without_replica(job, request);
+                }
                 Err(why) => return self.without_lane(job, why),
             },
         };
@@ -380,22 +388,10 @@ impl Exchange {
         self.send(link, job, request.raw(), Kind::shared(Class::Read))
     }
 
-    fn find_lane(&mut self, job: Job, node: NodeId, role: Role) -> Result<LinkKey, Placed> {
-        let Some(client) = self.clients.get(job.key) else {
-            return Err(Placed::Answered);
-        };
-        let group = client.group;
-        let Some(lane) = self.lane_of(job.key, node, role) else {
-            return Err(Placed::Answered);
-        };
-        let found = self.shared_link(group, lane, job.now);
-        found.map_err(|why| self.without_lane(job, why))
-    }
-
     /// What becomes of a request for which there is no shared link.
     pub(super) fn without_lane(&mut self, job: Job, why: NoLane) -> Placed {
         match why {
-            NoLane::NotNow => self.hold(job),
+            NoLane::NotNow | NoLane::Turning(_) => self.hold(job),
             NoLane::TooMany => {
                 let max = self.settings.lanes_max;
                 self.reject(job, RequestClass::Refused, Reject::NoLane { max })

@@ -4,6 +4,7 @@
 use crate::command::{Leased, Local};
 use crate::exchange::client::Ending;
 use crate::exchange::link::LaneId;
+use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::Request;
 use crate::session::{HelloFacts, HelloRequest, HelloStep, Login, Outcome};
@@ -112,6 +113,15 @@ impl Exchange {
         let mut out = Vec::new();
         facts.write(&mut out, (protocol, role), id);
         out
+    }
+
+    /// A HELLO with a login that a server has an error to may have logged in before that (Redis
+    /// before 7.2 does one thing after the other): the link is nobody's any more.
+    pub(super) fn doubt_login(&mut self, (key, raw): (LinkKey, &[u8]), reply: &[u8]) {
+        let words = Request::from_raw(raw).map_or(0, |request| request.argc());
+        if words > 2 && reply.starts_with(b"-") {
+            self.set_lane(key, |lane| lane.identity = UNPROVEN);
+        }
     }
 
     fn logged_in(&mut self, (key, owner): (LinkKey, ClientKey), login: &Login, now: Time) {

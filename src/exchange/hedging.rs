@@ -399,6 +399,7 @@ impl Exchange {
         match done.ticket.purpose {
             Purpose::Hedged => self.hedged_reply(key, done, reply, now),
             Purpose::Copy => self.copy_replied(key, done, reply, now),
+            Purpose::Turning => self.turned(key, reply.0, now),
             _ => {}
         }
     }

@@ -4,6 +4,7 @@
 //! Servers before 7.2 do what stands in a HELLO one after the other, until something is wrong.
 
 use crate::exchange::Exchange;
+use crate::exchange::client::Client;
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::session_commands::Proof;
 use crate::resp::encode;
@@ -38,8 +39,12 @@ impl Exchange {
         let in_steps = self.takes_hello_in_steps(job);
         let hello = if in_steps { hello } else { hello.at_once() };
         let fine = hello.objection.is_none();
-        if fine && !in_steps && !hello.has_login() && self.is_locked_out(job) {
-            return self.refuse_hello(job);
+        if fine && !in_steps && !hello.has_login() {
+            match self.is_locked_out(job) {
+                Ok(false) => {}
+                Ok(true) => return self.refuse_hello(job),
+                Err(placed) => return placed,
+            }
         }
         if let Err(placed) = self.hello_steps(job, &hello.steps, protocol) {
             return placed;
@@ -68,14 +73,20 @@ impl Exchange {
         })
     }
 
-    /// Whether the nodes demand a login that the client does not have.
-    fn is_locked_out(&self, job: Job) -> bool {
-        let client = self.clients.get(job.key);
-        client.is_some_and(|client| {
-            let group = self.groups.get(client.group);
-            !client.session.is_logged_in()
-                && group.is_some_and(|group| group.wants_login_now(job.now))
-        })
+    /// Whether the nodes demand a login that the client does not have. An `Err`: that is not known
+    /// yet.
+    fn is_locked_out(&mut self, job: Job) -> Result<bool, Placed> {
+        let admitted = |it: &Client| it.admitted || it.session.is_logged_in();
+        if self.clients.get(job.key).is_some_and(admitted) {
+            return Ok(false);
+        }
+        if let Some(placed) = self.knock(job) {
+            return Err(placed);
+        }
+        let client = self.clients.get(job.key).ok_or(Placed::Answered)?;
+        let group = self.groups.get(client.group);
+        let wanted = group.is_some_and(|group| group.wants_login_now(job.now));
+        Ok(!client.admitted && wanted)
     }
 
     fn refuse_hello(&mut self, job: Job) -> Placed {
@@ -125,7 +136,7 @@ impl Exchange {
 
     /// Asks the master whether it speaks the protocol. An `Err` is what became of the request.
     fn ask_for_hello(&mut self, job: Job, protocol: Protocol) -> Result<(), Placed> {
-        if self.is_locked_out(job) {
+        if self.is_locked_out(job)? {
             return Err(self.refuse_hello(job));
         }
         let client = self.clients.get(job.key).ok_or(Placed::Answered)?;

@@ -168,7 +168,7 @@ impl Group {
     }
 
     /// The protocol of hubs.
-    fn hub_protocol(&self) -> Protocol {
+    pub(super) fn hub_protocol(&self) -> Protocol {
         let known = [Protocol::Resp2, Protocol::Resp3].map(|it| self.hello(it).is_some());
         if known.contains(&true) {
             Protocol::Resp3
@@ -207,10 +207,12 @@ impl Exchange {
             let here = self.links.get(link)?;
             return (here.lane.node == node && here.left.is_none()).then_some(link);
         }
-        if !group.may_open(node, now) {
-            return None;
-        }
-        let link = self.open_aside(index, (node, identity), Usage::Hub, now)?;
+        let may_open = group.may_open(node, now);
+        let link = match self.lend_to_hub(index, (node, identity), now) {
+            Some(lent) => lent.link()?,
+            None if !may_open => return None,
+            None => self.open_aside(index, (node, identity), Usage::Hub, now)?,
+        };
         let hub = self.groups.get_mut(index)?.hub_mut(identity);
         hub.link = Some(link);
         for (command, name) in hub.names() {
@@ -360,6 +362,18 @@ impl Exchange {
             hub.paused_until = Some(now + REFUSED_PAUSE);
             return;
         }
+        self.end_listeners(link.group, identity);
+    }
+
+    /// Ends those who hear something with a login.
+    pub(super) fn end_listeners(&mut self, index: GroupIndex, identity: IdentityId) {
+        let Some(group) = self.groups.get_mut(index) else {
+            return;
+        };
+        if group.hub(identity).is_none() {
+            return;
+        }
+        let hub = group.hub_mut(identity);
         let clients: BTreeSet<_> = hub
             .names()
             .iter()

@@ -315,6 +315,9 @@ impl Exchange {
                 None => Carried::Later,
             };
         }
+        if order.about == About::Session(Local::Hello) {
+            self.doubt_login((key, &order.raw), reply);
+        }
         if reply.starts_with(b"-") {
             return Carried::AsItIs;
         }

@@ -23,12 +23,13 @@ impl Exchange {
         id: u64,
         now: Time,
     ) -> ClientKey {
+        let mut client = Client::new(Session::new(id), group, access, now);
         if let Some(group) = self.groups.get_mut(group) {
             group.counts.client_connections_accepted += 1;
             group.counts.clients += 1;
+            client.admitted = group.admits(now);
         }
-        self.clients
-            .insert(Client::new(Session::new(id), group, access, now))
+        self.clients.insert(client)
     }
 
     /// A client has sent `data`, some bytes.
@@ -316,7 +317,8 @@ fn slot_of(stamps: &Stamps, database: u32, request: &Request<'_>) -> Option<Slot
 /// What a client may announce: little before it has logged in where it has to.
 #[inline]
 fn limits(client: &Client, group: Option<&Group>) -> RequestLimits {
-    if !client.session.is_logged_in() && group.is_some_and(Group::wants_login) {
+    let known = client.admitted || client.session.is_logged_in();
+    if !known && group.is_some_and(Group::wants_login) {
         RequestLimits::UNAUTHENTICATED
     } else {
         RequestLimits::AUTHENTICATED

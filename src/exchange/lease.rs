@@ -11,6 +11,7 @@
 //! ```
 
 use crate::command::{Class, Leased, Local, Problem};
+use crate::exchange::busy::is_accepted_by_busy;
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::fencing::Waits;
@@ -61,6 +62,8 @@ pub(super) struct Lease {
     pub(super) told: Told,
     /// Whether that has to be made again on the next link.
     pub(super) unmade: bool,
+    /// Whether an administrator's command is queued.
+    pub(super) administers: bool,
 }
 
 /// How a client stands between MULTI and EXEC.
@@ -312,8 +315,8 @@ impl Exchange {
             class: RequestClass::Admin,
             ..Kind::leased(Purpose::Slow)
         };
-        let leaves_marks = request.name().eq_ignore_ascii_case(b"script")
-            || request.name().eq_ignore_ascii_case(b"debug");
+        let debugs = |word: &[u8]| word.eq_ignore_ascii_case(b"debug");
+        let leaves_marks = debugs(request.name()) || request.arg1().is_some_and(debugs);
         // What ends a script must not need a SELECT first: a busy node would refuse it.
         // What is made again with the link is for the session's database.
         let unmade = self.lease_of(job.key).is_some_and(|lease| lease.unmade);
@@ -408,7 +411,9 @@ impl Exchange {
             let free = group.writable.is_some() || goes_on;
             return free.then_some(own).ok_or(NoLease::NoMaster);
         }
-        let node = group.writable.ok_or(NoLease::NoMaster)?;
+        let in_doubt = self.is_in_doubt(job.key);
+        let node = group.writable.filter(|_| !in_doubt);
+        let node = node.ok_or(NoLease::NoMaster)?;
         let mut lane = self
             .lane_of(job.key, node, Role::Master)
             .ok_or(NoLease::Gone)?;
@@ -444,6 +449,10 @@ impl Exchange {
         if let Some(pooled) = group.pool.get_mut(&lane).and_then(Vec::pop) {
             return Ok(pooled);
         }
+        if let Some(lent) = self.lend(index, lane, job.now) {
+            return lent.link().ok_or(NoLease::NoMaster);
+        }
+        let group = self.groups.get(index).ok_or(NoLease::Gone)?;
         if !group.may_open(lane.node, job.now) {
             return Err(NoLease::NoMaster);
         }
@@ -524,10 +533,12 @@ impl Exchange {
             let pooled = group.pool.entry(lane).or_default();
             if pooled.len() < POOL_MAX {
                 pooled.push(key);
-                return;
+                return self.resume_kept_out(index);
             }
         }
-        self.discard(key);
+        if !self.clean(key, now) {
+            self.discard(key);
+        }
     }
 
     /// Ends a client's lease for good: the link is closed unless it is clean.
@@ -540,7 +551,10 @@ impl Exchange {
             return;
         };
         let Some(link) = lease.link else { return };
-        if busy || !lease.is_clean() {
+        if !busy && !lease.is_clean() && lease.may_be_undone() {
+            self.retire(link);
+            self.pool_or_close(link, now);
+        } else if busy || !lease.is_clean() {
             self.forget_requests_of(link, key);
             let gone = self.discard(link);
             if let Some(gone) = gone.filter(Link::is_waiting) {
@@ -582,13 +596,4 @@ const fn changes_subscriptions(class: Class) -> bool {
 fn publishes(request: &Request<'_>) -> bool {
     let name = request.name();
     name.eq_ignore_ascii_case(b"publish") || name.eq_ignore_ascii_case(b"spublish")
-}
-
-/// Whether it concerns the script that runs, whatever its client's database. Redis accepts these,
-/// and few others, while it is busy with one (`allow_busy` in its `COMMAND`).
-fn is_accepted_by_busy(request: &Request<'_>) -> bool {
-    let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| w.eq_ignore_ascii_case(want));
-    let (name, sub) = (Some(request.name()), request.arg1());
-    let kill = is(sub, b"kill");
-    (kill && is(name, b"script")) || ((kill || is(sub, b"stats")) && is(name, b"function"))
 }

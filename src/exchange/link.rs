@@ -91,6 +91,31 @@ pub(super) enum Usage {
     Target(ClientKey),
 }
 
+/// What may be left on a link of its last client, of what is taken away in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remains {
+    Transaction,
+    Watch,
+    Name,
+}
+
+/// Whether a link is in no list because somebody else is to have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Lending {
+    /// It is not.
+    #[default]
+    No,
+    /// It is, and can be had when nothing is in flight on it.
+    Withdrawn,
+    /// It is, as others have gone past what is in flight on it. It is closed then, unless no other
+    /// can be had.
+    PassedBy,
+    /// It is, and can be had when nothing of its last client is left on it.
+    Cleaned(Remains),
+    /// It is, and can be had when it is in this lane's database and protocol.
+    Turning(LaneId),
+}
+
 /// How far a link has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -149,6 +174,10 @@ pub(super) struct Link {
     pub(super) opened_at: Time,
     /// The scripts that its replica was given.
     pub(super) scripts: Option<Box<Brought>>,
+    /// How often who is let in may have changed before it was begun.
+    pub(super) changes: u32,
+    /// Whether it is on its way to somebody else.
+    pub(super) lending: Lending,
 }
 
 /// A reply that comes in pieces.
@@ -223,6 +252,8 @@ impl Link {
             connection: None,
             opened_at: now,
             scripts: None,
+            changes: 0,
+            lending: Lending::No,
         }
     }
 

@@ -15,8 +15,10 @@ pub(super) const UNPROVEN: IdentityId = IdentityId(u32::MAX);
 pub(super) enum NoLane {
     /// There are too many different ones to the node already.
     TooMany,
-    /// The node takes no further connection for the moment.
+    /// The node takes no further connection for the moment, or none with this login.
     NotNow,
+    /// This link is becoming one.
+    Turning(LinkKey),
 }
 
 impl Exchange {
@@ -53,6 +55,10 @@ impl Exchange {
         if alike >= self.settings.lanes_max {
             return Err(NoLane::TooMany);
         }
+        if let Some(lent) = self.lend(group, lane, now) {
+            return self.share(lent, now);
+        }
+        let owner = self.groups.get(group).ok_or(NoLane::TooMany)?;
         if !owner.may_open(lane.node, now) {
             return Err(NoLane::NotNow);
         }
@@ -69,12 +75,12 @@ impl Exchange {
         let (group, lane) = (link.group, link.lane);
         let key = self.links.insert(link);
         self.opening += 1;
-        let node = self
-            .groups
-            .get_mut(group)
-            .and_then(|group| group.nodes.get_mut(lane.node.0));
+        let owner = self.groups.get_mut(group);
+        let changes = owner.as_ref().map_or(0, |it| it.settings.changes.count());
+        let node = owner.and_then(|group| group.nodes.get_mut(lane.node.0));
         if let (Some(node), Some(link)) = (node, self.links.get_mut(key)) {
             node.links += 1;
+            link.changes = changes;
             let plan = OpenPlan {
                 group,
                 node: node.addr.clone(),
@@ -157,6 +163,7 @@ impl Exchange {
             return;
         };
         group.hub_lost(key);
+        group.trial_over(key);
         if group.lanes.get(&lane) == Some(&key) {
             group.lanes.remove(&lane);
         }

@@ -94,21 +94,22 @@ impl Exchange {
             }
         }
         let (lane, index, usage) = (link.lane, link.group, link.usage);
-        let waiters = std::mem::take(&mut link.waiters);
+        let (waiters, changes) = (std::mem::take(&mut link.waiters), link.changes);
         if !link.pipeline.unwritten().is_empty() && !link.dirty {
             link.dirty = true;
             self.dirty_links.push(key);
         }
-        let mut recovered = false;
+        let (mut recovered, mut is_news) = (false, false);
         if let Some(group) = self.groups.get_mut(index) {
             if lane.role == Role::Master
                 && let Some(hello) = opened.hello
             {
                 group.set_hello(lane.protocol, hello);
             }
-            if lane.identity == IdentityId::ANONYMOUS && group.settings.anonymous.is_none() {
-                group.login_wanted = None;
+            if lane.identity == IdentityId::ANONYMOUS && lane.role == Role::Master {
+                group.door_told(true, changes, now);
             }
+            is_news = group.let_in(Some(lane.node), lane.identity);
             if let Some(node) = group.nodes.get_mut(lane.node.0) {
                 node.failures = 0;
                 if lane.role == Role::Master
@@ -138,7 +139,11 @@ impl Exchange {
             }
             self.resume_held(index);
         }
+        if is_news {
+            self.resume_held(index);
+        }
         self.end_waits(key, &waiters);
+        self.end_trial(key, now);
         self.settle(now);
     }
 
@@ -258,6 +263,9 @@ impl Exchange {
         standing: Standing,
     ) {
         let ticket = lost.ticket;
+        if ticket.purpose == Purpose::Slow {
+            self.note_change_of(link.group);
+        }
         let Some(client) = self.clients.get_mut(ticket.client) else {
             match ticket.purpose {
                 Purpose::Hedged => {

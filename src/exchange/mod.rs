@@ -18,10 +18,12 @@
 //! After each input the caller performs what [`Exchange::poll_action`] gives, writes the links of
 //! [`Exchange::poll_dirty_link`] and the clients of [`Exchange::poll_dirty_client`].
 
+mod admission;
 mod answers;
 mod audience;
 mod bulky;
 mod busy;
+mod cleaning;
 mod client;
 mod demotion;
 mod detour;
@@ -37,6 +39,7 @@ mod hub;
 mod inside;
 mod intake;
 mod kept;
+mod kept_out;
 mod lease;
 mod link;
 mod lookup;
@@ -86,6 +89,7 @@ use crate::telemetry::Counts;
 use crate::topology::{ReportKind, Snapshot};
 use crate::types::{NodeAddr, Protocol, Time};
 
+pub use admission::Changes;
 pub use answers::Violation;
 pub use audience::Audience;
 pub use bulky::Bulky;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::command::Table;
 use crate::consistency::Settled;
+use crate::exchange::admission::Door;
 use crate::exchange::fallback::Fallback;
 use crate::exchange::gate::Gate;
 use crate::exchange::hedging::Hedging;
@@ -18,9 +19,6 @@ use crate::session::{HelloFacts, IdentityId, Login};
 use crate::telemetry::{Counts, NodeIndex, RequestClass};
 use crate::topology::Snapshot;
 use crate::types::{NodeAddr, Protocol, Time};
-
-/// How long it is believed that clients have to log in; then the next one's connection tells.
-const LOGIN_WANTED_FOR: Duration = Duration::from_secs(1);
 
 /// One master group.
 #[derive(Debug)]
@@ -55,8 +53,10 @@ pub(super) struct Group {
     pub(super) prober: Option<LinkKey>,
     /// On which clients hear messages; few, one for each login.
     pub(super) hubs: Vec<Hub>,
-    /// When a connection without AUTH was refused last, if none was let in since.
-    pub(super) login_wanted: Option<Time>,
+    /// How the master takes clients that have not logged in.
+    pub(super) door: Door,
+    /// What links could not be turned to lately, and when that was said.
+    pub(super) unturned: Vec<(LaneId, Time)>,
     /// The master's answers to `HELLO 2` and `HELLO 3`.
     pub(super) hello: [Option<HelloFacts>; 2],
     /// Proven logins with the number of sessions that have them; [`IdentityId`] `n` is entry `n-1`.
@@ -96,6 +96,8 @@ pub(super) struct Node {
     pub(super) settled: Option<Arc<Settled>>,
     /// What it is as a replica.
     pub(super) reader: Reader,
+    /// Whom it lets in no more, and when it said so.
+    pub(super) kept_out: Vec<(IdentityId, Time)>,
 }
 
 /// Links in the order in which they are to be opened. Some may be gone.
@@ -110,8 +112,10 @@ pub(super) struct Turns {
 impl Turns {
     pub(super) fn add(&mut self, key: LinkKey, usage: Usage) {
         match usage {
-            Usage::Shared | Usage::Hub | Usage::Proof(_) => self.first.push_back(key),
-            Usage::Leased(_) | Usage::Target(_) => self.leased.push_back(key),
+            Usage::Shared | Usage::Hub | Usage::Proof(_) | Usage::Leased(None) => {
+                self.first.push_back(key);
+            }
+            Usage::Leased(Some(_)) | Usage::Target(_) => self.leased.push_back(key),
         }
     }
 
@@ -173,7 +177,8 @@ impl Group {
             untracked: Vec::new(),
             prober: None,
             hubs: Vec::new(),
-            login_wanted: None,
+            door: Door::default(),
+            unturned: Vec::new(),
             hello: [None, None],
             identities: Vec::new(),
             quiet: true,
@@ -202,6 +207,7 @@ impl Group {
             lacks_scripts: true,
             settled: stamps.map(|stamps| stamps.node(addr)),
             reader: Reader::new(&self.settings.readers, addr),
+            kept_out: Vec::new(),
         };
         let snapshot = &self.snapshot;
         let needless = |node: &Node| node.links == 0 && !snapshot_names(snapshot, &node.addr);
@@ -241,18 +247,6 @@ impl Group {
     pub(super) fn is_backing_off(&self) -> bool {
         let paused = |node: &Node| node.retry_at.is_some() || node.open_at.is_some();
         self.nodes.iter().any(paused)
-    }
-
-    /// Whether a client has to log in before anything else.
-    pub(super) fn wants_login(&self) -> bool {
-        self.login_wanted.is_some() && self.settings.anonymous.is_none()
-    }
-
-    /// The same, as far as it was seen lately: a password may be taken away, or the next master
-    /// have none.
-    pub(super) fn wants_login_now(&self, now: Time) -> bool {
-        let lately = |since| now.since(since) < LOGIN_WANTED_FOR;
-        self.wants_login() && self.login_wanted.is_some_and(lately)
     }
 
     pub(super) fn is_reachable(&self, id: NodeId, now: Time) -> bool {
@@ -342,6 +336,7 @@ impl Group {
             .and_then(|at| usize::try_from(at).ok());
         if let Some((login, 0)) = at.and_then(|at| self.identities.get_mut(at)) {
             *login = None;
+            self.let_in(None, identity);
         }
     }
 

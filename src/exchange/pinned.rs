@@ -85,6 +85,9 @@ impl Exchange {
             return Carried::AsItIs;
         };
         self.retire(key);
+        if local == Local::Hello {
+            self.doubt_login((key, &raw), reply);
+        }
         let out = self.take_effect((key, ticket.client), (local, &raw), reply, now);
         if ticket.spoken {
             Carried::Rewritten(out)

@@ -234,6 +234,9 @@ impl Exchange {
             return Err(Placed::Answered);
         };
         let (index, identity) = (client.group, client.session.identity);
+        if self.is_in_doubt(job.key) {
+            return Err(self.hold(job));
+        }
         let group = self.groups.get(index);
         let present = group.and_then(|group| group.hub(identity)?.link);
         let wait = if job.again.is_none() && client.is_answered_beside(present) {

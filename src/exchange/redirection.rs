@@ -222,7 +222,9 @@ impl Exchange {
         let (index, identity) = (client.group, client.session.identity);
         let group = self.groups.get(index)?;
         let node = group.writable?;
-        if !group.may_open(node, now) || self.leased_count() >= self.settings.leases_max {
+        let kept_out = group.keeps_out((node, identity));
+        if kept_out || !group.may_open(node, now) || self.leased_count() >= self.settings.leases_max
+        {
             return None;
         }
         let link = self.open_aside(index, (node, identity), Usage::Target(key), now)?;

@@ -2,10 +2,10 @@
 //! reached. Knows no requests; what becomes of those on the link is decided with all other losses.
 
 use crate::exchange::client::{Client, Ending, Verdict, Wait};
-use crate::exchange::link::Link;
+use crate::exchange::link::{Link, Usage};
 use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::losses::End;
-use crate::exchange::{Action, Exchange, LinkKey, OpenFailure, Role};
+use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, OpenFailure, Role};
 use crate::route::NoReplica;
 use crate::session::IdentityId;
 use crate::telemetry::ConnectStage;
@@ -15,6 +15,11 @@ use crate::types::Time;
 impl Exchange {
     /// A link could not be opened.
     pub fn link_refused(&mut self, key: LinkKey, failure: OpenFailure, now: Time) {
+        let group = self
+            .links
+            .get(key)
+            .and_then(|link| self.groups.get_mut(link.group));
+        let was_trial = group.is_some_and(|group| group.trial_over(key));
         let Some(link) = self.discard(key) else {
             return;
         };
@@ -28,6 +33,9 @@ impl Exchange {
                 self.give_up_turns(link.group, link.lane.node, now);
             }
         }
+        if was_trial {
+            self.trial_failed(link.group, now);
+        }
         self.after_loss(key, &link, now);
     }
 
@@ -39,52 +47,72 @@ impl Exchange {
         (stage, words): (ConnectStage, &[u8]),
         now: Time,
     ) {
-        let anonymous = link.lane.identity == IdentityId::ANONYMOUS;
-        let Some(group) = self.groups.get_mut(link.group) else {
+        let (index, lane) = (link.group, link.lane);
+        let Some(group) = self.groups.get_mut(index) else {
             return;
         };
-        let no_login = words.starts_with(b"-NOAUTH");
+        let is_masters = lane.role == Role::Master;
         let may_ask_master = group.settings.no_replica == NoReplica::Master;
-        if link.lane.role == Role::Replica
-            && may_ask_master
-            && (no_login || stage == ConnectStage::Auth)
-        {
-            // Users and passwords are not replicated: this says nothing of the other nodes.
-            if let Some(node) = group.nodes.get(link.lane.node.0) {
-                group.counts.at(node.index).connect_failed(stage);
-            }
-            return self.dispose(key, link, End::Declined, now);
-        }
-        if anonymous && group.settings.anonymous.is_none() && no_login {
+        let no_login = words.starts_with(b"-NOAUTH");
+        let of_login = no_login || stage == ConnectStage::Auth;
+        let bare = lane.identity == IdentityId::ANONYMOUS && group.settings.anonymous.is_none();
+        let locks_out = is_masters && bare && no_login;
+        if locks_out {
             // For a while it is us who say so, after what Redis looks at first.
-            group.login_wanted = Some(now);
-            return self.dispose(key, link, End::Unopened, now);
-        }
-        if let Some(node) = group.nodes.get(link.lane.node.0) {
+            group.door_told(false, link.changes, now);
+        } else if let Some(node) = group.nodes.get(lane.node.0) {
             group.counts.at(node.index).connect_failed(stage);
         }
-        for waiter in &link.waiters {
-            if let Some(client) = self.clients.get_mut(*waiter)
-                && client.wait == Wait::Proof(key)
-            {
-                client.verdict = Some(Box::new(Verdict(Box::from(words))));
+        if !is_masters && may_ask_master && of_login {
+            // Users and passwords are not replicated: this says nothing of the other nodes.
+            group.keep_out((lane.node, lane.identity), now);
+            return self.dispose(key, link, End::Declined, now);
+        }
+        // Redis closes the connections of a user that is deleted (acl.c, DELUSER), and leaves those
+        // of one that is turned off or has another password, and those from before there was one.
+        let was_let_in = is_masters && of_login && lane.identity != UNPROVEN;
+        let lives_on = was_let_in && self.has_another((index, lane.node, lane.identity));
+        if lives_on || locks_out {
+            if let Some(group) = self.groups.get_mut(index) {
+                group.keep_out((lane.node, lane.identity), now);
             }
+            self.regain((index, lane.node, lane.identity), now);
+            if !lives_on {
+                self.lock_out(index);
+                if link.usage == Usage::Hub {
+                    self.hub_refused(link, words, now);
+                }
+            }
+            return self.dispose(key, link, End::Unopened, now);
+        }
+        for waiter in &link.waiters {
+            self.object_to(*waiter, key, words);
         }
         self.dispose(key, link, End::Refused(words), now);
-        // A login that was proven and is refused now was changed or taken away. Redis closes the
-        // connections of a user that is deleted (acl.c, DELUSER), and leaves those of one that is
-        // turned off, or has another password; the refusal does not tell which it is.
-        if !anonymous && link.lane.identity != UNPROVEN && stage == ConnectStage::Auth {
-            let of_user = |client: &Client| {
-                client.group == link.group && client.session.identity == link.lane.identity
-            };
-            let clients = self.clients.iter();
-            let keys: Vec<_> = clients
-                .filter_map(|(key, client)| of_user(client).then_some(key))
-                .collect();
-            for key in keys {
-                self.end(key, Ending::AfterReplies);
-            }
+        if was_let_in && lane.identity != IdentityId::ANONYMOUS {
+            self.end_all_with((index, lane.identity));
+        }
+    }
+
+    /// What a client waits for over a link is refused with these words.
+    pub(super) fn object_to(&mut self, waiter: ClientKey, key: LinkKey, words: &[u8]) {
+        if let Some(client) = self.clients.get_mut(waiter)
+            && client.wait == Wait::Proof(key)
+        {
+            client.verdict = Some(Box::new(Verdict(Box::from(words))));
+        }
+    }
+
+    /// A login that was proven is refused, and no connection with it is left.
+    fn end_all_with(&mut self, (index, identity): (GroupIndex, IdentityId)) {
+        let of_user =
+            |client: &Client| (client.group, client.session.identity) == (index, identity);
+        let clients = self.clients.iter();
+        let keys: Vec<_> = clients
+            .filter_map(|(key, client)| of_user(client).then_some(key))
+            .collect();
+        for key in keys {
+            self.end(key, Ending::AfterReplies);
         }
     }
 

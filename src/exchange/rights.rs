@@ -18,7 +18,7 @@ use crate::exchange::lease::{Lease, Watch};
 use crate::exchange::node::Group;
 use crate::exchange::session_commands::Proof;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
-use crate::exchange::{Exchange, LinkKey};
+use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{Request, encode};
 use crate::session::{AboutClients, Login, Weighs};
 
@@ -39,7 +39,8 @@ impl Exchange {
         if !group.has_name(client) && !local.is_about_others() {
             return None;
         }
-        let group_has_no_master = group.writable.is_none();
+        let group_master = group.writable;
+        let group_has_no_master = group_master.is_none();
         let asks = !group_has_no_master && job.again.is_none();
         match local {
             // The server looks at no rights for these, or says the answer itself.
@@ -52,7 +53,7 @@ impl Exchange {
             | Local::ClientHelp => return None,
             Local::Ping | Local::Echo if client.session.database == 0 => {
                 let kind = Kind::shared(Class::MasterRead);
-                return asks.then(|| self.place_on_master(job, request, kind));
+                return (!group_has_no_master).then(|| self.place_on_master(job, request, kind));
             }
             _ if client.permission() => return None,
             _ => {}
@@ -73,7 +74,14 @@ impl Exchange {
         // To come into another database takes the right to SELECT.
         let database = selected(local, request).unwrap_or(0);
         let settings = (database, client.session.protocol);
-        match self.ask(job, client.session.identity, settings) {
+        let (identity, node) = (client.session.identity, group_master?);
+        let found = if self.has_only_its_own(job, node) {
+            self.lease_link(job)
+                .map_or_else(Proof::Settled, Proof::Given)
+        } else {
+            self.ask(job, identity, settings)
+        };
+        match found {
             Proof::Settled(placed) => Some(placed),
             Proof::Given(link) => {
                 let placed = self.send_question(link, job, question(local, request));
@@ -84,6 +92,20 @@ impl Exchange {
                 Some(placed)
             }
         }
+    }
+
+    /// Whether a client's rights were asked for, as there is a master, by a login that it takes no
+    /// more.
+    pub(super) fn has_asked(&self, key: ClientKey) -> bool {
+        let client = self.clients.get(key);
+        client.is_some_and(|client| {
+            let group = self.groups.get(client.group);
+            let identity = client.session.identity;
+            group.is_some_and(|group| {
+                let kept_out = |node| group.keeps_out((node, identity));
+                group.has_name(client) && group.writable.is_some_and(kept_out)
+            })
+        })
     }
 
     /// The same for EXEC, DISCARD and UNWATCH of a client that has nothing to end: the master says

@@ -9,8 +9,8 @@ use std::collections::hash_map::Entry;
 use crate::command::{Class, Local};
 use crate::exchange::client::{Client, Ending, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
-use crate::exchange::lookup::UNPROVEN;
+use crate::exchange::link::{LaneId, Lending, Link, NodeId, State, Usage};
+use crate::exchange::lookup::{NoLane, UNPROVEN};
 use crate::exchange::pubsub::RESET;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
@@ -151,9 +151,12 @@ impl Exchange {
             if let Some(waits) = self.wait_for_answers(job) {
                 return waits;
             }
-            match self.ask(job, identity, (index, protocol)) {
-                Proof::Settled(placed) => return placed,
-                Proof::Given(_link) => {}
+            // A user with a name was asked about this database just now, and the link may be on its
+            // way to another already.
+            if !self.has_asked(job.key)
+                && let Proof::Settled(placed) = self.ask(job, identity, (index, protocol))
+            {
+                return placed;
             }
         }
         if let Some(client) = self.clients.get_mut(job.key) {
@@ -300,7 +303,7 @@ impl Exchange {
             bulky: false,
         };
         match self.shared_link(index, lane, job.now) {
-            Ok(link) => self.when_ready(job, link),
+            Ok(link) | Err(NoLane::Turning(link)) => self.when_ready(job, link),
             Err(why) => Proof::Settled(self.without_lane(job, why)),
         }
     }
@@ -312,7 +315,7 @@ impl Exchange {
         let Some(link) = self.links.get_mut(key) else {
             return Proof::Settled(self.hold(job));
         };
-        if link.state == State::Ready {
+        if link.state == State::Ready && !matches!(link.lending, Lending::Turning(_)) {
             return Proof::Given(key);
         }
         link.waiters.push(job.key);
@@ -356,6 +359,14 @@ impl Exchange {
         };
         link.lane.identity = identity;
         let lane = link.lane;
+        if let Some(group) = self.groups.get_mut(index)
+            && group.let_in(Some(lane.node), identity)
+        {
+            self.resume_held(index);
+        }
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
@@ -380,6 +391,7 @@ impl Exchange {
             return;
         };
         let former = std::mem::replace(&mut client.session.identity, identity);
+        client.admitted = false;
         let index = client.group;
         client.forget_lanes();
         self.hear_as(key, former, now);
@@ -403,6 +415,7 @@ impl Exchange {
         orphans.extend(pooled.flat_map(|(_, keys)| keys.iter().copied()));
         group.pool.retain(|lane, _| lane.identity != former);
         let hub = group.hub(former).and_then(|hub| hub.link);
+        orphans.extend(self.links_being_lent(index, former));
         for link in orphans.into_iter().chain(hub) {
             self.close_when_idle(link, now);
         }

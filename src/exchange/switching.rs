@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::exchange::client::{Ending, Wait};
-use crate::exchange::link::{LaneId, Link, State, Usage};
+use crate::exchange::link::{LaneId, Lending, Link, State, Usage};
 use crate::exchange::losses::Loss;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{Action, ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
@@ -103,9 +103,12 @@ impl Exchange {
     /// for it is placed anew.
     pub(super) fn close_when_idle(&mut self, key: LinkKey, now: Time) {
         self.retire(key);
-        let Some(link) = self.links.get(key) else {
+        let Some(link) = self.links.get_mut(key) else {
             return;
         };
+        if matches!(link.lending, Lending::Withdrawn | Lending::PassedBy) {
+            link.lending = Lending::No;
+        }
         if link.state == State::Opening {
             self.lose(key, Loss::Left, now);
         } else if link.is_done() {
@@ -197,6 +200,8 @@ impl Exchange {
             self.open_first_lanes(index, now);
             self.resume_held(index);
         }
+        self.expire_trial(index, now);
+        self.retry_kept_out(index, now);
         self.tick_readers(index, now);
         self.track_again_all(index, now);
         self.restore_hubs(index, now);
@@ -253,7 +258,7 @@ impl Exchange {
             self.look_after_hub(key, now);
         }
         for key in idle {
-            if !self.is_first_lane(key) {
+            if !self.is_first_lane(key) && !self.is_last_with_login(key, now) {
                 self.close_when_idle(key, now);
             }
         }
@@ -305,7 +310,10 @@ impl Exchange {
             left && link.usage == Usage::Shared && alike(link)
         };
         let bypassed = self.links.iter().filter(|(_, link)| is_bypassed(link));
-        if link.usage != Usage::Shared || bypassed.count() >= BYPASSED_MAX {
+        // Where it lets nobody in with this login, there is none to take its place.
+        let group = self.groups.get(group);
+        let alone = group.is_some_and(|it| it.keeps_out((lane.node, lane.identity)));
+        if alone || link.usage != Usage::Shared || bypassed.count() >= BYPASSED_MAX {
             return;
         }
         self.pass_by(key);
@@ -315,6 +323,7 @@ impl Exchange {
     pub(super) fn pass_by(&mut self, key: LinkKey) {
         self.retire(key);
         if let Some(link) = self.links.get_mut(key) {
+            link.lending = Lending::PassedBy;
             let waiters = std::mem::take(&mut link.waiters);
             self.end_waits(key, &waiters);
         }

@@ -137,6 +137,8 @@ pub(super) enum Purpose {
     /// The same, to learn whether its client may use what it has sent, and what says that it may
     /// not.
     Rights(Weighs),
+    /// The same, to have a link in another database or protocol.
+    Turning,
     /// One of two copies of a read; whose it is, its group's `Hedging` knows by the number that
     /// stands for `seq`.
     Hedged,

@@ -98,6 +98,7 @@ impl Exchange {
             return self.end_broken_multi(job, class);
         }
         let misspelt = request.argc() != 1;
+        self.note_administration(job.key, class);
         let lease = self.lease_of(job.key);
         let fits = lease.is_none_or(|lease| lease.inside.has_room_for(request));
         let placed = match class {

@@ -53,6 +53,16 @@ impl Exchange {
         let Some((request, rest)) = resp::Upload::begin(bytes, limits, UPLOAD_FROM) else {
             return false;
         };
+        let Some(client) = self.clients.get(key) else {
+            return false;
+        };
+        let (admitted, job) = (client.admitted, Job::new(key, client.arrived, now));
+        if !admitted && self.admit(job, &request).is_some() {
+            return false;
+        }
+        if self.is_in_doubt(key) {
+            return false;
+        }
         let Some(client) = self.clients.get_mut(key) else {
             return false;
         };
@@ -64,7 +74,7 @@ impl Exchange {
         let fit = known && command.spec.and_then(Spec::script).is_none();
         // What is bound to its own link, or bound to fail, is looked at when it is whole.
         let plain = client.lease.as_ref().is_none_or(|lease| lease.is_unbound());
-        let may = client.session.is_logged_in() || !group.wants_login();
+        let may = client.admitted || !group.wants_login();
         if !fit || !plain || !may || client.access.is_read_only() || request.arg1().is_none() {
             return false;
         }
@@ -77,11 +87,10 @@ impl Exchange {
             (Some(stamps), _) => Marks::One(stamps.everything()),
         };
         group.note_bulky(reach, &request, now);
-        let arrived = client.arrived;
         let job = Job {
             reach,
             marks,
-            ..Job::new(key, arrived, now)
+            ..job
         };
         let on = match self.upload_link(job) {
             Ok(link) => match self.send(link, job, bytes, Kind::leased(Purpose::Upload)) {

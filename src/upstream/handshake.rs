@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::fence::Connection;
 use crate::net::{self, ConnectError, ConnectStage, Stream};
 use crate::resp::{ReplyKind, ReplyScanner, Scan, encode};
-use crate::types::{NodeAddr, Protocol};
+use crate::types::{CONNECTION_NAME, NodeAddr, Protocol};
 
 /// How long connections may take to open.
 #[derive(Clone, Debug)]
@@ -279,7 +279,7 @@ fn introduce(out: &mut Vec<u8>, protocol: Protocol) {
         Protocol::Resp3 => b"3",
     };
     encode::request(out, &[b"HELLO", version]);
-    encode::request(out, &[b"CLIENT", b"SETNAME", b"switchman"]);
+    encode::request(out, &[b"CLIENT", b"SETNAME", CONNECTION_NAME]);
 }
 
 fn select(out: &mut Vec<u8>, database: u32) {

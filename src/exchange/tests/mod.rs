@@ -1,6 +1,7 @@
 //! Floor 4. Tests: A switchboard without sockets: links open when the test says so, nodes answer
 //! what the test makes them answer, and time passes only when it is told to.
 
+mod admission;
 mod blocking;
 mod bounds;
 mod bulky;
@@ -16,6 +17,7 @@ mod hedging;
 mod hello;
 mod holding;
 mod inside;
+mod kept_out;
 mod listeners;
 mod losses;
 mod lost_transactions;
@@ -116,6 +118,7 @@ impl Default for Setup {
                 audience: Arc::default(),
                 bulky: Arc::default(),
                 busy: Arc::default(),
+                changes: Arc::default(),
                 script_keys: Scripts::default(),
             },
             replicas: vec![addr("r1")],

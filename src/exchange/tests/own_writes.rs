@@ -323,7 +323,7 @@ fn a_read_that_needs_something_does_not_wait_on_a_link_that_is_opening() {
     scene.write("SET a 1");
     scene.world.opens = false;
     scene.world.lose_node("r1");
-    scene.world.pass(ms(2000));
+    scene.world.pass(ms(900));
     // Whatever is settled now may not hold for the process that the link will lead to.
     scene.settle("r1");
     assert_eq!(scene.reader("GET a"), "m");

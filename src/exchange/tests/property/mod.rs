@@ -9,6 +9,7 @@
 //! * a replica serves no read that needs more than it was known to have, over links that were open
 //!   when that was known;
 //! * nothing is sent to a master that is being left after `Quiet`, or at all after it was left;
+//! * who was let in goes on when a password is set, in its database, and who was not hears so;
 //! * when the trouble is over, everything is answered, and nothing is kept.
 
 mod nodes;
@@ -46,6 +47,8 @@ struct Line {
     deaf: bool,
     /// What its node was known to have when it was open.
     settled: u32,
+    /// Where its requests are executed.
+    database: u32,
 }
 
 /// One request as its client remembers it.
@@ -88,6 +91,10 @@ struct Sim {
     opened: u64,
     talkers: Vec<Talker>,
     picture: Snapshot,
+    /// Whether masters let nobody in any more who does not log in, as nobody does.
+    keeps_out: bool,
+    was_kept_out: bool,
+    may_keep_out: bool,
     /// The generation for which all is quiet.
     quiet: Option<Generation>,
     next_id: u64,
@@ -152,6 +159,9 @@ impl Sim {
             opened: 0,
             talkers: (0..6).map(|_| Talker::default()).collect(),
             picture,
+            keeps_out: false,
+            was_kept_out: false,
+            may_keep_out: seed % 7 < 3,
             quiet: None,
             next_id: 0,
             executed: HashMap::new(),
@@ -205,6 +215,7 @@ impl Sim {
                         blocked: None,
                         deaf: false,
                         settled: 0,
+                        database: 0,
                     };
                     assert!(self.lines.insert(key, line).is_none());
                 }
@@ -322,6 +333,7 @@ impl Sim {
 
     /// The trouble is over: everything is answered.
     fn calm_down(&mut self) {
+        self.keeps_out = false;
         self.promote(0);
         for _ in 0..400 {
             self.now = self.now + ms(50);
@@ -329,10 +341,7 @@ impl Sim {
             self.perform();
             for link in self.lines.keys().copied().collect::<Vec<_>>() {
                 if self.lines.get(&link).is_some_and(|line| !line.open) {
-                    let line = self.lines.get_mut(&link).unwrap();
-                    line.open = true;
-                    let opened = shaken(&line.plan, line.number);
-                    self.exchange.link_opened(link, opened, self.now);
+                    self.open(link);
                     self.perform();
                 }
                 self.write_to(link, usize::MAX);
@@ -380,6 +389,10 @@ impl Sim {
             assert_eq!((client.input.capacity(), client.again.capacity()), (0, 0));
             assert!(client.throttled.is_empty() && client.later.capacity() == 0);
         }
+        // Nobody is kept out any more.
+        self.now = self.now + ms(1_000);
+        self.exchange.tick(self.now);
+        self.perform();
         for talker in &self.talkers {
             if let Some(key) = talker.key {
                 self.exchange.client_gone(key, self.now);

@@ -18,11 +18,19 @@ impl Sim {
                 .link_refused(key, OpenFailure::WrongRole, self.now);
         } else if self.dice.u32(0..8) == 0 {
             self.exchange.link_refused(key, unreachable(), self.now);
+        } else if wants_master && self.keeps_out {
+            self.exchange.link_refused(key, no_auth(), self.now);
         } else {
-            line.open = true;
-            let opened = shaken(&line.plan, line.number);
-            self.exchange.link_opened(key, opened, self.now);
+            self.open(key);
         }
+    }
+
+    pub(super) fn open(&mut self, key: LinkKey) {
+        let line = self.lines.get_mut(&key).unwrap();
+        line.open = true;
+        line.database = line.plan.database;
+        let opened = shaken(&line.plan, line.number);
+        self.exchange.link_opened(key, opened, self.now);
     }
 
     pub(super) fn write(&mut self) {
@@ -103,6 +111,13 @@ impl Sim {
                 "+OK\r\n".to_owned()
             }
             ("WATCH", None) => "+OK\r\n".to_owned(),
+            // A link is put in order.
+            ("DISCARD", None) if self.was_kept_out => "-ERR DISCARD without MULTI\r\n".to_owned(),
+            ("UNWATCH", None) if self.was_kept_out => "+OK\r\n".to_owned(),
+            ("SELECT", None) if self.was_kept_out => {
+                line.database = words[7..].parse().unwrap();
+                "+OK\r\n".to_owned()
+            }
             ("EXEC" | "DISCARD", None) => panic!("{word} without MULTI"),
             ("DISCARD", Some(_)) => {
                 line.multi = None;
@@ -137,6 +152,7 @@ impl Sim {
             ("SET" | "BLPOP", None) if !master => {
                 "-READONLY You can't write against a read only replica.\r\n".to_owned()
             }
+            ("CLIENT", None) if words.starts_with("CLIENT SETNAME") => "+OK\r\n".to_owned(),
             ("CLIENT", None) => self.unblock(line.node, words),
             ("BLPOP", None) => {
                 line.blocked = Some(words.to_owned());
@@ -165,7 +181,7 @@ impl Sim {
         }
         let executed = self.executed.entry(id).or_default();
         executed.times += 1;
-        executed.database = line.plan.database;
+        executed.database = line.database;
         let writes = matches!(word, "SET" | "BLPOP" | "CONFIG");
         if writes {
             assert_eq!(executed.times, 1, "{words} was executed twice");
@@ -228,6 +244,11 @@ impl Sim {
     /// A switch begins or ends, a replica comes or goes.
     pub(super) fn trouble(&mut self) {
         let master = self.nodes.iter().position(|node| node.is_master).unwrap();
+        if self.may_keep_out && self.dice.bool() {
+            self.keeps_out = !self.keeps_out;
+            self.was_kept_out |= self.keeps_out;
+            return;
+        }
         match self.picture.phase {
             Phase::Stable if self.dice.bool() => {
                 self.picture.replicas = (0..NODES.len())

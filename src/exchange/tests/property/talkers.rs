@@ -56,7 +56,8 @@ impl Sim {
             28..30 => self.say(at, "SELECT", key % 2),
             30 => self.say(at, "PING", key),
             31 | 35..38 => self.say(at, "BIG", key),
-            32 => {
+            // One that is refused is heard, and silences nothing.
+            32 if !self.may_keep_out => {
                 self.say(at, "SKIP", key);
                 self.say(at, "SET", key);
             }
@@ -205,6 +206,18 @@ impl Sim {
         }
     }
 
+    /// Whether a reply says that its request was not executed.
+    fn is_not_executed(&self, reply: &str) -> bool {
+        let words = [
+            "-MASTERDOWN ",
+            "-READONLY ",
+            "-ERR switchman: ",
+            "-LOADING ",
+        ];
+        let locked_out = self.was_kept_out && reply.starts_with("-NOAUTH ");
+        locked_out || words.iter().any(|text| reply.starts_with(text))
+    }
+
     /// Whether a reply is one that its request may have, and what it says of the execution.
     pub(super) fn judge(&mut self, at: usize, sent: &Sent, reply: &str) {
         let word = sent.line.split(' ').next().unwrap();
@@ -215,15 +228,9 @@ impl Sim {
             _ => reply.contains(&format!("#{}\r\n", sent.id)),
         };
         let uncertain = reply.starts_with("-UNCERTAIN ");
-        let not_executed = [
-            "-MASTERDOWN ",
-            "-READONLY ",
-            "-ERR switchman: ",
-            "-LOADING ",
-        ];
         // Its own time was over before it had a master.
         let in_vain = word == "BLPOP" && reply == "*-1\r\n";
-        let refused = in_vain || not_executed.iter().any(|text| reply.starts_with(text));
+        let refused = in_vain || self.is_not_executed(reply);
         let talker = &mut self.talkers[at];
         let in_multi = talker.queued.is_some();
         let fine = own || uncertain || refused;
