@@ -198,6 +198,80 @@ fn acl_users_may_do_what_redis_lets_them() {
 }
 
 #[test]
+fn who_is_there_when_a_user_is_turned_off_or_gets_another_password_goes_on() {
+    let turned_off: &[&str] = &["ACL", "SETUSER", "app", "off"];
+    let renewed = &["ACL", "SETUSER", "app", "resetpass", ">other"];
+    for change in [turned_off, renewed] {
+        Lab::small().both(|door| {
+            let (mut admin, mut client, mut other) = (door.client(), door.client(), door.client());
+            let user = [
+                "ACL", "SETUSER", "app", "reset", "on", ">x", "~*", "&*", "+@all",
+            ];
+            ok(&mut admin, &user);
+            for client in [&mut client, &mut other] {
+                ok(client, &["AUTH", "app", "x"]);
+            }
+            ok(&mut admin, change);
+            go_on(&mut client);
+            go_on(&mut other);
+            let wrong = error("WRONGPASS invalid username-password pair or user is disabled.");
+            assert_eq!(say(&mut door.client(), &["AUTH", "app", "x"]), wrong);
+            assert_eq!(say(&mut client, &["ACL", "WHOAMI"]), Reply::bulk("app"));
+        });
+    }
+}
+
+#[test]
+fn who_was_there_before_a_password_goes_on_and_who_comes_later_needs_it() {
+    Lab::small().both(|door| {
+        let (mut admin, mut client, mut other) = (door.client(), door.client(), door.client());
+        for client in [&mut client, &mut other] {
+            assert_eq!(say(client, &["PING"]), Reply::Simple("PONG".to_owned()));
+        }
+        ok(&mut admin, &["CONFIG", "SET", "requirepass", "secret"]);
+        let no_auth = error("NOAUTH Authentication required.");
+        let mut late = door.client();
+        for request in [&["GET", "k"][..], &["PING"], &["MULTI"]] {
+            assert_eq!(say(&mut late, request), no_auth, "{request:?}");
+        }
+        go_on(&mut client);
+        go_on(&mut other);
+        assert_eq!(say(&mut late, &["PING"]), no_auth);
+        ok(&mut late, &["AUTH", "secret"]);
+        ok(&mut late, &["SET", "k", "v"]);
+        let reset = Reply::Simple("RESET".to_owned());
+        assert_eq!(say(&mut other, &["RESET"]), reset);
+        assert_eq!(say(&mut other, &["GET", "k"]), no_auth);
+        ok(&mut admin, &["CONFIG", "SET", "requirepass", ""]);
+        assert_eq!(say(&mut door.client(), &["GET", "k"]), Reply::bulk("v"));
+    });
+}
+
+/// Does what needs a connection of its own, another database or another protocol.
+fn go_on(client: &mut Client) {
+    ok(client, &["SET", "k", "v"]);
+    ok(client, &["MULTI"]);
+    let queued = Reply::Simple("QUEUED".to_owned());
+    assert_eq!(say(client, &["GET", "k"]), queued);
+    assert_eq!(say(client, &["EXEC"]), Reply::Array(vec![Reply::bulk("v")]));
+    ok(client, &["WATCH", "k"]);
+    ok(client, &["UNWATCH"]);
+    assert_eq!(say(client, &["BLPOP", "empty", "0.05"]), Reply::NullArray);
+    ok(client, &["SELECT", "3"]);
+    ok(client, &["SET", "k", "in 3"]);
+    assert_eq!(say(client, &["GET", "k"]), Reply::bulk("in 3"));
+    let range = error("ERR DB index is out of range");
+    assert_eq!(say(client, &["SELECT", "16"]), range);
+    ok(client, &["SELECT", "0"]);
+    assert_eq!(say(client, &["GET", "k"]), Reply::bulk("v"));
+    assert!(say(client, &["HELLO", "3"]).field("proto").is_some());
+    assert_eq!(say(client, &["GET", "k"]), Reply::bulk("v"));
+    assert_eq!(say(client, &["PING"]), Reply::Simple("PONG".to_owned()));
+    assert!(matches!(say(client, &["HELLO", "2"]), Reply::Array(_)));
+    assert_eq!(say(client, &["DEL", "none"]), Reply::Int(0));
+}
+
+#[test]
 fn hello_switches_the_protocol_and_reset_switches_back() {
     Lab::small().both(|door| {
         let mut client = door.client();

@@ -510,7 +510,7 @@ pub(super) const FAMILIES: &[Family] = &[
             "ACL SETUSER <user> on >pw ~* &* +@all",
             "ACL SETUSER <user> on >pw ~* resetchannels -@all +@connection ( +@read | +get | \
              +@all -set )",
-            "ACL SETUSER <user> ( off | on | nonsense | +nosuch | %R~x* )",
+            "ACL SETUSER <user> ( off | on | resetpass | >other | nonsense | +nosuch | %R~x* )",
             "ACL GETUSER ( <user> | default )",
             "ACL LIST",
             "ACL USERS",

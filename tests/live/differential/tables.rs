@@ -223,12 +223,6 @@ pub(super) const KNOWN_TO_DIFFER: &[Known] = &[
         },
     },
     Known {
-        name: "users that are turned off",
-        why: "keep the connections that they have; Switchman may need another one for them, which \
-              the node refuses",
-        is: |call| call.is("acl|setuser") && call.says("off"),
-    },
-    Known {
         name: "BITFIELD that fails",
         why: "makes an empty key at the master, of which replicas are not told: reads there differ",
         is: |call| call.is("bitfield") && call.says("FAIL"),
