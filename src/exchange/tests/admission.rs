@@ -369,3 +369,21 @@ fn a_request_that_was_lost_before_its_client_was_let_in_is_not_kept() {
     world.answer("m", "DISCARD", "+OK");
     world.assert_calm();
 }
+
+#[test]
+fn a_command_that_may_have_set_a_password_does_so_in_a_transaction_too() {
+    let mut world = World::new();
+    let admin = world.client();
+    world.send(admin, &["MULTI", "CONFIG SET requirepass secret"]);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "CONFIG SET requirepass secret", "+QUEUED");
+    world.send(admin, &["EXEC"]);
+    world.answer("m", "EXEC", "*1|+OK");
+    world.opens = false;
+    let new = world.client();
+    world.send(new, &["PING"]);
+    let link = trial(&world);
+    world.refuse(link, no_auth());
+    assert_eq!(world.heard(new), NO_AUTH);
+    world.assert_calm();
+}

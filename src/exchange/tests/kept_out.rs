@@ -540,3 +540,16 @@ fn a_link_that_cannot_be_put_in_order_is_closed() {
         world.assert_calm();
     }
 }
+
+#[test]
+fn a_link_that_is_lost_on_its_way_keeps_nobody_waiting() {
+    let (mut world, [one], link) = kept_out();
+    world.send(one, &["SELECT 3"]);
+    refuse_all(&mut world);
+    assert_eq!(world.asked("m"), ["SELECT 3"]);
+    world.lose(link);
+    world.pass(ms(1000));
+    refuse_all(&mut world);
+    assert!(world.is_closed(one), "it was the last");
+    world.assert_calm();
+}
