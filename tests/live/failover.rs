@@ -418,15 +418,28 @@ struct News {
 /// Reports each time that a Sentinel tells of a new master.
 pub(crate) fn listen(lab: &Lab) -> Receiver<Instant> {
     let (heard, news) = mpsc::channel();
-    for mut subscriber in lab
-        .subscribe(&["+promoted-slave", "+switch-master"])
-        .unwrap()
-    {
+    let all = listen_to_each(lab);
+    thread::spawn(move || {
+        // Until all Sentinels have ended, or nobody listens any more.
+        while let Ok((_, at)) = all.recv() {
+            if heard.send(at).is_err() {
+                break;
+            }
+        }
+    });
+    news
+}
+
+/// Reports each time that a Sentinel tells of a new master, with the index of that Sentinel.
+pub(crate) fn listen_to_each(lab: &Lab) -> Receiver<(usize, Instant)> {
+    let (heard, news) = mpsc::channel();
+    let subscribers = lab.subscribe(&["+promoted-slave", "+switch-master"]);
+    for (index, mut subscriber) in subscribers.unwrap().into_iter().enumerate() {
         let heard = heard.clone();
         subscriber.wait_at_most(LISTEN_MAX).unwrap();
         thread::spawn(move || {
             // Until the Sentinel ends, or nobody listens any more.
-            while subscriber.receive().is_ok() && heard.send(Instant::now()).is_ok() {}
+            while subscriber.receive().is_ok() && heard.send((index, Instant::now())).is_ok() {}
         });
     }
     news
