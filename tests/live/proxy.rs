@@ -103,7 +103,7 @@ impl Launch {
         let status = proxy.wait_end(SOON);
         Ended {
             status,
-            output: proxy.log.text(),
+            output: proxy.log.whole(),
         }
     }
 
@@ -301,6 +301,19 @@ impl Log {
     /// Everything so far.
     pub(crate) fn text(&self) -> String {
         self.lines().lines.join("\n")
+    }
+
+    /// Everything that a Switchman which has ended wrote; its last lines may still be read.
+    fn whole(&self) -> String {
+        let deadline = Instant::now() + SOON;
+        let mut lines = self.lines();
+        while lines.open > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "an output stays open");
+            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+        }
+        drop(lines);
+        self.text()
     }
 
     /// Waits for the first event with this message in which `find` finds something.
