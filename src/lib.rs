@@ -180,6 +180,9 @@
 //! * **Shared links for stateless commands, leased links for the rest.** Rejected: a link per
 //!   client (no batching, and a storm of connections after each failover); transactions on shared
 //!   links (what is queued inside could change the link for good).
+//! * **One leased link is open before it is needed, for each lane in use.** Rejected: opening it
+//!   when it is asked for, while what others send for a shared link goes past the command that
+//!   waits; one as soon as a transaction has borrowed it (it comes back).
 //! * **A held client is not read from.** Rejected: a queue of held commands (another bound to
 //!   explain; TCP has one already).
 //! * **`-UNCERTAIN` over a connection that stays.** Rejected: closing it, which client libraries

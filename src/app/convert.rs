@@ -71,6 +71,7 @@ pub(super) fn exchange(settings: &Settings, scripts: &Arc<Scripts>) -> exchange:
         output_high: settings.limits.client_output_limit,
         write_timeout: settings.limits.client_write_timeout,
         leases_max: settings.upstream.max_leased.get(),
+        warm: true,
         idle: settings.upstream.idle_timeout,
         reply_timeout: settings.upstream.reply_timeout,
         suspect_after: settings.upstream.suspect_after,

@@ -160,7 +160,7 @@ keys! {
     MAX_LEASED Process NumberOrAuto "upstream.max-leased" [] "auto"
         "Most connections, per worker, lent to one client each; auto: 512, or 4096 for all workers."
     IDLE_TIMEOUT Process Duration "upstream.idle-timeout" [] "60s"
-        "A connection to a node that nobody uses for so long is closed."
+        "A connection to a node that nobody uses for so long is closed, save those kept ready."
     SHUTDOWN_DRAIN_TIMEOUT Process Duration "shutdown.drain-timeout" [] "10s"
         "From SIGTERM until what is still in flight is abandoned."
     COMMANDS_REFUSE Process List "commands.refuse" [] ""

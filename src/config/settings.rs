@@ -63,7 +63,7 @@ pub struct Upstream {
     pub suspect_after: Duration,
     /// Leased connections per worker, those at rest included.
     pub max_leased: NonZeroUsize,
-    /// A connection that nobody uses for so long is closed, save the first lane.
+    /// A connection that nobody uses for so long is closed, save the first lane and spare ones.
     pub idle_timeout: Duration,
 }
 

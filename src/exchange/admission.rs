@@ -24,6 +24,7 @@ use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::lease::Multi;
 use crate::exchange::link::{LaneId, Link, NodeId, Usage};
 use crate::exchange::node::Group;
+use crate::exchange::slab::Slab;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::Request;
 use crate::session::IdentityId;
@@ -106,6 +107,12 @@ impl Group {
     fn is_believed(&self, now: Time) -> bool {
         let door = &self.door;
         now.since(door.at) < BELIEVED_FOR && door.changes == self.settings.changes.count()
+    }
+
+    /// Whether a link of this lane is opened to tell it.
+    pub(super) fn is_tried(&self, links: &Slab<LinkKey, Link>, lane: LaneId) -> bool {
+        let link = self.door.trial.and_then(|trial| links.get(trial));
+        link.is_some_and(|link| link.lane == lane)
     }
 
     /// A link is gone.

@@ -123,7 +123,7 @@ impl Exchange {
             // What it is for can be had elsewhere.
             return Some(Lent::Nothing);
         }
-        if let Some(pooled) = group.pool.get_mut(&lane).and_then(Vec::pop) {
+        if let Some(pooled) = group.take_pooled(lane) {
             return Some(Lent::Link(pooled));
         }
         let hopeless = group.is_hopeless(lane, now);
@@ -195,9 +195,7 @@ impl Exchange {
         let waiters = std::mem::take(&mut link.waiters);
         if let Some(group) = self.groups.get_mut(index) {
             group.lanes.retain(|_, other| *other != key);
-            if let Some(pooled) = group.pool.get_mut(&lane) {
-                pooled.retain(|other| *other != key);
-            }
+            group.leave_pool(lane, key);
             group.hub_lost(key);
         }
         self.forget_lane(key);

@@ -17,12 +17,13 @@ use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::fencing::Waits;
 use crate::exchange::inside::Inside;
 use crate::exchange::kept::{Kept, Renewal};
-use crate::exchange::link::{LaneId, Link, State, Usage};
+use crate::exchange::link::{Link, State, Usage};
 use crate::exchange::marks::{Gathered, Marks};
 use crate::exchange::redirection::{self, Told};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
-use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
+use crate::exchange::warm::Wanted;
+use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
 use crate::session::{Piece, Reject, Seq};
 use crate::telemetry::RequestClass;
@@ -300,7 +301,15 @@ impl Exchange {
             },
             Leased::ConnectionState => self.place_connection_state(job, request),
             Leased::Monitor => {
-                let placed = self.send_on_lease(job, raw, Kind::leased(Purpose::Plain));
+                let wanted = Wanted {
+                    watches: true,
+                    ..Wanted::default()
+                };
+                let taken = self.take_lease_in(job, wanted);
+                let placed = match self.lease_or_wait(job, taken) {
+                    Ok(link) => self.send(link, job, raw, Kind::leased(Purpose::Plain)),
+                    Err(placed) => placed,
+                };
                 self.on_lease(job.key, placed, |lease| lease.sticky = true);
                 placed
             }
@@ -321,7 +330,11 @@ impl Exchange {
         // What is made again with the link is for the session's database.
         let unmade = self.lease_of(job.key).is_some_and(|lease| lease.unmade);
         let database = (is_accepted_by_busy(request) && !unmade).then_some(0);
-        let taken = self.take_lease_in(job, database);
+        let wanted = Wanted {
+            database,
+            ..Wanted::default()
+        };
+        let taken = self.take_lease_in(job, wanted);
         let placed = match self.lease_or_wait(job, taken) {
             Ok(link) => self.send(link, job, request.raw(), kind),
             Err(placed) => placed,
@@ -336,6 +349,7 @@ impl Exchange {
         {
             // It serves this client to the end, but never goes back to the pool.
             self.retire(link);
+            self.warm_again(link, job.now);
         }
         placed
     }
@@ -384,12 +398,11 @@ impl Exchange {
 
     /// The link that the client has, or one from the pool, or a new one.
     pub(super) fn take_lease(&mut self, job: Job) -> Result<LinkKey, NoLease> {
-        self.take_lease_in(job, None)
+        self.take_lease_in(job, Wanted::default())
     }
 
-    /// The same; a link that is new to the client is in this database, if any is given, and not in
-    /// the session's.
-    fn take_lease_in(&mut self, job: Job, database: Option<u32>) -> Result<LinkKey, NoLease> {
+    /// The same; a link that is new to the client is as it is wanted.
+    fn take_lease_in(&mut self, job: Job, wanted: Wanted) -> Result<LinkKey, NoLease> {
         let client = self.clients.get(job.key).ok_or(NoLease::Gone)?;
         let own = client.lease.as_ref().and_then(|lease| lease.link);
         if client.master_out > 0 && (own.is_none() || client.master_link != own) {
@@ -417,7 +430,7 @@ impl Exchange {
         let mut lane = self
             .lane_of(job.key, node, Role::Master)
             .ok_or(NoLease::Gone)?;
-        lane.database = database.unwrap_or(lane.database);
+        lane.database = wanted.database.unwrap_or(lane.database);
         if let Some(own) = own {
             if self.links.get(own).is_some_and(|link| link.lane == lane) {
                 return Ok(own);
@@ -428,7 +441,7 @@ impl Exchange {
             }
             self.drop_lease(job.key, job.now);
         }
-        let key = self.pooled_or_new(index, lane, job)?;
+        let key = self.pooled_or_new(index, lane, (job, wanted.watches))?;
         if let Some(link) = self.links.get_mut(key) {
             link.usage = Usage::Leased(Some(job.key));
         }
@@ -436,40 +449,6 @@ impl Exchange {
             client.lease.get_or_insert_default().link = Some(key);
         }
         Ok(key)
-    }
-
-    /// A link from the pool, or a new one.
-    fn pooled_or_new(
-        &mut self,
-        index: GroupIndex,
-        lane: LaneId,
-        job: Job,
-    ) -> Result<LinkKey, NoLease> {
-        let group = self.groups.get_mut(index).ok_or(NoLease::Gone)?;
-        if let Some(pooled) = group.pool.get_mut(&lane).and_then(Vec::pop) {
-            return Ok(pooled);
-        }
-        if let Some(lent) = self.lend(index, lane, job.now) {
-            return lent.link().ok_or(NoLease::NoMaster);
-        }
-        let group = self.groups.get(index).ok_or(NoLease::Gone)?;
-        if !group.may_open(lane.node, job.now) {
-            return Err(NoLease::NoMaster);
-        }
-        let login = group.login(lane.identity).cloned();
-        if self.leased_count() >= self.settings.leases_max {
-            // One that nobody uses, but that does not fit, makes room.
-            let pools = self.groups.iter().flat_map(|group| group.pool.values());
-            let spare = pools.flatten().next().copied();
-            if let Some(spare) = spare {
-                self.discard(spare);
-            } else {
-                let owner = self.kept_for_tracking().ok_or(NoLease::Full)?;
-                self.drop_lease(owner, job.now);
-            }
-        }
-        let usage = Usage::Leased(Some(job.key));
-        Ok(self.open(Link::new(index, lane, usage, job.now), login))
     }
 
     pub(super) fn leased_count(&self) -> usize {

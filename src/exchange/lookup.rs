@@ -62,6 +62,9 @@ impl Exchange {
         if !owner.may_open(lane.node, now) {
             return Err(NoLane::NotNow);
         }
+        // First, so that it is there when its client hears that this one is.
+        self.warm_beside(group, lane, now);
+        let owner = self.groups.get(group).ok_or(NoLane::TooMany)?;
         let login = owner.login(lane.identity).cloned();
         let link = self.open(Link::new(group, lane, Usage::Shared, now), login);
         if let Some(owner) = self.groups.get_mut(group) {
@@ -164,15 +167,11 @@ impl Exchange {
         };
         group.hub_lost(key);
         group.trial_over(key);
+        group.is_warm(key);
         if group.lanes.get(&lane) == Some(&key) {
             group.lanes.remove(&lane);
         }
-        if let Some(pooled) = group.pool.get_mut(&lane) {
-            pooled.retain(|other| *other != key);
-            if pooled.is_empty() {
-                group.pool.remove(&lane);
-            }
-        }
+        group.leave_pool(lane, key);
     }
 
     /// Removes a link and tells the worker to close it. The caller has dealt with its requests.

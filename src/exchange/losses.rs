@@ -144,6 +144,10 @@ impl Exchange {
         }
         self.end_waits(key, &waiters);
         self.end_trial(key, now);
+        self.warmed(key, now);
+        if usage == Usage::Shared {
+            self.warm(index, lane, now);
+        }
         self.settle(now);
     }
 

@@ -77,6 +77,7 @@ mod tracking;
 mod transaction;
 mod upload;
 mod waiting;
+mod warm;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -40,6 +40,8 @@ pub(super) struct Group {
     pub(super) lanes: HashMap<LaneId, LinkKey>,
     /// Leased links that nobody uses.
     pub(super) pool: HashMap<LaneId, Vec<LinkKey>>,
+    /// Links that are opened before anybody needs them.
+    pub(super) warming: Vec<LinkKey>,
     /// Clients that wait for a master, in the order in which they began to. Some may be gone, or
     /// not wait any more.
     pub(super) held: Vec<ClientKey>,
@@ -171,6 +173,7 @@ impl Group {
             candidates: Vec::new(),
             lanes: HashMap::new(),
             pool: HashMap::new(),
+            warming: Vec::new(),
             held: Vec::new(),
             proofs: 0,
             provers: VecDeque::new(),

@@ -382,6 +382,7 @@ impl Exchange {
         } else {
             self.pool_or_close(key, job.now);
         }
+        self.warm(index, lane, job.now);
         self.proof_ended(index);
     }
 
@@ -415,6 +416,11 @@ impl Exchange {
         orphans.extend(pooled.flat_map(|(_, keys)| keys.iter().copied()));
         group.pool.retain(|lane, _| lane.identity != former);
         let hub = group.hub(former).and_then(|hub| hub.link);
+        let warming = group.warming.iter().copied();
+        orphans.extend(warming.filter(|key| {
+            let link = self.links.get(*key);
+            link.is_some_and(|link| link.lane.identity == former)
+        }));
         orphans.extend(self.links_being_lent(index, former));
         for link in orphans.into_iter().chain(hub) {
             self.close_when_idle(link, now);

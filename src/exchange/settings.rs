@@ -38,6 +38,8 @@ pub struct Settings {
     pub link_bytes: usize,
     /// Leased links of one worker, idle ones in the pool included.
     pub leases_max: usize,
+    /// Whether a link is kept open for whoever needs one for itself next.
+    pub warm: bool,
     /// Shared links of one worker to one node, and as many more for large values.
     pub lanes_max: usize,
     /// Links that one worker opens to one node at once; others wait for their turn. All workers
@@ -74,6 +76,7 @@ impl Default for Settings {
             write_timeout: Duration::from_secs(30),
             link_bytes: 4 << 20,
             leases_max: 512,
+            warm: false,
             lanes_max: 1024,
             opening_max: 32,
             idle: Duration::from_secs(60),

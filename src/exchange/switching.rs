@@ -258,7 +258,8 @@ impl Exchange {
             self.look_after_hub(key, now);
         }
         for key in idle {
-            if !self.is_first_lane(key) && !self.is_last_with_login(key, now) {
+            if !self.is_first_lane(key) && !self.is_spare(key) && !self.is_last_with_login(key, now)
+            {
                 self.close_when_idle(key, now);
             }
         }

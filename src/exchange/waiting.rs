@@ -134,8 +134,10 @@ impl Exchange {
         {
             link.waiters.push(job.key);
             client.wait = Wait::Proof(key);
+            self.warm_again(key, job.now);
             return Err(Placed::Waits);
         }
+        self.warm_again(key, job.now);
         Ok(key)
     }
 

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use tokio::task::spawn_local;
+use tokio::task::{spawn_local, yield_now};
 use tracing::{debug, warn};
 
 use super::core::{Core, LinkSlot, Shared};
@@ -165,6 +165,9 @@ impl Peer for Turn<'_> {
 /// The life of a link.
 async fn run(shared: Shared, key: LinkKey, plan: Plan) {
     let settings = shared.borrow().upstream.clone();
+    // To connect takes longer than to write what was given to open links in the same turn: that
+    // comes first.
+    yield_now().await;
     let opened = upstream::open(&plan, &settings).await;
     let mut stream = match opened {
         Ok(upstream::Opened {

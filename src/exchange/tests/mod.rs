@@ -39,6 +39,7 @@ mod timeouts;
 mod tracking;
 mod transactions;
 mod uploads;
+mod warm;
 mod way_round;
 mod words;
 

@@ -128,6 +128,7 @@ impl Sim {
             read_ahead: 500,
             link_bytes: 600,
             leases_max: 4,
+            warm: seed % 7 < 3,
             // One of the large replies is too much, or is not.
             output_high: if seed.is_multiple_of(3) {
                 30_000
