@@ -62,14 +62,12 @@ impl Exchange {
         if !owner.may_open(lane.node, now) {
             return Err(NoLane::NotNow);
         }
-        // First, so that it is there when its client hears that this one is.
-        self.warm_beside(group, lane, now);
-        let owner = self.groups.get(group).ok_or(NoLane::TooMany)?;
         let login = owner.login(lane.identity).cloned();
         let link = self.open(Link::new(group, lane, Usage::Shared, now), login);
         if let Some(owner) = self.groups.get_mut(group) {
             owner.lanes.insert(lane, link);
         }
+        self.warm_beside(group, lane, now);
         Ok(link)
     }
 

@@ -223,8 +223,10 @@ impl Exchange {
         let group = self.groups.get(index)?;
         let node = group.writable?;
         let kept_out = group.keeps_out((node, identity));
-        if kept_out || !group.may_open(node, now) || self.leased_count() >= self.settings.leases_max
-        {
+        if kept_out || !group.may_open(node, now) {
+            return None;
+        }
+        if self.leased_count() >= self.settings.leases_max && !self.discard_spare() {
             return None;
         }
         let link = self.open_aside(index, (node, identity), Usage::Target(key), now)?;

@@ -19,7 +19,9 @@ impl Exchange {
             .links
             .get(key)
             .and_then(|link| self.groups.get_mut(link.group));
-        let was_trial = group.is_some_and(|group| group.trial_over(key));
+        let (was_trial, was_warm) = group.map_or((false, false), |group| {
+            (group.trial_over(key), group.is_warm(key))
+        });
         let Some(link) = self.discard(key) else {
             return;
         };
@@ -27,7 +29,14 @@ impl Exchange {
             OpenFailure::Refused(stage, words) if !is_passing(&words) => {
                 self.refused(key, &link, (stage, &words), now);
             }
+            OpenFailure::Refused(..) if was_warm => {
+                // Nobody waits for it, and the node is not to be spared for its sake.
+                self.dispose(key, &link, End::Unopened, now);
+            }
             failure => {
+                if matches!(failure, OpenFailure::Refused(..)) {
+                    self.give_up_spares(link.group, link.lane.node);
+                }
                 self.unreachable(&link, &failure, now);
                 self.dispose(key, &link, End::Unopened, now);
                 self.give_up_turns(link.group, link.lane.node, now);

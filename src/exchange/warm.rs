@@ -13,7 +13,7 @@
 
 use crate::exchange::dispatch::Job;
 use crate::exchange::lease::NoLease;
-use crate::exchange::link::{LaneId, Link, Role, Usage};
+use crate::exchange::link::{LaneId, Link, NodeId, Role, Usage};
 use crate::exchange::node::Group;
 use crate::exchange::slab::Slab;
 use crate::exchange::{Exchange, GroupIndex, LinkKey};
@@ -75,8 +75,11 @@ impl Exchange {
             return;
         };
         let node = group.nodes.get(lane.node.0);
-        // What clients wait for comes first, and gets most of the room.
-        let has_turn = node.is_some_and(|node| node.opening < self.settings.opening_max / 2);
+        // What clients wait for comes first, and gets most of the room. Scripts are brought by one
+        // of those.
+        let has_turn = node.is_some_and(|node| {
+            node.opening < self.settings.opening_max / 2 && !node.lacks_scripts
+        });
         let is_trial = group.is_tried(&self.links, lane);
         if group.pool.contains_key(&lane)
             || !has_turn
@@ -122,8 +125,14 @@ impl Exchange {
     pub(super) fn warmed(&mut self, key: LinkKey, now: Time) {
         let index = self.links.get(key).map(|link| link.group);
         let group = index.and_then(|index| self.groups.get_mut(index));
-        if group.is_some_and(|group| group.is_warm(key)) {
+        if !group.is_some_and(|group| group.is_warm(key)) {
+            return;
+        }
+        let link = self.links.get(key);
+        if link.is_some_and(|link| link.pipeline.is_empty()) {
             self.pool_or_close(key, now);
+        } else {
+            self.close_when_idle(key, now);
         }
     }
 
@@ -149,7 +158,8 @@ impl Exchange {
     ) -> Result<LinkKey, NoLease> {
         let group = self.groups.get_mut(index).ok_or(NoLease::Gone)?;
         let is_let_in = !group.keeps_out((lane.node, lane.identity));
-        let fresh = self.settings.warm && watches && is_let_in;
+        let may_open = is_let_in && group.may_open(lane.node, job.now);
+        let fresh = self.settings.warm && watches && may_open;
         if !fresh {
             if let Some(pooled) = group.take_pooled(lane) {
                 return Ok(pooled);
@@ -174,17 +184,34 @@ impl Exchange {
         Ok(self.open(Link::new(index, lane, usage, job.now), login))
     }
 
+    /// A node takes no further connection: what nobody uses makes room there, save where it would
+    /// not be let in again.
+    pub(super) fn give_up_spares(&mut self, index: GroupIndex, node: NodeId) {
+        let Some(group) = self.groups.get(index) else {
+            return;
+        };
+        let is_idle = |lane: &LaneId| lane.node == node && !group.keeps_out((node, lane.identity));
+        let pools = group.pool.iter().filter(|(lane, _)| is_idle(lane));
+        let spares: Vec<_> = pools.flat_map(|(_, keys)| keys).copied().collect();
+        for key in spares {
+            self.discard(key);
+        }
+    }
+
     /// One that nobody uses, but that does not fit, makes room for another.
     fn make_room(&mut self, now: Time) -> Result<(), NoLease> {
-        let pools = self.groups.iter().flat_map(|group| group.pool.values());
-        let warming = self.groups.iter().flat_map(|group| &group.warming);
-        let spare = pools.flatten().chain(warming).next().copied();
-        if let Some(spare) = spare {
-            self.discard(spare);
-        } else {
+        if !self.discard_spare() {
             let owner = self.kept_for_tracking().ok_or(NoLease::Full)?;
             self.drop_lease(owner, now);
         }
         Ok(())
+    }
+
+    /// Closes a link that nobody uses. Whether there was one.
+    pub(super) fn discard_spare(&mut self) -> bool {
+        let pools = self.groups.iter().flat_map(|group| group.pool.values());
+        let warming = self.groups.iter().flat_map(|group| &group.warming);
+        let spare = pools.flatten().chain(warming).next().copied();
+        spare.is_some_and(|spare| self.discard(spare).is_some())
     }
 }

@@ -60,7 +60,7 @@ fn another_database_has_one_as_soon_as_it_is_selected() {
     );
     let opening: Vec<_> = world.wires.iter().filter(|(_, it)| !it.open).collect();
     let databases: Vec<_> = opening.iter().map(|(_, it)| it.plan.database).collect();
-    assert_eq!(databases, [3, 3], "one beside the shared one");
+    assert_eq!(databases, [3, 3], "the shared one, and one beside it");
     world.open_all();
     assert_eq!(world.heard(client), "+OK|");
     world.send(client, &["BRPOP q 0"]);
@@ -156,7 +156,7 @@ fn a_refusal_harms_nobody_and_is_not_answered_by_another_attempt() {
         let client = world.client();
         world.send(client, &["SELECT 3"]);
         let opening: Vec<_> = world.wires.iter().filter(|(_, it)| !it.open).collect();
-        let [spare, shared] = [*opening[0].0, *opening[1].0];
+        let [shared, spare] = [*opening[0].0, *opening[1].0];
         world.open(shared);
         assert_eq!(world.heard(client), "+OK|");
         world.refuse(spare, failure);
@@ -234,5 +234,86 @@ fn it_takes_nobodys_place() {
     for at in 0..2 {
         world.answer("m", &format!("BLPOP q{at} 0"), "*-1");
     }
+    world.assert_calm();
+}
+
+fn full() -> OpenFailure {
+    let line = b"-ERR max number of clients reached\r\n";
+    OpenFailure::Refused(crate::telemetry::ConnectStage::Tcp, Box::from(&line[..]))
+}
+
+#[test]
+fn a_node_that_has_no_room_for_it_is_not_spared_for_its_sake() {
+    let mut world = warm();
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["BLPOP q 0"]);
+    let (spare, _) = world.only_opening();
+    world.refuse(spare, full());
+    assert!(world.reports.is_empty(), "{:?}", world.reports);
+    // The next one opens its own at once.
+    world.send(two, &["BLPOP p 0"]);
+    world.open_all();
+    assert_eq!(world.asked("m"), ["BLPOP q 0", "BLPOP p 0"]);
+    world.answer("m", "BLPOP q 0", "*-1");
+    world.answer("m", "BLPOP p 0", "*-1");
+    world.assert_calm();
+}
+
+#[test]
+fn it_makes_room_at_a_node_for_what_somebody_waits_for() {
+    let mut world = warm();
+    let client = world.client();
+    assert_eq!(pooled(&world), 1);
+    world.send(client, &["SELECT 3"]);
+    while let Some(link) = world.opening() {
+        world.refuse(link, full());
+    }
+    assert_eq!((pooled(&world), world.links("m").len()), (0, 1));
+    world.pass(ms(200));
+    assert!(world.opening().is_some(), "it is tried again");
+    world.open_all();
+    assert_eq!(world.heard(client), "+OK|");
+    world.assert_calm();
+}
+
+#[test]
+fn a_monitor_takes_it_where_no_other_can_be_had() {
+    let mut world = warm();
+    let (one, watcher) = (world.client(), world.client());
+    world.send(one, &["SELECT 3"]);
+    while let Some(link) = world.opening() {
+        world.refuse(link, unreachable());
+    }
+    assert_eq!(pooled(&world), 1);
+    world.send(watcher, &["MONITOR"]);
+    world.answer("m", "MONITOR", "+OK");
+    assert_eq!(world.heard(watcher), "+OK|");
+}
+
+#[test]
+fn it_brings_no_scripts() {
+    let mut world = warm();
+    let client = world.client();
+    world.send(client, &["SCRIPT LOAD return1"]);
+    let sha = "$40|e0e1f9fabfc9d4800c877a703b823ac0578ff8db";
+    world.answer("m", "SCRIPT LOAD return1", sha);
+    assert_eq!(world.heard(client), format!("{sha}|"));
+    let spare: Vec<_> = world.exchange.groups[0]
+        .pool
+        .values()
+        .flatten()
+        .copied()
+        .collect();
+    world.lose(spare[0]);
+    // The node may have been started anew: who needs a link brings the scripts along.
+    world.send(client, &["BLPOP q 0"]);
+    world.open_all();
+    assert_eq!(world.asked("m").len(), 2);
+    world.answer("m", "SCRIPT LOAD return1", sha);
+    world.answer("m", "BLPOP q 0", "*-1");
+    world.send(client, &["BLPOP q 0"]);
+    world.open_all();
+    world.answer("m", "BLPOP q 0", "*-1");
+    assert_eq!(world.heard(client), "*-1|*-1|");
     world.assert_calm();
 }
