@@ -165,7 +165,7 @@ impl Exchange {
         };
         group.hub_lost(key);
         group.trial_over(key);
-        group.is_warm(key);
+        group.end_warming(key);
         if group.lanes.get(&lane) == Some(&key) {
             group.lanes.remove(&lane);
         }

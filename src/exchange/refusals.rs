@@ -20,7 +20,7 @@ impl Exchange {
             .get(key)
             .and_then(|link| self.groups.get_mut(link.group));
         let (was_trial, was_warm) = group.map_or((false, false), |group| {
-            (group.trial_over(key), group.is_warm(key))
+            (group.trial_over(key), group.end_warming(key))
         });
         let Some(link) = self.discard(key) else {
             return;

@@ -58,7 +58,7 @@ impl Group {
     }
 
     /// It is open, somebody's, or gone. Whether it was one.
-    pub(super) fn is_warm(&mut self, key: LinkKey) -> bool {
+    pub(super) fn end_warming(&mut self, key: LinkKey) -> bool {
         let before = self.warming.len();
         self.warming.retain(|other| *other != key);
         self.warming.len() < before
@@ -125,7 +125,7 @@ impl Exchange {
     pub(super) fn warmed(&mut self, key: LinkKey, now: Time) {
         let index = self.links.get(key).map(|link| link.group);
         let group = index.and_then(|index| self.groups.get_mut(index));
-        if !group.is_some_and(|group| group.is_warm(key)) {
+        if !group.is_some_and(|group| group.end_warming(key)) {
             return;
         }
         let link = self.links.get(key);
@@ -165,7 +165,7 @@ impl Exchange {
                 return Ok(pooled);
             }
             if let Some(key) = group.warming(&self.links, lane) {
-                group.is_warm(key);
+                group.end_warming(key);
                 return Ok(key);
             }
         }

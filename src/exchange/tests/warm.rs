@@ -80,7 +80,6 @@ fn a_user_who_logs_in_has_one_too_and_it_goes_with_the_last_of_them() {
     assert!(plan.login.is_some(), "of that user");
     // It leaves before that is open.
     world.leave(client);
-    world.send(client, &["PING"]);
     let next = world.client();
     world.send(next, &["AUTH app secret"]);
     let user = |world: &World| {
