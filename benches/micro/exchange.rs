@@ -51,6 +51,7 @@ impl Turn {
             audience: Arc::default(),
             bulky: Arc::default(),
             busy: Arc::default(),
+            pause: Arc::default(),
             changes: Arc::default(),
             script_keys: Scripts::default(),
         };

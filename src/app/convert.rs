@@ -7,7 +7,7 @@ use crate::config::{
     ScriptKeys, Settings, Spread,
 };
 use crate::consistency::{self, SLOTS, Stamps};
-use crate::exchange::{self, Audience, Bulky, Busy, Changes, Scripts};
+use crate::exchange::{self, Audience, Bulky, Busy, Changes, Pause, Scripts};
 use crate::route;
 use crate::sentinel;
 use crate::topology;
@@ -105,6 +105,7 @@ pub(super) struct Shared {
     audience: Arc<Audience>,
     bulky: Arc<Bulky>,
     busy: Arc<Busy>,
+    pause: Arc<Pause>,
     changes: Arc<Changes>,
 }
 
@@ -146,6 +147,7 @@ pub(super) fn group(
         audience: shared.audience,
         bulky: shared.bulky,
         busy: shared.busy,
+        pause: shared.pause,
         changes: shared.changes,
         script_keys: match group.scripts {
             ScriptKeys::Any => consistency::Scripts::Everything,

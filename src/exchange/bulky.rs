@@ -134,7 +134,8 @@ fn only_key<'a>(reach: Reach, request: &Request<'a>) -> Option<&'a [u8]> {
 
 impl Client {
     /// Whether a request is a read that may bring a large value, and it has nothing in flight at
-    /// the master that this would have to follow.
+    /// the master that this would have to follow; or writes are paused, and it is not to wait
+    /// behind one, or nobody behind it.
     #[cold]
     pub(super) fn goes_apart(
         &self,
@@ -142,7 +143,9 @@ impl Client {
         (job, class): (&Job, Class),
         request: &Request<'_>,
     ) -> bool {
-        class == Class::Read && self.master_out == 0 && group.is_bulky(job.reach, request, job.now)
+        let is_bulky = |job: &Job| group.is_bulky(job.reach, request, job.now);
+        (class == Class::Read && self.master_out == 0 && is_bulky(job))
+            || self.goes_apart_in_pause(group, (job, class), request)
     }
 }
 
@@ -161,8 +164,9 @@ impl Exchange {
         }
     }
 
-    /// The link to the master for a read that may bring a large value, or for what its client sends
-    /// behind such a read. `None`: it goes where others go.
+    /// The link to the master for a read that may bring a large value, or must not wait behind
+    /// writes that are paused; or for what its client sends behind such a read. `None`: it goes
+    /// where others go.
     pub(super) fn lane_apart(
         &mut self,
         job: &Job,
@@ -176,7 +180,9 @@ impl Exchange {
         let group = self.groups.get(client.group)?;
         let follows = client.master_out > 0;
         let bulky = effect == Effect::Reads && group.is_bulky(job.reach, request, job.now);
-        if !follows && !bulky {
+        let waits = self.waits_in_pause(job, effect, request);
+        let apart = bulky || (effect == Effect::Reads && group.is_paused(job.now));
+        if waits || (!follows && !apart) {
             return None;
         }
         let (index, link) = (client.group, client.master_link);

@@ -1,5 +1,6 @@
-//! Floor 4. Reads that wait behind the long reply of another client are asked once more, over
-//! another connection. Whichever answer comes first is the client's.
+//! Floor 4. Reads that wait behind the long reply of another client, or behind a write that a
+//! master keeps waiting, are asked once more, over another connection. Whichever answer comes first
+//! is the client's.
 //!
 //! ```text
 //!   link A   [ GET b: megabytes pass ][ GET a ][ SET c ]     takes nothing new
@@ -28,6 +29,7 @@ use crate::exchange::hedging::asks_elsewhere;
 use crate::exchange::link::{LaneId, Link, State};
 use crate::exchange::marks::Need;
 use crate::exchange::node::Group;
+use crate::exchange::pause::may_replicate;
 use crate::exchange::scripts::Caching;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
@@ -100,8 +102,8 @@ impl Detours {
 }
 
 impl Exchange {
-    /// A long reply keeps a link busy, or waits for its client: what else waits there, and can be
-    /// had elsewhere, need not.
+    /// A long reply keeps a link busy, or waits for its client, or a write waits at its master:
+    /// what else waits there, and can be had elsewhere, need not.
     #[cold]
     pub(super) fn detour(&mut self, key: LinkKey, now: Time) {
         let Some(link) = self.links.get(key) else {
@@ -129,6 +131,7 @@ impl Exchange {
             let client = Some(it.ticket.client).filter(waits);
             if let Some(client) = client.and_then(|client| self.clients.get(client))
                 && client.may_ask_twice(&it)
+                && !Request::from_raw(it.bytes).is_some_and(|it| may_replicate(&it))
                 && !group.has_large_value(it.bytes, now)
             {
                 let detour = Detour {
@@ -143,7 +146,8 @@ impl Exchange {
         }
         let (index, lane) = (link.group, link.lane);
         for (detour, ticket, raw) in reads {
-            if let Some(other) = self.way_round((index, lane), &ticket, &raw, now) {
+            let other = self.way_round((index, lane), &ticket, &raw, now);
+            if let Some(other) = other.filter(|other| *other != key) {
                 self.send_copy(detour, other, (&ticket, &raw), now);
             }
         }
@@ -159,7 +163,8 @@ impl Exchange {
     ) -> Option<LinkKey> {
         let group = self.groups.get(index)?;
         let lane = LaneId {
-            bulky: false,
+            // Over others' links no read goes past their writes.
+            bulky: lane.role == Role::Master && group.is_paused(now),
             ..lane
         };
         if lane.role == Role::Master {

@@ -288,7 +288,7 @@ impl Exchange {
         }
         let beaten = match target {
             Target::Master
-                if group.has_bulky() && client.goes_apart(group, (job, class), request) =>
+                if group.may_go_apart() && client.goes_apart(group, (job, class), request) =>
             {
                 None
             }
@@ -348,7 +348,11 @@ impl Exchange {
             client.wait = Wait::Order;
             return Placed::Waits;
         }
-        self.send(link, job, request.raw(), kind)
+        let placed = self.send(link, job, request.raw(), kind);
+        if placed == Placed::Sent && self.waits_in_pause(&job, kind.effect, request) {
+            self.leave_to_write(link);
+        }
+        placed
     }
 
     /// The lane to the replica that is to read for this client.

@@ -400,6 +400,7 @@ impl Exchange {
             Purpose::Hedged => self.hedged_reply(key, done, reply, now),
             Purpose::Copy => self.copy_replied(key, done, reply, now),
             Purpose::Turning => self.turned(key, reply.0, now),
+            Purpose::Internal => self.answers_beside(key, (done.ticket.arrived, reply.0), now),
             _ => {}
         }
     }

@@ -340,6 +340,7 @@ impl Exchange {
             Err(placed) => placed,
         };
         if placed == Placed::Sent {
+            self.note_pause(job, request);
             self.note_deletion(job, request);
         }
         if leaves_marks

@@ -12,6 +12,7 @@ use crate::exchange::gate::Gate;
 use crate::exchange::hedging::Hedging;
 use crate::exchange::hub::Hub;
 use crate::exchange::link::{LaneId, NodeId, Role, Usage};
+use crate::exchange::pause::Apart;
 use crate::exchange::readers::Reader;
 use crate::exchange::{ClientKey, GroupSettings, LinkKey};
 use crate::route::Candidate;
@@ -53,6 +54,8 @@ pub(super) struct Group {
     pub(super) untracked: Vec<ClientKey>,
     /// Over which link the master was asked last whether it is busy with a script.
     pub(super) prober: Option<LinkKey>,
+    /// Writes that still get a link to themselves while they are paused.
+    pub(super) apart: Apart,
     /// On which clients hear messages; few, one for each login.
     pub(super) hubs: Vec<Hub>,
     /// How the master takes clients that have not logged in.
@@ -179,6 +182,7 @@ impl Group {
             provers: VecDeque::new(),
             untracked: Vec::new(),
             prober: None,
+            apart: Apart::default(),
             hubs: Vec::new(),
             door: Door::default(),
             unturned: Vec::new(),

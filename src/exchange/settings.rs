@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::consistency::{self, Stamps};
-use crate::exchange::{Audience, Bulky, Busy, Changes, ReaderSettings, Scripts};
+use crate::exchange::{Audience, Bulky, Busy, Changes, Pause, ReaderSettings, Scripts};
 use crate::route::NoReplica;
 use crate::session::Login;
 use crate::types::MasterName;
@@ -112,6 +112,8 @@ pub struct GroupSettings {
     pub bulky: Arc<Bulky>,
     /// Whether the master is busy with a script, as all workers know.
     pub busy: Arc<Busy>,
+    /// Whether the master keeps writes waiting, as all workers know.
+    pub pause: Arc<Pause>,
     /// How often who is let in may have changed, as all workers know.
     pub changes: Arc<Changes>,
     /// What scripts change.

@@ -12,10 +12,6 @@ use crate::telemetry::Reason;
 use crate::topology::{Phase, ReportKind, Snapshot};
 use crate::types::{Protocol, Time};
 
-/// Silent links of one lane, at most, that new requests go past at a time: a master on which every
-/// connection falls silent gets no more of them.
-const BYPASSED_MAX: usize = 4;
-
 impl Exchange {
     /// A group has a new picture.
     pub fn topology(&mut self, index: GroupIndex, snapshot: Arc<Snapshot>, now: Time) {
@@ -191,6 +187,7 @@ impl Exchange {
             return;
         };
         group.settings.bulky.expire(now);
+        group.settings.pause.expire(now);
         let mut recovered = false;
         for node in &mut group.nodes {
             recovered |= node.end_pauses(now);
@@ -251,6 +248,7 @@ impl Exchange {
         for key in suspects {
             self.suspect(key, now);
         }
+        self.prolong_pauses(now);
         for key in overdue {
             self.link_lost(key, Loss::Silent, now);
         }
@@ -288,45 +286,12 @@ impl Exchange {
         };
         self.actions.push_back(Action::Report(index, report));
         if lane.role == Role::Master {
-            self.bypass(key);
+            self.bypass(key, now);
         } else if !asked_before {
             node.failures = node.failures.saturating_add(1);
             node.retry_at = Some(now + self.settings.backoff.delay(node.failures, dice));
             group.refresh(now);
             self.link_lost(key, Loss::Silent, now);
-        }
-    }
-
-    /// New requests do not queue behind a shared link's silence any more. A client with requests on
-    /// it waits for them, for the sake of its order.
-    fn bypass(&mut self, key: LinkKey) {
-        let Some(link) = self.links.get(key) else {
-            return;
-        };
-        let (group, lane) = (link.group, link.lane);
-        let alike = |link: &Link| link.group == group && link.lane == lane;
-        let is_bypassed = |link: &Link| {
-            // A throttled one was left for another reason.
-            let left = link.retired && link.throttled_at.is_none();
-            left && link.usage == Usage::Shared && alike(link)
-        };
-        let bypassed = self.links.iter().filter(|(_, link)| is_bypassed(link));
-        // Where it lets nobody in with this login, there is none to take its place.
-        let group = self.groups.get(group);
-        let alone = group.is_some_and(|it| it.keeps_out((lane.node, lane.identity)));
-        if alone || link.usage != Usage::Shared || bypassed.count() >= BYPASSED_MAX {
-            return;
-        }
-        self.pass_by(key);
-    }
-
-    /// A shared link takes no new requests, and who waits for room on it looks for another.
-    pub(super) fn pass_by(&mut self, key: LinkKey) {
-        self.retire(key);
-        if let Some(link) = self.links.get_mut(key) {
-            link.lending = Lending::PassedBy;
-            let waiters = std::mem::take(&mut link.waiters);
-            self.end_waits(key, &waiters);
         }
     }
 

@@ -236,7 +236,7 @@ pub struct Counts {
     pub kept_uncertain: u64,
     /// Reads that were sent again elsewhere after their connection was lost.
     pub resent: u64,
-    /// Reads asked twice because a long reply was before theirs.
+    /// Reads asked twice because a long reply or a paused write was before theirs.
     pub detoured: u64,
     /// Requests answered `-UNCERTAIN`: sent, outcome unknown.
     pub uncertain: u64,

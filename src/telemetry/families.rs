@@ -62,7 +62,7 @@ families! {
     RESENT Counter "switchman_resent_requests_total" ["master_name"]
         "Reads sent again elsewhere after their connection was lost."
     DETOURED Counter "switchman_detoured_requests_total" ["master_name"]
-        "Reads asked twice, over another connection too, because a long reply was before theirs."
+        "Reads asked over another connection too: a long reply or paused write was before them."
     HEDGED Counter "switchman_hedged_requests_total" ["master_name", "outcome"]
         "Late reads of replicas: sent to another too, won by it, or skipped as they were too many."
     UNCERTAIN Counter "switchman_uncertain_requests_total" ["master_name"]

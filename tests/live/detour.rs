@@ -36,7 +36,7 @@ fn wait_for_in_flight(proxy: &Proxy, node: &Process, count: u64) {
     assert!(there.is_some(), "{count} requests in flight");
 }
 
-fn detoured(proxy: &Proxy) -> Option<u64> {
+pub(crate) fn detoured(proxy: &Proxy) -> Option<u64> {
     metric(proxy, "switchman_detoured_requests_total{")
 }
 

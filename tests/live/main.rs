@@ -34,6 +34,7 @@ mod listeners;
 mod matrix;
 mod order;
 mod outage;
+mod pause;
 mod proxy;
 mod quorum;
 mod reboot;

@@ -138,6 +138,7 @@ impl Worker {
             audience: Arc::default(),
             bulky: Arc::default(),
             busy: Arc::default(),
+            pause: Arc::default(),
             changes: Arc::default(),
             script_keys: Scripts::default(),
         };

@@ -84,7 +84,7 @@ pub(super) fn master_reader(world: &mut World) -> ClientKey {
     world.client_by(Access::new(ListenerRole::Split, Reads::Master))
 }
 
-fn detoured(world: &mut World) -> u64 {
+pub(super) fn detoured(world: &mut World) -> u64 {
     world.exchange.counts(0).unwrap().detoured
 }
 

@@ -25,6 +25,7 @@ mod memory;
 mod opening;
 mod order;
 mod own_writes;
+mod pause;
 mod pinned;
 mod property;
 mod pubsub;
@@ -119,6 +120,7 @@ impl Default for Setup {
                 audience: Arc::default(),
                 bulky: Arc::default(),
                 busy: Arc::default(),
+                pause: Arc::default(),
                 changes: Arc::default(),
                 script_keys: Scripts::default(),
             },

@@ -95,6 +95,9 @@ impl Sim {
             return false;
         };
         let words = text(&request);
+        if self.writes == Writes::Paused && words.starts_with("SET ") && self.dice.u32(0..3) != 0 {
+            return false;
+        }
         line.to_node.drain(..consumed);
         let reply = self.reply(line, &words);
         line.to_us.extend_from_slice(reply.as_bytes());
@@ -153,6 +156,12 @@ impl Sim {
                 "-READONLY You can't write against a read only replica.\r\n".to_owned()
             }
             ("CLIENT", None) if words.starts_with("CLIENT SETNAME") => "+OK\r\n".to_owned(),
+            ("PING", None) if words == "PING" => "+PONG\r\n".to_owned(),
+            ("CLIENT", None) if words.starts_with("CLIENT PAUSE") => {
+                let ends = words.starts_with("CLIENT PAUSE 0 ");
+                self.writes = if ends { Writes::Go } else { Writes::Paused };
+                self.execute(line, words)
+            }
             ("CLIENT", None) => self.unblock(line.node, words),
             ("BLPOP", None) => {
                 line.blocked = Some(words.to_owned());

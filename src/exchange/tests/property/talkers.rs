@@ -62,6 +62,7 @@ impl Sim {
                 self.say(at, "SET", key);
             }
             33 => self.say(at, "CONFIG", key),
+            38 => self.say(at, "PAUSE", key),
             34 if self.dice.u32(0..10) == 0 => self.say(at, "QUIT", key),
             _ => self.compose_transaction(at),
         }
@@ -108,6 +109,7 @@ impl Sim {
             "WATCH" => "WATCH w".to_owned(),
             "CONFIG" => format!("CONFIG SET x {id}"),
             "PING" => format!("PING {id}"),
+            "PAUSE" => format!("CLIENT PAUSE {} {id}", key * 300),
             "REPLICAOF" => "REPLICAOF NO ONE".to_owned(),
             _ => word.to_owned(),
         };
