@@ -6,7 +6,7 @@ use crate::exchange::client::Ending;
 use crate::exchange::gate::Verdict;
 use crate::exchange::inside::Carried;
 use crate::exchange::intake::offset;
-use crate::exchange::link::{Lending, NodeId, Usage};
+use crate::exchange::link::{Lending, NodeId, State, Usage};
 use crate::exchange::marks::Marks;
 use crate::exchange::node::Group;
 use crate::exchange::ticket::{Purpose, Ticket, Undo};
@@ -61,7 +61,10 @@ impl Exchange {
         let Some(link) = self.links.get_mut(key) else {
             return Ok(());
         };
-        let result = if link.input.is_empty() {
+        let result = if link.state == State::Tunnel {
+            self.pass_through(key, data, now);
+            Ok(())
+        } else if link.input.is_empty() {
             self.scan(key, data, 0, now).map(|(used, scanned)| {
                 let rest = data.get(used..).unwrap_or_default();
                 if let Some(link) = self.links.get_mut(key)

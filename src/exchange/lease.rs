@@ -22,6 +22,7 @@ use crate::exchange::marks::{Gathered, Marks};
 use crate::exchange::redirection::{self, Told};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
+use crate::exchange::tunnel::{makes_replica, tells_replica};
 use crate::exchange::warm::Wanted;
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
@@ -326,6 +327,9 @@ impl Exchange {
         };
         let debugs = |word: &[u8]| word.eq_ignore_ascii_case(b"debug");
         let leaves_marks = debugs(request.name()) || request.arg1().is_some_and(debugs);
+        if makes_replica(request) {
+            return self.place_tunnel(job, request);
+        }
         // What ends a script must not need a SELECT first: a busy node would refuse it.
         // What is made again with the link is for the session's database.
         let unmade = self.lease_of(job.key).is_some_and(|lease| lease.unmade);
@@ -342,6 +346,9 @@ impl Exchange {
         if placed == Placed::Sent {
             self.note_pause(job, request);
             self.note_deletion(job, request);
+        }
+        if tells_replica(request) {
+            self.on_lease(job.key, placed, |lease| lease.sticky = true);
         }
         if leaves_marks
             && placed == Placed::Sent

@@ -123,6 +123,8 @@ pub(super) enum State {
     Opening,
     /// In use.
     Ready,
+    /// In use by one client, to which all goes that comes.
+    Tunnel,
 }
 
 /// One connection.

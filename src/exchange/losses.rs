@@ -188,9 +188,9 @@ impl Exchange {
         };
         let end = match link.state {
             State::Opening => End::Unopened,
-            State::Ready if is_of_the_node(loss) => End::Lost(loss),
+            State::Ready | State::Tunnel if is_of_the_node(loss) => End::Lost(loss),
             State::Ready if self.fence(key, &link, waits, now) => End::Fenced(key),
-            State::Ready => End::Lost(loss),
+            State::Ready | State::Tunnel => End::Lost(loss),
         };
         self.dispose(key, &link, end, now);
         self.end_waits(key, &link.waiters);

@@ -76,6 +76,7 @@ mod tests;
 mod ticket;
 mod tracking;
 mod transaction;
+mod tunnel;
 mod upload;
 mod waiting;
 mod warm;

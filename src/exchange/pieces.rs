@@ -3,7 +3,7 @@
 use crate::exchange::answers::Violation;
 use crate::exchange::link::Usage;
 use crate::exchange::marks::Marks;
-use crate::exchange::ticket::Purpose;
+use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{Exchange, LinkKey, Role};
 use crate::session::Piece;
 use crate::types::{Protocol, Time};
@@ -43,21 +43,29 @@ impl Exchange {
             }
         }
         if ticket.spoken {
-            self.spares.lend(&mut client.replies, ticket.seq);
-            client.replies.deliver(ticket.seq, piece, Piece::More);
-            let parked = client.replies.parked_bytes();
-            let unread = client.replies.unread();
-            let stalls = client.stalled && unread > self.settings.output_high;
-            self.touch(ticket.client);
-            if stalls {
-                // It may be another link than that of its last request.
-                self.throttle(key, ticket.client, now);
-            }
-            if parked > self.settings.output_high {
-                self.overtaken(ticket.client, key, now);
-            }
+            self.pass_on((key, ticket), piece, now);
         }
         Ok(())
+    }
+
+    /// Gives a client more of a reply, and reads no more from its link for now if it takes nothing.
+    pub(super) fn pass_on(&mut self, (key, ticket): (LinkKey, Ticket), piece: &[u8], now: Time) {
+        let Some(client) = self.clients.get_mut(ticket.client) else {
+            return;
+        };
+        self.spares.lend(&mut client.replies, ticket.seq);
+        client.replies.deliver(ticket.seq, piece, Piece::More);
+        let parked = client.replies.parked_bytes();
+        let unread = client.replies.unread();
+        let stalls = client.stalled && unread > self.settings.output_high;
+        self.touch(ticket.client);
+        if stalls {
+            // It may be another link than that of its last request.
+            self.throttle(key, ticket.client, now);
+        }
+        if parked > self.settings.output_high {
+            self.overtaken(ticket.client, key, now);
+        }
     }
 
     /// Pieces may be passed on unless the whole has to be looked at first.

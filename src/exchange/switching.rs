@@ -356,6 +356,7 @@ impl Exchange {
         for index in 0..self.groups.len() {
             self.expire_held(index, now);
         }
+        self.end_tunnels();
         let keys: Vec<_> = self.clients.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.refuse_the_rest(key);

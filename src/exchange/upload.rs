@@ -17,7 +17,7 @@ use crate::exchange::link::State;
 use crate::exchange::marks::Marks;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{ClientKey, Exchange, LinkKey, Stopping};
-use crate::resp::{self, RequestLimits};
+use crate::resp::{self, RequestError, RequestLimits};
 use crate::session::Piece;
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -32,9 +32,37 @@ const WINDOW: usize = 256 * 1024;
 /// A request that is passed on while it comes.
 #[derive(Debug)]
 pub(super) struct Upload {
-    rest: resp::Upload,
+    /// What is to come; `None`: whatever there is, without end.
+    rest: Option<resp::Upload>,
     /// The link that it is on; `None` if what comes is dropped.
     on: Option<LinkKey>,
+}
+
+impl Upload {
+    /// All that comes from now on goes to a link.
+    pub(super) const fn endless(on: LinkKey) -> Self {
+        Self {
+            rest: None,
+            on: Some(on),
+        }
+    }
+
+    /// Whether it has no end.
+    pub(super) const fn is_endless(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// Takes more of it from the front of `bytes`. Returns how many bytes are done with.
+    fn take(&mut self, bytes: &[u8], limits: &RequestLimits) -> Result<usize, RequestError> {
+        match &mut self.rest {
+            Some(rest) => rest.take(bytes, limits),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.rest.as_ref().is_some_and(resp::Upload::is_done)
+    }
 }
 
 impl Exchange {
@@ -102,6 +130,7 @@ impl Exchange {
             Err(Placed::Sent | Placed::Answered) => None,
         };
         if let Some(client) = self.clients.get_mut(key) {
+            let rest = Some(rest);
             client.upload = Some(Box::new(Upload { rest, on }));
             client.decoder = resp::RequestDecoder::default();
         }
@@ -109,7 +138,7 @@ impl Exchange {
     }
 
     /// An open link of the client's own on which nothing is in flight.
-    fn upload_link(&mut self, job: Job) -> Result<LinkKey, Placed> {
+    pub(super) fn upload_link(&mut self, job: Job) -> Result<LinkKey, Placed> {
         let Some(client) = self.clients.get_mut(job.key) else {
             return Err(Placed::Answered);
         };
@@ -170,7 +199,7 @@ impl Exchange {
             }
             bytes = bytes.get(..room).unwrap_or(bytes);
         }
-        let used = match upload.rest.take(bytes, limits) {
+        let used = match upload.take(bytes, limits) {
             Ok(used) => used,
             Err(error) => {
                 // The error is the only reply.
@@ -179,7 +208,7 @@ impl Exchange {
                 return 0;
             }
         };
-        let whole = upload.rest.is_done();
+        let whole = upload.is_done();
         if whole {
             client.upload = None;
         }

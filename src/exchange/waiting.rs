@@ -326,6 +326,7 @@ impl Link {
     /// flight, or one command that merely waits.
     pub(super) fn is_quiet(&self, now: Time) -> bool {
         self.pipeline.is_empty()
+            || self.state == State::Tunnel
             || (self.waits_for().is_some() && now.since(self.heard_at) >= WAITS_AFTER)
     }
 

@@ -50,5 +50,6 @@ mod switchover;
 mod topology;
 mod transactions;
 mod transparency;
+mod tunnel;
 mod version;
 mod vitals;

@@ -39,6 +39,7 @@ mod switching;
 mod timeouts;
 mod tracking;
 mod transactions;
+mod tunnel;
 mod uploads;
 mod warm;
 mod way_round;

@@ -1,0 +1,127 @@
+//! Floor 4. Tests: Clients that become replicas, where an operator lets them.
+
+use super::*;
+use crate::command::Table;
+
+/// A world in which clients may become replicas.
+fn world() -> World {
+    let mut world = World::new();
+    let names = ["sync", "psync", "replconf"].map(str::to_owned);
+    let table = Table::builtin().with_policy(&[], &names);
+    world.exchange.commands(0, Arc::new(table));
+    world
+}
+
+/// A client that is one, and its link.
+fn replica(world: &mut World) -> (ClientKey, LinkKey) {
+    let client = world.client();
+    world.send(client, &["PSYNC ? -1"]);
+    let link = world.asked_on("m", "PSYNC ? -1");
+    world.wires.get_mut(&link).unwrap().asked.clear();
+    (client, link)
+}
+
+#[test]
+fn what_either_says_passes_unread_in_both_directions() {
+    let mut world = world();
+    let (client, link) = replica(&mut world);
+    world
+        .say_raw(link, b"+FULLRESYNC 8371 0\r\n$18\r\nREDIS")
+        .unwrap();
+    world.say_raw(link, b"0011 no end *3\r\n$3").unwrap();
+    assert_eq!(
+        world.heard(client),
+        "+FULLRESYNC 8371 0|$18|REDIS0011 no end *3|$3"
+    );
+    world.send_raw(client, b"*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK");
+    world.send_raw(client, b"\r\n$1\r\n0\r\nno request");
+    assert_eq!(world.wires[&link].asked[0].1, "REPLCONF ACK 0");
+    assert_eq!(world.wires[&link].arrived, b"no request");
+    world.pass(Duration::from_secs(600));
+    assert!(!world.is_closed(client), "silence is nothing to it");
+    assert_eq!(world.heard(client), "");
+    world.leave(client);
+    assert!(!world.wires.contains_key(&link));
+    world.assert_calm();
+}
+
+#[test]
+fn it_begins_when_the_replies_to_what_came_before_have_come_and_on_the_same_link() {
+    let mut world = world();
+    let client = world.client();
+    world.send(
+        client,
+        &["SET a 1", "REPLCONF capa eof", "SYNC", "any thing"],
+    );
+    world.answer("m", "SET a 1", "+OK");
+    let link = world.asked_on("m", "REPLCONF capa eof");
+    assert_eq!(world.asked("m"), ["REPLCONF capa eof"]);
+    world.answer("m", "REPLCONF capa eof", "+OK");
+    let asked: Vec<_> = world.wires[&link].asked.iter().map(|it| &*it.1).collect();
+    assert_eq!(asked, ["SYNC", "any thing"]);
+    world.say_raw(link, b"\n\n$EOF:x").unwrap();
+    assert_eq!(world.heard(client), "+OK|+OK|\n\n$EOF:x");
+}
+
+#[test]
+fn it_ends_with_its_link_and_nobody_else_gets_that() {
+    let mut world = world();
+    let (client, link) = replica(&mut world);
+    world.say_raw(link, b"+CONTINUE\r\n").unwrap();
+    let other = world.client();
+    world.send(other, &["MULTI", "INCR a"]);
+    assert_ne!(world.asked_on("m", "MULTI"), link);
+    world.lose(link);
+    assert_eq!(world.heard(client), "+CONTINUE|");
+    assert!(world.is_closed(client));
+
+    let (client, link) = replica(&mut world);
+    world.lose(link);
+    assert!(world.is_closed(client), "with nothing heard either");
+}
+
+#[test]
+fn a_switch_waits_for_none_and_ends_it_and_so_does_the_end() {
+    let mut world = world();
+    let (client, _) = replica(&mut world);
+    world.reports.clear();
+    world.switching();
+    let quiet = |report: &ReportKind| matches!(report, ReportKind::Quiet { .. });
+    assert!(world.reports.iter().any(quiet));
+    world.publish(Phase::Stable, Some("r1"));
+    assert!(world.is_closed(client));
+
+    let mut world = self::world();
+    let (client, _) = replica(&mut world);
+    world.exchange.stop(world.now);
+    world.run();
+    assert!(world.is_closed(client));
+}
+
+#[test]
+fn a_replica_that_takes_nothing_throttles_its_link_alone() {
+    let mut world = world();
+    let (client, link) = replica(&mut world);
+    world.deaf.push(client);
+    for _ in 0..40 {
+        if world.exchange.is_throttled(link) {
+            break;
+        }
+        world.say_raw(link, &vec![b'x'; 100_000]).unwrap();
+    }
+    assert!(world.exchange.is_throttled(link));
+    let held = world.exchange.clients.get(client).unwrap().replies.unread();
+    assert!(held < 2 << 20, "{held}");
+}
+
+#[test]
+fn without_leave_it_is_refused() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SYNC", "PING"]);
+    assert!(
+        world
+            .heard(client)
+            .ends_with("(commands.allow permits it)|+PONG|")
+    );
+}
