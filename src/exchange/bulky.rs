@@ -180,7 +180,7 @@ impl Exchange {
         let group = self.groups.get(client.group)?;
         let follows = client.master_out > 0;
         let bulky = effect == Effect::Reads && group.is_bulky(job.reach, request, job.now);
-        let waits = self.waits_in_pause(job, effect, request);
+        let waits = self.waits_in_pause(job, effect, request) || self.is_in_doubt(job.key);
         let apart = bulky || (effect == Effect::Reads && group.is_paused(job.now));
         if waits || (!follows && !apart) {
             return None;

@@ -29,7 +29,6 @@ use crate::exchange::hedging::asks_elsewhere;
 use crate::exchange::link::{LaneId, Link, State};
 use crate::exchange::marks::Need;
 use crate::exchange::node::Group;
-use crate::exchange::pause::may_replicate;
 use crate::exchange::scripts::Caching;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role, Stopping};
@@ -131,7 +130,7 @@ impl Exchange {
             let client = Some(it.ticket.client).filter(waits);
             if let Some(client) = client.and_then(|client| self.clients.get(client))
                 && client.may_ask_twice(&it)
-                && !Request::from_raw(it.bytes).is_some_and(|it| may_replicate(&it))
+                && !Request::from_raw(it.bytes).is_some_and(|it| group.may_replicate(&it))
                 && !group.has_large_value(it.bytes, now)
             {
                 let detour = Detour {

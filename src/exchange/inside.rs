@@ -20,6 +20,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::command::{Leased, Local};
 use crate::exchange::client::Wait;
 use crate::exchange::dispatch::{Job, Placed};
+use crate::exchange::pause::is_pause;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::resp::{ReplyScanner, Request, Scan};
@@ -45,6 +46,8 @@ pub(super) enum About {
     Link(Leased),
     /// The end of users, and of their clients. It is one outside of transactions too.
     Deletion,
+    /// A pause of writes, or its end. It is one outside of transactions too.
+    Pause,
 }
 
 /// Those of a client's transaction. All but `asked` follows the replies, so that it speaks of the
@@ -73,7 +76,8 @@ impl Orders {
             About::Session(
                 ClientGetname | ClientGetredir | ClientId | ClientInfo | ClientTrackinginfo,
             )
-            | About::Deletion => true,
+            | About::Deletion
+            | About::Pause => true,
             About::Session(local) => local.is_about_others(),
             About::Link(_) => false,
         };
@@ -161,7 +165,7 @@ impl Order {
     fn about_clients(&self, said: &[u8]) -> Option<Result<AboutClients, Vec<u8>>> {
         let local = match self.about {
             About::Session(local) => local,
-            About::Link(_) | About::Deletion => return None,
+            About::Link(_) | About::Deletion | About::Pause => return None,
         };
         if local != Local::ClientInfo && !local.is_about_others() {
             return None;
@@ -256,7 +260,9 @@ impl Exchange {
                 let (raw, _) = AboutClients::question(local, request);
                 self.queue(job, &raw)
             }
-            About::Session(_) | About::Link(_) | About::Deletion => self.queue(job, request.raw()),
+            About::Session(_) | About::Link(_) | About::Deletion | About::Pause => {
+                self.queue(job, request.raw())
+            }
         };
         self.on_its_way(job, request, placed, about);
         placed
@@ -279,6 +285,13 @@ impl Exchange {
         self.on_its_way(job, request, Placed::Sent, About::Deletion);
         if let Some(client) = self.clients.get_mut(job.key) {
             client.wait = Wait::Answers;
+        }
+    }
+
+    /// The same of a pause, which nothing waits for.
+    pub(super) fn note_pause(&mut self, job: Job, request: &Request<'_>) {
+        if is_pause(request) {
+            self.on_its_way(job, request, Placed::Sent, About::Pause);
         }
     }
 
@@ -331,6 +344,7 @@ impl Exchange {
                 }
             }
             About::Link(leased) => self.stick(owner, (leased, &order.raw), reply),
+            About::Pause => self.take_pause(index, (&order.raw, reply), now),
             About::Deletion => {}
         }
         Carried::AsItIs
@@ -427,6 +441,10 @@ impl Exchange {
                         }
                         About::Link(leased) => {
                             self.stick(link, (leased, &order.raw), &element);
+                            element.clone()
+                        }
+                        About::Pause => {
+                            self.take_pause(it.group, (&order.raw, &element), now);
                             element.clone()
                         }
                         About::Deletion => {

@@ -161,6 +161,7 @@ impl Exchange {
             let as_asked = LaneId {
                 database,
                 protocol,
+                bulky: false,
                 ..*other
             };
             as_asked == lane
@@ -177,7 +178,11 @@ impl Exchange {
         let state = |(other, key): (LaneId, LinkKey)| {
             let link = self.links.get(key)?;
             let idle = link.pipeline.is_empty() && link.input.is_empty();
-            (link.state == State::Ready).then_some((key, other == lane, idle))
+            let alike = LaneId {
+                bulky: false,
+                ..other
+            } == lane;
+            (link.state == State::Ready).then_some((key, alike, idle))
         };
         let all = kin.filter_map(state);
         // The keys make it the same one each time.
@@ -198,8 +203,16 @@ impl Exchange {
             group.leave_pool(lane, key);
             group.hub_lost(key);
         }
+        self.suit_all(key);
         self.forget_lane(key);
         self.end_waits(key, &waiters);
+    }
+
+    /// A link that is in no list may have been for large values alone.
+    fn suit_all(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key) {
+            link.lane.bulky = false;
+        }
     }
 
     /// No client's next request goes over a link because its last one did.
@@ -227,6 +240,7 @@ impl Exchange {
         if let Some(link) = self.links.get_mut(key) {
             link.retired = false;
         }
+        self.suit_all(key);
         self.change_usage(key, Usage::Leased(None));
         self.pool_or_close(key, now);
         true

@@ -2,7 +2,7 @@
 //! reads. Behind a write, on the same connection, it comes to none.
 //!
 //! ```text
-//!   a client sends CLIENT PAUSE ───────────────────────┐
+//!   +OK to CLIENT PAUSE … WRITE of a client ────────────┐
 //!   a write is silent ──► PING over another link       ├──► known to all workers, for a while
 //!                              └──► PONG ──────────────┘
 //!                                     └──► reads behind that write are asked once more (detour)
@@ -14,18 +14,19 @@
 //! A few writes have links of their own so that the master counts them as it does the clients of a
 //! server (`blocked_clients` in `INFO`). More than a few would be a flood of connections.
 //!
-//! That a client has asked for a pause is no proof that there is one: the node may refuse it, or
-//! somebody else may end it. If there is none, what was done in vain costs a connection or two.
+//! A pause that a client has asked for may be ended by somebody else. What is done in vain then
+//! costs a few connections.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::command::Class;
+use crate::command::{Class, Flags};
 use crate::exchange::client::Client;
 use crate::exchange::dispatch::Job;
-use crate::exchange::link::{LaneId, Lending, Link, NodeId, Usage};
+use crate::exchange::hub::is_passing;
+use crate::exchange::link::{LaneId, Lending, Link, Usage};
 use crate::exchange::node::Group;
-use crate::exchange::ticket::{Effect, Purpose};
+use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
 use crate::types::Time;
@@ -44,9 +45,6 @@ const PASSED_BY_MAX: usize = 4;
 /// Writes of one worker that get a link to themselves for each pause that a client asks for.
 const APART_MAX: u8 = 16;
 
-/// What a master says to PING that does not run a script.
-const PONG: &[u8] = b"+PONG";
-
 /// Whether the master of a group keeps writes waiting, as far as any worker knows.
 #[derive(Debug, Default)]
 pub struct Pause {
@@ -58,7 +56,7 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// A client has asked for one of so many milliseconds. Without an end it is not shortened
+    /// One of so many milliseconds has begun for a client. Without an end it is not shortened
     /// (Redis networking.c, `pauseClients`).
     fn begin(&self, length: u64, now: Time) {
         let length = Duration::from_millis(length).min(TOLD_MAX);
@@ -67,8 +65,8 @@ impl Pause {
         self.told.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A client has asked for its end.
-    fn end(&self) {
+    /// It was ended for a client, or the master is another.
+    pub(super) fn end(&self) {
         self.until.store(0, Ordering::Relaxed);
     }
 
@@ -108,6 +106,8 @@ pub(super) struct Apart {
     left: u8,
     /// In the pause of this number.
     told: u32,
+    /// When the master was last asked whether it answers others.
+    asked_at: Option<Time>,
 }
 
 impl Group {
@@ -125,14 +125,17 @@ impl Group {
     fn takes_apart(&mut self) -> bool {
         let told = self.settings.pause.told.load(Ordering::Relaxed);
         if self.apart.told != told {
-            self.apart = Apart {
-                left: APART_MAX,
-                told,
-            };
+            self.apart.told = told;
+            self.apart.left = APART_MAX;
         }
-        let left = self.apart.left;
-        self.apart.left = left.saturating_sub(1);
-        left > 0
+        self.apart.left > 0
+    }
+
+    /// Whether a pause keeps a command waiting that only reads, as it may be replicated
+    /// nevertheless (Redis server.c, `processCommand`: `CMD_MAY_REPLICATE`).
+    pub(super) fn may_replicate(&self, request: &Request<'_>) -> bool {
+        let spec = self.table.classify(request).spec;
+        spec.is_some_and(|spec| spec.flags.contains(Flags::MAY_REPLICATE))
     }
 }
 
@@ -145,29 +148,28 @@ impl Client {
         (job, class): (&Job, Class),
         request: &Request<'_>,
     ) -> bool {
-        let reads = matches!(class, Class::Read | Class::MasterRead) && !may_replicate(request);
-        group.is_paused(job.now) && (!reads || self.master_out == 0)
+        let reads = matches!(class, Class::Read | Class::MasterRead);
+        group.is_paused(job.now) && (!reads || self.master_out == 0 || group.may_replicate(request))
     }
 }
 
 impl Exchange {
-    /// A client sends CLIENT PAUSE or CLIENT UNPAUSE to the master.
-    pub(super) fn note_pause(&self, job: Job, request: &Request<'_>) {
-        let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|it| same(it, want));
-        let mut args = request.args().skip(1);
-        let (sub, length) = (args.next(), args.next());
-        let client = self.clients.get(job.key);
-        let group = client.and_then(|client| self.groups.get(client.group));
-        let Some(group) = group.filter(|_| same(request.name(), b"client")) else {
+    /// The master has said this to a client's CLIENT PAUSE or CLIENT UNPAUSE.
+    pub(super) fn take_pause(&self, index: GroupIndex, (raw, reply): (&[u8], &[u8]), now: Time) {
+        let request = Request::from_raw(raw).filter(|_| reply.starts_with(b"+OK"));
+        let (Some(request), Some(group)) = (request, self.groups.get(index)) else {
             return;
         };
-        if is(sub, b"unpause") {
+        let mut args = request.args().skip(2);
+        let length = args.next();
+        let length = length.and_then(|it| std::str::from_utf8(it).ok()?.parse().ok());
+        if request.arg1().is_some_and(|sub| same(sub, b"unpause")) {
             group.settings.pause.end();
-        } else if is(sub, b"pause") {
-            let length = length.and_then(|it| std::str::from_utf8(it).ok()?.parse().ok());
-            if let Some(length) = length {
-                group.settings.pause.begin(length, job.now);
-            }
+        } else if let Some(length) = length
+            && args.next().is_some_and(|mode| same(mode, b"write"))
+        {
+            // Otherwise it keeps reads waiting as well.
+            group.settings.pause.begin(length, now);
         }
     }
 
@@ -175,19 +177,25 @@ impl Exchange {
     pub(super) fn waits_in_pause(&self, job: &Job, effect: Effect, request: &Request<'_>) -> bool {
         let client = self.clients.get(job.key);
         let group = client.and_then(|client| self.groups.get(client.group));
-        group.is_some_and(|group| group.settings.pause.is_known() && group.is_paused(job.now))
-            && (effect == Effect::Writes || may_replicate(request))
+        let paused = |group: &&Group| group.settings.pause.is_known() && group.is_paused(job.now);
+        group
+            .filter(paused)
+            .is_some_and(|group| effect == Effect::Writes || group.may_replicate(request))
     }
 
     /// A write that will wait is on its way over a shared link: the next one gets another, as far
     /// as there is one more to be had for it.
     #[cold]
     pub(super) fn leave_to_write(&mut self, key: LinkKey) {
+        let lanes_max = self.settings.lanes_max;
         let index = self.links.get(key).map(|link| link.group);
-        if self.may_pass_by(key)
+        let group = index.and_then(|index| self.groups.get_mut(index));
+        let takes = group.is_some_and(|it| it.takes_apart() && it.lanes.len() < lanes_max);
+        if takes
+            && self.may_pass_by(key)
             && let Some(group) = index.and_then(|index| self.groups.get_mut(index))
-            && group.takes_apart()
         {
+            group.apart.left -= 1;
             self.pass_by(key);
         }
     }
@@ -222,29 +230,58 @@ impl Exchange {
     }
 
     /// A shared link to a master has been silent for a while. New requests do not queue there any
-    /// more; a client with requests on it waits for them, for the sake of its order. If reads wait
-    /// behind what is silent, the master is asked whether it answers others.
-    pub(super) fn bypass(&mut self, key: LinkKey, now: Time) {
+    /// more; a client with requests on it waits for them, for the sake of its order.
+    pub(super) fn bypass(&mut self, key: LinkKey) {
         if self.may_pass_by(key) {
             self.pass_by(key);
         }
-        let Some(link) = self.links.get(key).filter(|link| link.has_read_waiting()) else {
+    }
+
+    /// Shared links to masters are silent. What is known of a pause lasts. Where reads wait behind
+    /// what is silent, the master is asked whether it answers others.
+    pub(super) fn look_behind_silence(&mut self, now: Time) {
+        let mut behind: Vec<(LinkKey, GroupIndex, LaneId)> = Vec::new();
+        for (key, link) in self.links.iter() {
+            let (index, lane) = (link.group, link.lane);
+            let group = self.groups.get(index);
+            let group = group.filter(|group| group.writable == Some(lane.node));
+            let Some(group) = group.filter(|_| link.is_silent()) else {
+                continue;
+            };
+            if group.is_paused(now) {
+                group.settings.pause.found(now);
+            }
+            let is_due = |at: Time| now.since(at) >= self.settings.suspect_after;
+            if group.apart.asked_at.is_none_or(is_due)
+                && link.has_read_waiting()
+                && !behind.iter().any(|(_, other, _)| *other == index)
+            {
+                behind.push((key, index, lane));
+            }
+        }
+        for (key, index, lane) in behind {
+            if let Some(group) = self.groups.get_mut(index) {
+                group.apart.asked_at = Some(now);
+            }
+            self.ask_beside(key, (index, lane), now);
+        }
+    }
+
+    /// Asks a master over another link than a silent one, unless it is being asked there.
+    fn ask_beside(&mut self, key: LinkKey, (index, lane): (GroupIndex, LaneId), now: Time) {
+        let aside = [true, false].map(|bulky| LaneId { bulky, ..lane });
+        let mut others = aside
+            .into_iter()
+            .filter_map(|lane| self.shared_link(index, lane, now).ok());
+        let other = others.find(|other| *other != key);
+        let Some((other, link)) = other.and_then(|key| Some((key, self.links.get(key)?))) else {
             return;
         };
-        let (index, lane) = (link.group, link.lane);
-        let is_master = |group: &Group| group.writable == Some(lane.node);
-        if !self.groups.get(index).is_some_and(is_master) {
-            return;
-        }
-        let aside = [true, false].map(|bulky| LaneId { bulky, ..lane });
-        for lane in aside {
-            if let Ok(other) = self.shared_link(index, lane, now)
-                && other != key
-            {
-                let mut raw = Vec::new();
-                encode::request(&mut raw, &[b"PING"]);
-                return self.send_nobodys(other, Purpose::Internal, &raw, now);
-            }
+        let asked = |it: Ticket| it.purpose == Purpose::Internal;
+        if !link.pipeline.tickets().any(asked) {
+            let mut raw = Vec::new();
+            encode::request(&mut raw, &[b"PING"]);
+            self.send_nobodys(other, Purpose::Internal, &raw, now);
         }
     }
 
@@ -256,62 +293,49 @@ impl Exchange {
         (asked_at, reply): (Time, &[u8]),
         now: Time,
     ) {
-        let link = self.links.get(key).filter(|_| reply.starts_with(PONG));
-        let Some(link) = link else {
+        let Some(link) = self.links.get(key) else {
             return;
         };
         let (index, node) = (link.group, link.lane.node);
-        let is_silent = |link: &Link| {
-            let own = (link.group, link.lane.node, link.lane.role);
-            own == (index, node, Role::Master)
-                && link.usage == Usage::Shared
-                && link.suspected
-                && link.heard_at <= asked_at
+        let group = self.groups.get(index);
+        let group = group.filter(|group| group.writable == Some(node));
+        // A master that does not let this user say PING answers reads all the same.
+        let Some(group) = group.filter(|_| !is_passing(reply)) else {
+            return;
         };
-        let silent = self.links.iter().filter(|(_, link)| is_silent(link));
+        let is_one = |link: &Link| {
+            let own = (link.group, link.lane.node) == (index, node);
+            own && link.is_silent() && link.heard_at <= asked_at
+        };
+        let silent = self.links.iter().filter(|(_, link)| is_one(link));
         let silent: Vec<_> = silent.map(|(key, _)| key).collect();
         if !silent.is_empty() {
-            self.find_pause((index, node), now);
+            group.settings.pause.found(now);
         }
         for key in silent {
             self.detour(key, now);
         }
     }
-
-    fn find_pause(&self, (index, node): (GroupIndex, NodeId), now: Time) {
-        let group = self.groups.get(index);
-        if let Some(group) = group.filter(|group| group.writable == Some(node)) {
-            group.settings.pause.found(now);
-        }
-    }
-
-    /// Writes are silent still: a pause that is known lasts.
-    pub(super) fn prolong_pauses(&self, now: Time) {
-        for (_, link) in self.links.iter() {
-            let group = self.groups.get(link.group);
-            if link.suspected
-                && link.lane.role == Role::Master
-                && group.is_some_and(|group| group.is_paused(now))
-            {
-                self.find_pause((link.group, link.lane.node), now);
-            }
-        }
-    }
 }
 
 impl Link {
-    /// Whether a client's read waits behind something else on a shared link.
+    /// Whether it is one of everybody's to a master, and has owed a reply for a while.
+    fn is_silent(&self) -> bool {
+        self.usage == Usage::Shared && self.lane.role == Role::Master && self.suspected
+    }
+
+    /// Whether a client's read waits behind something else, and was not asked elsewhere.
     fn has_read_waiting(&self) -> bool {
+        let reads = |it: Ticket| it.purpose == Purpose::Plain && it.effect == Effect::Reads;
         let mut tickets = self.pipeline.tickets().skip(1);
-        self.usage == Usage::Shared
-            && tickets.any(|it| it.purpose == Purpose::Plain && it.effect == Effect::Reads)
+        tickets.any(|it| reads(it) && !it.detoured)
     }
 }
 
-/// Whether a command that only reads may be replicated nevertheless, for which a pause keeps it
-/// waiting (Redis server.c, `processCommand`: `CMD_MAY_REPLICATE`).
-pub(super) fn may_replicate(request: &Request<'_>) -> bool {
-    same(request.name(), b"pfcount")
+/// Whether a request begins or ends a pause.
+pub(super) fn is_pause(request: &Request<'_>) -> bool {
+    let is_one = |sub: &[u8]| same(sub, b"pause") || same(sub, b"unpause");
+    same(request.name(), b"client") && request.arg1().is_some_and(is_one)
 }
 
 fn same(word: &[u8], want: &[u8]) -> bool {

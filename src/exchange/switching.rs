@@ -26,6 +26,9 @@ impl Exchange {
         let goes_on = switching
             && group.snapshot.phase == snapshot.phase
             && group.snapshot.master == snapshot.master;
+        if group.snapshot.master != snapshot.master {
+            group.settings.pause.end();
+        }
         group.snapshot = snapshot;
         group.quiet = !switching || (goes_on && group.quiet);
         if !switching {
@@ -248,7 +251,7 @@ impl Exchange {
         for key in suspects {
             self.suspect(key, now);
         }
-        self.prolong_pauses(now);
+        self.look_behind_silence(now);
         for key in overdue {
             self.link_lost(key, Loss::Silent, now);
         }
@@ -286,7 +289,7 @@ impl Exchange {
         };
         self.actions.push_back(Action::Report(index, report));
         if lane.role == Role::Master {
-            self.bypass(key, now);
+            self.bypass(key);
         } else if !asked_before {
             node.failures = node.failures.saturating_add(1);
             node.retry_at = Some(now + self.settings.backoff.delay(node.failures, dice));

@@ -8,6 +8,7 @@ use crate::exchange::inside::{About, Inside, is_deletion};
 use crate::exchange::kept::{Kept, Renewal};
 use crate::exchange::lease::{Lease, Multi, Watch};
 use crate::exchange::losses::Loss;
+use crate::exchange::pause::is_pause;
 use crate::exchange::redirection::target_of;
 use crate::exchange::session_commands::without_capabilities;
 use crate::exchange::standing::Anew;
@@ -159,6 +160,7 @@ impl Exchange {
                 Some(About::Link(leased))
             }
             Class::Admin if is_deletion(request) => Some(About::Deletion),
+            Class::Admin if is_pause(request) => Some(About::Pause),
             _ => None,
         }
     }

@@ -553,3 +553,37 @@ fn a_link_that_is_lost_on_its_way_keeps_nobody_waiting() {
     assert!(world.is_closed(one), "it was the last");
     world.assert_calm();
 }
+
+#[test]
+fn a_link_for_large_values_serves_all_if_it_is_the_only_one() {
+    let (mut world, [client, other], _) = kept_out();
+    world.opens = true;
+    let pause = "CLIENT PAUSE 60000 WRITE";
+    world.send(client, &[pause]);
+    world.answer("m", pause, "+OK");
+    world.send(client, &["DBSIZE"]);
+    let apart = world.asked_on("m", "DBSIZE");
+    world.answer("m", "DBSIZE", ":0");
+    world.opens = false;
+    for link in user_links(&world) {
+        if link != apart {
+            world.lose(link);
+        }
+    }
+    assert_eq!(world.heard(client), "+OK|:0|");
+
+    world.send(client, &["SET a 1"]);
+    refuse_all(&mut world);
+    assert_eq!(world.asked_on("m", "SET a 1"), apart);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    world.send(other, &["MULTI", "INCR a", "EXEC"]);
+    refuse_all(&mut world);
+    for (request, reply) in [("MULTI", "+OK"), ("INCR a", "+QUEUED"), ("EXEC", "*1|:2")] {
+        assert_eq!(world.asked_on("m", request), apart);
+        world.answer("m", request, reply);
+    }
+    assert_eq!(world.heard(other), "+OK|+QUEUED|*1|:2|");
+    assert_counted(&mut world);
+    world.assert_calm();
+}

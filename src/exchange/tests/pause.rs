@@ -140,7 +140,7 @@ fn when_it_is_over_all_goes_as_before() {
         } else {
             world.pass(ms(2_100));
         }
-        assert!(!world.exchange.groups[0].settings.pause.is_known());
+        assert!(!is_known(&world));
         let reads = master_reader(&mut world);
         world.send(client, &["SET a 1"]);
         world.send(reads, &["GET a"]);
@@ -157,26 +157,73 @@ fn a_longer_pause_is_not_shortened_nor_believed_for_ever() {
     paused(&mut world, 5_000);
     paused(&mut world, 10);
     world.pass(ms(4_000));
-    assert!(world.exchange.groups[0].settings.pause.is_known());
+    assert!(is_known(&world));
     world.pass(ms(2_000));
-    assert!(!world.exchange.groups[0].settings.pause.is_known());
+    assert!(!is_known(&world));
     paused(&mut world, u32::MAX);
     world.pass(Duration::from_secs(601));
-    assert!(!world.exchange.groups[0].settings.pause.is_known());
+    assert!(!is_known(&world));
+}
+
+/// Whether a pause of writes is known.
+fn is_known(world: &World) -> bool {
+    world.exchange.groups[0].settings.pause.is_known()
 }
 
 #[test]
-fn what_is_no_pause_is_none() {
+fn what_is_no_pause_of_writes_is_none() {
     let mut world = World::new();
     let client = world.client();
-    for line in ["CLIENT PAUSE x", "CLIENT PAUSE -1", "CONFIG PAUSE 10000"] {
+    for (line, reply) in [
+        ("CLIENT PAUSE 60000 WRITE", "-NOPERM no"),
+        (
+            "CLIENT PAUSE x WRITE",
+            "-ERR timeout is not an integer or out of range",
+        ),
+        ("CONFIG PAUSE 60000 WRITE", "+OK"),
+        ("CLIENT PAUSE 60000", "+OK"),
+        ("CLIENT PAUSE 60000 ALL", "+OK"),
+    ] {
         world.send(client, &[line]);
-        world.answer("m", line, "-ERR no");
-        assert!(
-            !world.exchange.groups[0].settings.pause.is_known(),
-            "{line}"
-        );
+        answered(&mut world, client, (line, reply));
+        assert!(!is_known(&world), "{line}");
     }
+    paused(&mut world, 60_000);
+    world.send(client, &["CLIENT UNPAUSE"]);
+    answered(&mut world, client, ("CLIENT UNPAUSE", "-NOPERM no"));
+    assert!(is_known(&world), "it was not ended");
+}
+
+#[test]
+fn in_a_transaction_it_is_one_when_that_is_executed() {
+    let mut world = World::new();
+    let client = world.client();
+    for (end, reply, known) in [
+        ("DISCARD", "+OK", false),
+        ("EXEC", "*2|+OK|+OK", true),
+        ("EXEC", "-EXECABORT no", true),
+    ] {
+        let lines = ["MULTI", "SET a 1", "CLIENT PAUSE 60000 WRITE"];
+        world.send(client, &lines);
+        for (line, reply) in lines.iter().zip(["+OK", "+QUEUED", "+QUEUED"]) {
+            world.answer("m", line, reply);
+        }
+        let before = is_known(&world);
+        world.send(client, &[end]);
+        world.answer("m", end, reply);
+        assert_eq!(is_known(&world), known || before, "{end}");
+        assert!(world.heard(client).ends_with(&format!("{reply}|")));
+    }
+}
+
+#[test]
+fn another_master_is_not_paused() {
+    let mut world = World::new();
+    paused(&mut world, 60_000);
+    world.switching();
+    assert!(is_known(&world));
+    world.publish(Phase::Stable, Some("r1"));
+    assert!(!is_known(&world));
 }
 
 /// A write that is silent, and a read behind it on the same link.
@@ -216,7 +263,7 @@ fn a_pause_of_others_is_found_and_reads_behind_a_silent_write_are_asked_once_mor
     assert_eq!(world.heard(reads), "", "its second answer is dropped");
     answered(&mut world, more, ("SET b 1", "+OK"));
     world.pass(ms(1_200));
-    assert!(!world.exchange.groups[0].settings.pause.is_known());
+    assert!(!is_known(&world));
     world.assert_calm();
 }
 
@@ -231,10 +278,57 @@ fn a_master_that_answers_nobody_or_is_busy_is_not_taken_for_one_that_pauses() {
         }
         world.pass(ms(1_000));
         assert_eq!(detoured(&mut world), 0);
-        assert!(!world.exchange.groups[0].settings.pause.is_known());
+        assert!(!is_known(&world));
         world.answer("m", "SET a 1", "+OK");
         answered(&mut world, reads, ("GET a", "$1|A"));
     }
+}
+
+#[test]
+fn a_read_that_comes_later_than_the_silence_is_answered_too() {
+    let mut world = World::new();
+    for _ in 0..5 {
+        let client = world.client();
+        world.send(client, &["SET a 1"]);
+        world.pass(ms(600));
+    }
+    assert_eq!(world.links("m").len(), 5, "no further one is gone past");
+    assert!(!is_known(&world));
+    let reads = master_reader(&mut world);
+    world.send(reads, &["GET a"]);
+    assert_eq!(times(&world, "m", "PING"), 0);
+    world.pass(ms(50));
+    world.answer(
+        "m",
+        "PING",
+        "-NOPERM this user has no permissions to run the 'ping' command",
+    );
+    answered(&mut world, reads, ("GET a", "$1|A"));
+    assert_eq!(detoured(&mut world), 1);
+    assert!(is_known(&world));
+}
+
+#[test]
+fn a_question_that_is_lost_is_asked_again_and_not_too_often() {
+    let mut world = World::new();
+    let (lane, [_, reads]) = silent(&mut world);
+    world.pass(ms(550));
+    let apart = other_link(&world, "m", lane);
+    world.lose(apart);
+    world.pass(ms(300));
+    assert_eq!(times(&world, "m", "PING"), 0);
+    world.pass(ms(300));
+    world.answer(
+        "m",
+        "PING",
+        "-LOADING Redis is loading the dataset in memory",
+    );
+    assert_eq!(detoured(&mut world), 0, "it would not answer reads either");
+    world.pass(ms(600));
+    world.answer("m", "PING", "+PONG");
+    answered(&mut world, reads, ("GET a", "$1|A"));
+    world.pass(ms(2_000));
+    assert_eq!(times(&world, "m", "PING"), 0, "nothing waits any more");
 }
 
 #[test]
