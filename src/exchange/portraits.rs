@@ -48,6 +48,7 @@ impl Exchange {
         let lease = client.lease.as_deref();
         let link = lease.and_then(|lease| self.links.get(lease.link?));
         let all = [
+            ('S', client.is_replica()),
             ('P', client.is_subscriber()),
             ('x', client.is_in_multi()),
             ('b', link.is_some_and(Link::is_waiting)),

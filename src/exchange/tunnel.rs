@@ -11,7 +11,7 @@
 //! It ends with either connection, with the master, and with the process, which waits for nothing
 //! on it.
 
-use crate::exchange::client::Ending;
+use crate::exchange::client::{Client, Ending};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::State;
 use crate::exchange::ticket::Purpose;
@@ -51,13 +51,19 @@ impl Exchange {
 
     /// Clients that are replicas are never done.
     pub(super) fn end_tunnels(&mut self) {
-        let is_one = |upload: &Upload| upload.is_endless();
         let clients = self.clients.iter();
-        let ones = clients.filter(|(_, client)| client.upload.as_deref().is_some_and(is_one));
+        let ones = clients.filter(|(_, client)| client.is_replica());
         let keys: Vec<_> = ones.map(|(key, _)| key).collect();
         for key in keys {
             self.end(key, Ending::Now);
         }
+    }
+}
+
+impl Client {
+    /// Whether it has become a replica.
+    pub(super) fn is_replica(&self) -> bool {
+        self.upload.as_deref().is_some_and(Upload::is_endless)
     }
 }
 

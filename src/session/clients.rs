@@ -69,8 +69,10 @@ pub enum Kind {
     Normal,
     /// One with subscriptions.
     Pubsub,
-    /// A master or a replica: none of Switchman's clients.
-    Node,
+    /// One that has become a replica.
+    Replica,
+    /// A master: none of Switchman's clients.
+    Master,
 }
 
 /// Which errors of the master stand against a request of which it got a form without effect.
@@ -250,9 +252,9 @@ impl Kind {
         let kinds = [
             ("normal", Self::Normal),
             ("pubsub", Self::Pubsub),
-            ("master", Self::Node),
-            ("replica", Self::Node),
-            ("slave", Self::Node),
+            ("master", Self::Master),
+            ("replica", Self::Replica),
+            ("slave", Self::Replica),
         ];
         let mut kinds = kinds.into_iter();
         kinds.find_map(|(name, kind)| words::is(word, name).then_some(kind))
@@ -285,7 +287,9 @@ impl Choice {
     /// Whether a client is among them, as far as its connection's ends do not decide. `asker` is
     /// the number of who asks.
     pub fn takes(&self, client: &Portrait<'_>, asker: u64) -> bool {
-        let kind = if client.subscriptions == [0, 0, 0] {
+        let kind = if client.flags.contains('S') {
+            Kind::Replica
+        } else if client.subscriptions == [0, 0, 0] {
             Kind::Normal
         } else {
             Kind::Pubsub
@@ -375,6 +379,16 @@ mod tests {
         ] {
             assert_eq!(killed(line).takes(&client(), 1), want, "{line}");
         }
+        let replica = Portrait {
+            flags: "S".to_owned(),
+            subscriptions: [0, 0, 0],
+            ..client()
+        };
+        for (kind, want) in [("replica", true), ("slave", true), ("normal", false)] {
+            let line = format!("CLIENT KILL TYPE {kind}");
+            assert_eq!(killed(&line).takes(&replica, 1), want, "{line}");
+        }
+        assert!(!killed("CLIENT KILL TYPE replica").takes(&client(), 1));
         assert!(!killed("CLIENT KILL ID 7").takes(&client(), 7), "itself");
         assert!(killed("CLIENT KILL ID 7 SKIPME no").takes(&client(), 7));
         let ends = |peer: &str, own: &str| Ends {

@@ -99,6 +99,19 @@ fn a_switch_waits_for_none_and_ends_it_and_so_does_the_end() {
 }
 
 #[test]
+fn it_is_listed_as_a_replica() {
+    let mut world = world();
+    let (client, _) = replica(&mut world);
+    let other = world.client();
+    let portrait = |world: &World, key| {
+        let client = world.exchange.clients.get(key).unwrap();
+        world.exchange.portrait(client, world.now).flags
+    };
+    assert_eq!(portrait(&world, client), "S");
+    assert_eq!(portrait(&world, other), "N");
+}
+
+#[test]
 fn a_replica_that_takes_nothing_throttles_its_link_alone() {
     let mut world = world();
     let (client, link) = replica(&mut world);
