@@ -288,7 +288,7 @@ impl Exchange {
         }
     }
 
-    /// The same of a pause, which nothing waits for.
+    /// The same of a pause, and of its end.
     pub(super) fn note_pause(&mut self, job: Job, request: &Request<'_>) {
         if is_pause(request) {
             self.on_its_way(job, request, Placed::Sent, About::Pause);

@@ -22,7 +22,7 @@ use crate::exchange::marks::{Gathered, Marks};
 use crate::exchange::redirection::{self, Told};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
-use crate::exchange::tunnel::{makes_replica, tells_replica};
+use crate::exchange::tunnel::{has_no_reply, makes_replica, tells_replica};
 use crate::exchange::warm::Wanted;
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
@@ -329,6 +329,10 @@ impl Exchange {
         let leaves_marks = debugs(request.name()) || request.arg1().is_some_and(debugs);
         if makes_replica(request) {
             return self.place_tunnel(job, request);
+        }
+        if has_no_reply(request) {
+            self.scratch.clear();
+            return self.answer(job, RequestClass::Admin, None);
         }
         // What ends a script must not need a SELECT first: a busy node would refuse it.
         // What is made again with the link is for the session's database.

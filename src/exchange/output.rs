@@ -231,6 +231,12 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        // What a replica hears has no end.
+        let ending = if client.is_replica() {
+            Ending::Now
+        } else {
+            ending
+        };
         if client.ending != Ending::Now {
             client.ending = ending;
         }

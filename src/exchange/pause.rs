@@ -252,30 +252,31 @@ impl Exchange {
                 group.settings.pause.found(now);
             }
             let is_due = |at: Time| now.since(at) >= self.settings.suspect_after;
-            if group.apart.asked_at.is_none_or(is_due)
-                && link.has_read_waiting()
-                && !behind.iter().any(|(_, other, _)| *other == index)
-            {
+            if group.apart.asked_at.is_none_or(is_due) && link.has_read_waiting() {
                 behind.push((key, index, lane));
             }
         }
         for (key, index, lane) in behind {
-            if let Some(group) = self.groups.get_mut(index) {
+            let asked_at = self.groups.get(index).and_then(|it| it.apart.asked_at);
+            if asked_at != Some(now)
+                && self.ask_beside(key, (index, lane), now)
+                && let Some(group) = self.groups.get_mut(index)
+            {
                 group.apart.asked_at = Some(now);
             }
-            self.ask_beside(key, (index, lane), now);
         }
     }
 
-    /// Asks a master over another link than a silent one, unless it is being asked there.
-    fn ask_beside(&mut self, key: LinkKey, (index, lane): (GroupIndex, LaneId), now: Time) {
+    /// Asks a master over another link than a silent one, unless it is being asked there. False if
+    /// there is none.
+    fn ask_beside(&mut self, key: LinkKey, (index, lane): (GroupIndex, LaneId), now: Time) -> bool {
         let aside = [true, false].map(|bulky| LaneId { bulky, ..lane });
         let mut others = aside
             .into_iter()
             .filter_map(|lane| self.shared_link(index, lane, now).ok());
         let other = others.find(|other| *other != key);
         let Some((other, link)) = other.and_then(|key| Some((key, self.links.get(key)?))) else {
-            return;
+            return false;
         };
         let asked = |it: Ticket| it.purpose == Purpose::Internal;
         if !link.pipeline.tickets().any(asked) {
@@ -283,6 +284,7 @@ impl Exchange {
             encode::request(&mut raw, &[b"PING"]);
             self.send_nobodys(other, Purpose::Internal, &raw, now);
         }
+        true
     }
 
     /// A node has answered a question of our own. Where it has been silent all the while, it keeps

@@ -26,9 +26,7 @@ impl Exchange {
         let goes_on = switching
             && group.snapshot.phase == snapshot.phase
             && group.snapshot.master == snapshot.master;
-        if group.snapshot.master != snapshot.master {
-            group.settings.pause.end();
-        }
+        let is_another = group.snapshot.master != snapshot.master;
         group.snapshot = snapshot;
         group.quiet = !switching || (goes_on && group.quiet);
         if !switching {
@@ -43,6 +41,10 @@ impl Exchange {
         }
         group.refresh(now);
         self.turn_gate(index, now);
+        if let Some(group) = self.groups.get(index).filter(|_| is_another) {
+            // What the former one had confirmed, and was kept back until now, as well.
+            group.settings.pause.end();
+        }
         self.leave_nodes(index, now);
         self.open_first_lanes(index, now);
         self.track_again_all(index, now);

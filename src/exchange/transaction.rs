@@ -13,6 +13,7 @@ use crate::exchange::redirection::target_of;
 use crate::exchange::session_commands::without_capabilities;
 use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
+use crate::exchange::tunnel::tells_replica;
 use crate::exchange::{ClientKey, Exchange};
 use crate::resp::{Request, encode};
 use crate::session::{Reject, Seq};
@@ -128,7 +129,7 @@ impl Exchange {
                 None if class == Class::Local(Local::ClientCapa) => {
                     self.queue(job, &without_capabilities(request))
                 }
-                order if is_queued(class) && order != Some(About::Deletion) => {
+                order if is_queued(class, request) && order != Some(About::Deletion) => {
                     self.queue(job, request.raw())
                 }
                 _ => {
@@ -514,8 +515,9 @@ const fn sticks(leased: Leased) -> bool {
 
 /// Whether a command may be queued as it is: the rest would change the link under the transaction's
 /// feet.
-const fn is_queued(class: Class) -> bool {
+fn is_queued(class: Class, request: &Request<'_>) -> bool {
     match class {
+        Class::Admin if tells_replica(request) => false,
         Class::Local(local) => matches!(
             local,
             Local::Ping

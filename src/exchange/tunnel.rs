@@ -1,28 +1,34 @@
 //! Floor 4. A client that becomes a replica of the master (`SYNC`, `PSYNC`), where an operator lets
-//! it: what either says from then on is no request and no reply, and passes unread.
+//! it: what the master says from then on is no reply, and passes unread.
 //!
 //! ```text
 //!   REPLCONF …            the client has a link of its own to the end
 //!   SYNC      ──► link    when nothing of its client is in flight
-//!   … bytes   ──► link    as those of an upload, without an end
-//!   … bytes   ◄── link    as those of a long reply, without an end
+//!   REPLCONF  ──► link    as more of an upload that has no end; nothing else of a replica is let
+//!                         through, for the master would execute it
+//!   … bytes   ◄── link    as those of a long reply that has no end
 //! ```
 //!
 //! It ends with either connection, with the master, and with the process, which waits for nothing
 //! on it.
 
-use crate::exchange::client::{Client, Ending};
+use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::State;
 use crate::exchange::ticket::Purpose;
-use crate::exchange::upload::Upload;
-use crate::exchange::{Exchange, LinkKey};
-use crate::resp::Request;
+use crate::exchange::upload::{Upload, WINDOW};
+use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::resp::{Decoded, Request, RequestLimits};
+use crate::telemetry::Reason;
 use crate::types::Time;
 
 impl Exchange {
     /// Sends what makes a replica of its client.
     pub(super) fn place_tunnel(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        // What was asked before is not to wait for the end of this.
+        if let Some(waits) = self.wait_for_answers(job) {
+            return waits;
+        }
         let key = match self.upload_link(job) {
             Ok(key) => key,
             Err(placed) => return placed,
@@ -39,6 +45,51 @@ impl Exchange {
             }
         }
         placed
+    }
+
+    /// Takes what a replica has to say from the front of `bytes`. Returns how many bytes are done
+    /// with; fewer than there are if the last of it is not whole, or has to wait for room.
+    pub(super) fn hear_replica(
+        &mut self,
+        key: ClientKey,
+        bytes: &[u8],
+        limits: &RequestLimits,
+        now: Time,
+    ) -> usize {
+        let Some(client) = self.clients.get_mut(key) else {
+            return bytes.len();
+        };
+        let on = client.upload.as_ref().and_then(|upload| upload.on);
+        let Some((at, link)) = on.and_then(|at| Some((at, self.links.get_mut(at)?))) else {
+            return bytes.len();
+        };
+        if link.pipeline.pending_bytes() >= WINDOW {
+            link.waiters.push(key);
+            client.wait = Wait::Link(at);
+            return 0;
+        }
+        let mut inline = Vec::new();
+        let used = match client.decoder.decode(bytes, limits, &mut inline) {
+            Ok(Decoded::Request { request, consumed }) if speaks_as_replica(&request) => consumed,
+            // It says so, by line ends, while it loads the data.
+            Ok(Decoded::Nothing { consumed }) => consumed,
+            Ok(Decoded::Incomplete { .. }) if bytes.len() < WINDOW => return 0,
+            Ok(Decoded::Request { .. } | Decoded::Incomplete { .. }) | Err(_) => {
+                self.count_reject(key, Reason::Protocol);
+                self.end(key, Ending::Now);
+                return bytes.len();
+            }
+        };
+        if link.pipeline.unwritten().is_empty() {
+            link.heard_at = now;
+        }
+        link.pipeline
+            .feed(bytes.get(..used).unwrap_or_default(), false);
+        if !link.dirty {
+            link.dirty = true;
+            self.dirty_links.push(at);
+        }
+        used
     }
 
     /// What a node sends to a client that it takes for a replica.
@@ -73,7 +124,21 @@ pub(super) fn makes_replica(request: &Request<'_>) -> bool {
     name.eq_ignore_ascii_case(b"sync") || name.eq_ignore_ascii_case(b"psync")
 }
 
+/// Whether it says what a replica has to say to its master. One whose `PSYNC` is refused tries
+/// `SYNC` (Redis replication.c, `slaveTryPartialResynchronization`).
+fn speaks_as_replica(request: &Request<'_>) -> bool {
+    tells_replica(request) || makes_replica(request)
+}
+
 /// Whether a command says what such a replica is like, over the connection on which it is one.
 pub(super) fn tells_replica(request: &Request<'_>) -> bool {
     request.name().eq_ignore_ascii_case(b"replconf")
+}
+
+/// Whether a server says nothing to this, whoever sends it (Redis replication.c,
+/// `replconfCommand`).
+pub(super) fn has_no_reply(request: &Request<'_>) -> bool {
+    let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
+    let silent = |word: &[u8]| is(word, b"ack") || is(word, b"getack");
+    tells_replica(request) && request.arg1().is_some_and(silent)
 }

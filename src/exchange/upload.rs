@@ -27,19 +27,19 @@ use crate::types::Time;
 const UPLOAD_FROM: usize = 1 << 20;
 
 /// Bytes of it that are kept for the node to take; then its client is not read from.
-const WINDOW: usize = 256 * 1024;
+pub(super) const WINDOW: usize = 256 * 1024;
 
 /// A request that is passed on while it comes.
 #[derive(Debug)]
 pub(super) struct Upload {
-    /// What is to come; `None`: whatever there is, without end.
+    /// What is to come; `None`: it has no end.
     rest: Option<resp::Upload>,
     /// The link that it is on; `None` if what comes is dropped.
-    on: Option<LinkKey>,
+    pub(super) on: Option<LinkKey>,
 }
 
 impl Upload {
-    /// All that comes from now on goes to a link.
+    /// One that goes on with whatever comes.
     pub(super) const fn endless(on: LinkKey) -> Self {
         Self {
             rest: None,
@@ -54,10 +54,8 @@ impl Upload {
 
     /// Takes more of it from the front of `bytes`. Returns how many bytes are done with.
     fn take(&mut self, bytes: &[u8], limits: &RequestLimits) -> Result<usize, RequestError> {
-        match &mut self.rest {
-            Some(rest) => rest.take(bytes, limits),
-            None => Ok(bytes.len()),
-        }
+        let rest = self.rest.as_mut();
+        rest.map_or(Ok(0), |rest| rest.take(bytes, limits))
     }
 
     fn is_done(&self) -> bool {
@@ -167,6 +165,11 @@ impl Exchange {
             client.wait = Wait::Proof(key);
             return Err(Placed::Waits);
         }
+        if !link.pipeline.is_empty() {
+            // What it was given to make again what the last one had.
+            client.wait = Wait::Order;
+            return Err(Placed::Waits);
+        }
         Ok(key)
     }
 
@@ -186,6 +189,9 @@ impl Exchange {
         let Some(upload) = &mut client.upload else {
             return 0;
         };
+        if upload.is_endless() {
+            return self.hear_replica(key, bytes, limits, now);
+        }
         // Links that are lost are never named again.
         let on = upload.on;
         let mut link = on.and_then(|at| Some((at, self.links.get_mut(at)?)));

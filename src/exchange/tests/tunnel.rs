@@ -22,7 +22,7 @@ fn replica(world: &mut World) -> (ClientKey, LinkKey) {
 }
 
 #[test]
-fn what_either_says_passes_unread_in_both_directions() {
+fn what_the_master_says_passes_unread_and_what_its_replica_says_too() {
     let mut world = world();
     let (client, link) = replica(&mut world);
     world
@@ -34,9 +34,10 @@ fn what_either_says_passes_unread_in_both_directions() {
         "+FULLRESYNC 8371 0|$18|REDIS0011 no end *3|$3"
     );
     world.send_raw(client, b"*3\r\n$8\r\nREPLCONF\r\n$3\r\nACK");
-    world.send_raw(client, b"\r\n$1\r\n0\r\nno request");
+    assert!(world.wires[&link].arrived.is_empty(), "when it is whole");
+    world.send_raw(client, b"\r\n$1\r\n0\r\n\n*3\r\n");
     assert_eq!(world.wires[&link].asked[0].1, "REPLCONF ACK 0");
-    assert_eq!(world.wires[&link].arrived, b"no request");
+    assert_eq!(world.wires[&link].arrived, b"\n");
     world.pass(Duration::from_secs(600));
     assert!(!world.is_closed(client), "silence is nothing to it");
     assert_eq!(world.heard(client), "");
@@ -46,21 +47,74 @@ fn what_either_says_passes_unread_in_both_directions() {
 }
 
 #[test]
+fn a_replica_may_not_say_anything_else() {
+    let front = b"*3\r\n$8\r\nREPLCONF\r\n$300000\r\n";
+    let long = [&front[..], &vec![b'x'; 290_000]].concat();
+    let flush = b"*1\r\n$8\r\nFLUSHALL\r\n";
+    for said in [&flush[..], b"*x\r\n", b"FLUSHALL\r\n", &long] {
+        let mut world = world();
+        let (client, link) = replica(&mut world);
+        world.say_raw(link, b"-NOPERM no\r\n").unwrap();
+        world.send_raw(client, b"PSYNC ? -1\r\n");
+        assert!(!world.is_closed(client));
+        world.send_raw(client, said);
+        assert!(world.is_closed(client));
+        assert!(world.asked("m").is_empty());
+        assert!(!world.wires.contains_key(&link));
+        world.assert_calm();
+    }
+}
+
+#[test]
 fn it_begins_when_the_replies_to_what_came_before_have_come_and_on_the_same_link() {
     let mut world = world();
     let client = world.client();
     world.send(
         client,
-        &["SET a 1", "REPLCONF capa eof", "SYNC", "any thing"],
+        &["SET a 1", "REPLCONF capa eof", "SYNC", "REPLCONF ACK 0"],
     );
     world.answer("m", "SET a 1", "+OK");
     let link = world.asked_on("m", "REPLCONF capa eof");
     assert_eq!(world.asked("m"), ["REPLCONF capa eof"]);
     world.answer("m", "REPLCONF capa eof", "+OK");
     let asked: Vec<_> = world.wires[&link].asked.iter().map(|it| &*it.1).collect();
-    assert_eq!(asked, ["SYNC", "any thing"]);
+    assert_eq!(asked, ["SYNC", "REPLCONF ACK 0"]);
     world.say_raw(link, b"\n\n$EOF:x").unwrap();
     assert_eq!(world.heard(client), "+OK|+OK|\n\n$EOF:x");
+}
+
+#[test]
+fn what_a_server_does_not_answer_is_not_sent_and_none_of_it_is_in_a_transaction() {
+    let mut world = world();
+    let client = world.client();
+    world.send(client, &["REPLCONF ACK 0", "replconf GETACK *", "PING"]);
+    assert_eq!(world.heard(client), "+PONG|");
+    assert!(world.asked("m").is_empty());
+    world.send(client, &["MULTI", "REPLCONF capa eof", "EXEC"]);
+    world.answer("m", "MULTI", "+OK");
+    let heard = world.heard(client);
+    assert!(
+        heard.contains("'REPLCONF between MULTI and EXEC'"),
+        "{heard}"
+    );
+    assert!(
+        world
+            .asked("m")
+            .iter()
+            .all(|line| !line.starts_with("REPLCONF"))
+    );
+}
+
+#[test]
+fn it_waits_for_what_a_replica_owes_its_client() {
+    let mut world = world();
+    let client = world.client();
+    world.send(client, &["GET a", "SYNC"]);
+    assert!(world.asked("m").is_empty());
+    world.lose_node("r1");
+    world.answer_all("r1");
+    world.answer("m", "SYNC", "+any");
+    assert_eq!(world.heard(client), "+OK|+any|");
 }
 
 #[test]
