@@ -80,15 +80,7 @@ impl Exchange {
                 return bytes.len();
             }
         };
-        if link.pipeline.unwritten().is_empty() {
-            link.heard_at = now;
-        }
-        link.pipeline
-            .feed(bytes.get(..used).unwrap_or_default(), false);
-        if !link.dirty {
-            link.dirty = true;
-            self.dirty_links.push(at);
-        }
+        self.feed(at, (bytes.get(..used).unwrap_or_default(), false), now);
         used
     }
 

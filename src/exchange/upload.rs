@@ -219,21 +219,28 @@ impl Exchange {
             client.upload = None;
         }
         if let Some((at, link)) = link {
-            let pipeline = &mut link.pipeline;
-            if pipeline.unwritten().is_empty() {
-                // Until now it was the client who was silent.
-                link.heard_at = now;
-            }
-            pipeline.feed(bytes.get(..used).unwrap_or_default(), whole);
-            if whole && let Some(ticket) = pipeline.ticket_mut(0) {
+            if whole && let Some(ticket) = link.pipeline.ticket_mut(0) {
                 ticket.arrived = now;
             }
-            if !link.dirty {
-                link.dirty = true;
-                self.dirty_links.push(at);
-            }
+            self.feed(at, (bytes.get(..used).unwrap_or_default(), whole), now);
         }
         used
+    }
+
+    /// A link gets more of the only request on it; `whole` says that this is its end.
+    pub(super) fn feed(&mut self, at: LinkKey, (bytes, whole): (&[u8], bool), now: Time) {
+        let Some(link) = self.links.get_mut(at) else {
+            return;
+        };
+        if link.pipeline.unwritten().is_empty() {
+            // Until now it was the client who was silent.
+            link.heard_at = now;
+        }
+        link.pipeline.feed(bytes, whole);
+        if !link.dirty {
+            link.dirty = true;
+            self.dirty_links.push(at);
+        }
     }
 
     /// Nothing more comes of a request that is passed on while it comes, if there is one. With half

@@ -217,6 +217,21 @@ fn in_a_transaction_it_is_one_when_that_is_executed() {
 }
 
 #[test]
+fn one_whose_connection_is_lost_before_the_reply_is_none() {
+    let mut world = World::new();
+    let client = world.client();
+    let line = "CLIENT PAUSE 60000 WRITE";
+    world.send(client, &[line]);
+    world.lose(world.asked_on("m", line));
+    assert!(world.heard(client).starts_with("-UNCERTAIN "));
+    assert!(!is_known(&world), "if it is one, it is found");
+    world.send(client, &["CLIENT UNPAUSE"]);
+    answered(&mut world, client, ("CLIENT UNPAUSE", "+OK"));
+    paused(&mut world, 60_000);
+    assert!(is_known(&world));
+}
+
+#[test]
 fn another_master_is_not_paused() {
     let mut world = World::new();
     paused(&mut world, 60_000);

@@ -182,6 +182,35 @@ fn a_replica_that_takes_nothing_throttles_its_link_alone() {
 }
 
 #[test]
+fn a_replica_that_says_more_than_its_link_takes_is_not_read_until_it_does() {
+    let mut world = world();
+    let (client, link) = replica(&mut world);
+    world.wires.get_mut(&link).unwrap().open = false;
+    let said = pipeline(&["REPLCONF ACK 0"]).repeat(30_000);
+    for piece in said.chunks(50_000) {
+        if !world.exchange.wants_input(client) {
+            break;
+        }
+        world.send_raw(client, piece);
+    }
+    assert!(!world.exchange.wants_input(client) && !world.is_closed(client));
+    let pending = world
+        .exchange
+        .links
+        .get(link)
+        .unwrap()
+        .pipeline
+        .pending_bytes();
+    assert!(pending < 300_000, "{pending}");
+    world.wires.get_mut(&link).unwrap().open = true;
+    world.write(link);
+    world.run();
+    assert!(world.exchange.wants_input(client));
+    let asked = &world.wires[&link].asked;
+    assert!(asked.len() > 5_000 && asked.iter().all(|it| it.1 == "REPLCONF ACK 0"));
+}
+
+#[test]
 fn without_leave_it_is_refused() {
     let mut world = World::new();
     let client = world.client();
