@@ -142,8 +142,10 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return Ok(());
         };
-        let counts = matches!(kind, ReplyKind::Integer | ReplyKind::Array)
-            && link.pipeline.oldest_ticket().is_some_and(|it| it.counts);
+        let counts = matches!(
+            kind,
+            ReplyKind::Integer | ReplyKind::Array | ReplyKind::Bulk | ReplyKind::Verbatim
+        ) && link.pipeline.oldest_ticket().is_some_and(|it| it.counts);
         if link.usage == Usage::Hub {
             if self.heard_on_hub(key, (frame, kind), now) {
                 return Ok(());

@@ -1,6 +1,6 @@
-//! Floor 4. How many clients hear a name that Switchman has subscribed to once for all of them, in
-//! all workers, so that PUBLISH and PUBSUB NUMSUB tell their clients how many there are. The server
-//! counts connections.
+//! Floor 4. How many clients there are, in all workers, for INFO; and how many hear a name that
+//! Switchman has subscribed to once for all of them, so that PUBLISH and PUBSUB NUMSUB tell that to
+//! their clients. The server counts connections.
 //!
 //! A server counts each connection that hears the channel, and each pattern of each connection that
 //! matches (Redis pubsub.c, `pubsubPublishMessageInternal`). What is kept here is by how much that
@@ -15,9 +15,11 @@ use crate::exchange::{Exchange, LinkKey};
 use crate::resp::{ReplyKind, Request, encode};
 use crate::types::Time;
 
-/// Names with more clients than connections, and how many more.
+/// The clients of a group, and names with more clients than connections, and how many more.
 #[derive(Debug, Default)]
 pub struct Audience {
+    /// Clients that have connected and are not gone.
+    present: AtomicUsize,
     names: Mutex<Names>,
     /// How many such names there are: mostly none, and then nothing is looked up.
     count: AtomicUsize,
@@ -53,6 +55,16 @@ impl Audience {
     #[inline]
     pub fn is_counted(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// A client has connected.
+    pub(super) fn enter(&self) {
+        self.present.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One is gone.
+    pub(super) fn exit(&self) {
+        self.present.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
@@ -95,6 +107,9 @@ impl Audience {
 
     /// The reply that a request is to have whose server has said `reply`. `None`: the same.
     pub(super) fn counted(&self, request: &Request<'_>, reply: &[u8]) -> Option<Vec<u8>> {
+        if is_info(request) {
+            return with_clients(reply, self.present.load(Ordering::Relaxed));
+        }
         let arg1 = request.arg1()?;
         let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
         let mut names = self.names();
@@ -133,7 +148,7 @@ impl Audience {
 }
 
 impl Exchange {
-    /// The oldest request of a link has its reply, in which all are to be counted who hear a name.
+    /// The oldest request of a link has its reply, in which clients are to be counted.
     #[cold]
     pub(super) fn complete_counted(
         &mut self,
@@ -154,13 +169,45 @@ impl Exchange {
     }
 }
 
-/// Whether a request's reply counts who hears a name.
-pub(super) fn counts(request: &Request<'_>) -> bool {
+/// Whether a request's reply counts clients; `names`: there are names with more of them than the
+/// server knows.
+pub(super) fn counts(request: &Request<'_>, names: bool) -> bool {
+    is_info(request) || (names && counts_who_hears(request))
+}
+
+fn is_info(request: &Request<'_>) -> bool {
+    request.name().eq_ignore_ascii_case(b"info")
+}
+
+fn counts_who_hears(request: &Request<'_>) -> bool {
     let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| w.eq_ignore_ascii_case(want));
     let (name, sub) = (Some(request.name()), request.arg1());
     is(name, b"publish")
         || is(name, b"spublish")
         || (is(name, b"pubsub") && (is(sub, b"numsub") || is(sub, b"shardnumsub")))
+}
+
+/// The field of `INFO` that counts clients (Redis server.c, `genRedisInfoString`).
+const CLIENTS: &[u8] = b"\nconnected_clients:";
+
+/// A reply to INFO with another number of clients. `None`: it says nothing of them.
+fn with_clients(reply: &[u8], count: usize) -> Option<Vec<u8>> {
+    let (kind, line) = reply
+        .split_first()
+        .filter(|(it, _)| matches!(it, b'$' | b'='))?;
+    let text = line.get(memchr::memchr(b'\n', line)? + 1..)?;
+    let text = text.strip_suffix(b"\r\n")?;
+    let before = memchr::memmem::find(text, CLIENTS)? + CLIENTS.len();
+    let (head, tail) = text.split_at_checked(before)?;
+    let tail = tail.get(memchr::memchr(b'\r', tail)?..)?;
+    let count = count.to_string();
+    let len = head.len() + count.len() + tail.len();
+    let mut out = vec![*kind];
+    out.extend_from_slice(len.to_string().as_bytes());
+    for part in [b"\r\n", head, count.as_bytes(), tail, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+    Some(out)
 }
 
 /// The integer at the front, and what follows it.
@@ -250,7 +297,7 @@ mod tests {
         let mut raw = Vec::new();
         encode::request(&mut raw, words);
         let request = Request::from_raw(&raw).unwrap();
-        assert!(counts(&request));
+        assert!(counts(&request, true));
         let out = audience.counted(&request, reply.replace('|', "\r\n").as_bytes())?;
         Some(String::from_utf8(out).unwrap().replace("\r\n", "|"))
     }
@@ -282,6 +329,23 @@ mod tests {
         assert!(audience.is_counted());
         audience.end(Leased::Subscribe, b"a", 2);
         assert!(!audience.is_counted());
+    }
+
+    #[test]
+    fn info_counts_the_clients_that_there_are() {
+        let audience = Audience::default();
+        let info = |reply: &str| counted(&audience, &[b"info"], reply);
+        let one = "$53|# Clients|connected_clients:123|blocked_clients:1||";
+        let none = "$51|# Clients|connected_clients:0|blocked_clients:1||";
+        assert_eq!(info(one).as_deref(), Some(none));
+        (0..11).for_each(|_| audience.enter());
+        audience.exit();
+        let verbatim = "=36|txt:# Clients|connected_clients:9||";
+        let ten = "=37|txt:# Clients|connected_clients:10||";
+        assert_eq!(info(verbatim).as_deref(), Some(ten));
+        assert_eq!(info("$9|# Memory||"), None);
+        assert_eq!(info("-NOPERM no|"), None);
+        assert_eq!(info("$27|# x|my_connected_clients:1|"), None);
     }
 
     #[test]

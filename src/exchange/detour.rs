@@ -322,7 +322,7 @@ impl Client {
     fn may_ask_twice(&self, it: &Waiting<'_, Ticket>) -> bool {
         let ticket = &it.ticket;
         let plain = ticket.purpose == Purpose::Plain && ticket.effect == Effect::Reads;
-        let free = ticket.caching == Caching::Nothing && !ticket.counts && !ticket.detoured;
+        let free = ticket.caching == Caching::Nothing && !ticket.detoured;
         let alone = self.replies.outstanding() == 1 && self.again.is_empty();
         plain
             && free

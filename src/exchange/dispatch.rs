@@ -41,7 +41,7 @@ pub(super) struct Job {
     pub(super) caching: Caching,
     /// The stamp of its first argument in its client's database, if it is known already.
     pub(super) slot: Option<Slot>,
-    /// Whether its reply counts who hears a name.
+    /// Whether its reply counts clients.
     pub(super) counts: bool,
 }
 
@@ -170,8 +170,8 @@ impl Exchange {
         if class != Class::Read {
             job.marks = group.marks(client, reach, (request, job.slot));
         }
-        if reach == Reach::Nothing && group.settings.audience.is_counted() {
-            job.counts = counts(request);
+        if reach == Reach::Nothing {
+            job.counts = counts(request, group.settings.audience.is_counted());
         }
         if client.waits_for_reads(group, (class, reach), (request, job.slot)) {
             return Placed::Waits;

@@ -27,6 +27,7 @@ impl Exchange {
         if let Some(group) = self.groups.get_mut(group) {
             group.counts.client_connections_accepted += 1;
             group.counts.clients += 1;
+            group.settings.audience.enter();
             client.admitted = group.admits(now);
         }
         self.clients.insert(client)

@@ -215,6 +215,7 @@ impl Exchange {
         };
         group.counts.client_connections_closed += 1;
         group.counts.clients -= 1;
+        group.settings.audience.exit();
         group.leave_reader(&mut client);
         let index = client.group;
         if let Some(proof) = client.proof {

@@ -77,7 +77,7 @@ impl Exchange {
         let Some(oldest) = link.pipeline.oldest_written() else {
             return false;
         };
-        if announces || link.scanner.is_push() || self.is_left(key) {
+        if announces || oldest.counts || link.scanner.is_push() || self.is_left(key) {
             return false;
         }
         match oldest.purpose {

@@ -32,7 +32,7 @@ pub(super) struct Ticket {
     pub(super) marks: Marks,
     /// What it does to the script cache of its node.
     pub(super) caching: Caching,
-    /// Whether its reply counts who hears a name.
+    /// Whether its reply counts clients.
     pub(super) counts: bool,
 }
 

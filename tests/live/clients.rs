@@ -151,3 +151,33 @@ const TRANSACTION: [&[&str]; 4] = [
     &["ACL", "SETUSER", "gone", "on", ">x", "~*", "+@all"],
     &["EXEC"],
 ];
+
+/// What `INFO` says of how many clients there are, if anything.
+fn connected(client: &mut Client, sections: &[&str]) -> Option<usize> {
+    let info = say(client, &[&["INFO"], sections].concat());
+    let text = info.text().unwrap_or_default();
+    let mut lines = text.lines();
+    let count = lines.find_map(|line| line.strip_prefix("connected_clients:"))?;
+    count.parse().ok()
+}
+
+#[test]
+fn info_counts_the_clients_of_all_workers_as_client_list_does() {
+    let lab = Lab::small();
+    let proxy = started(&lab);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        assert_eq!(say(client, &["GET", "nosuch"]), Reply::Null);
+    }
+    let mut one = clients.remove(0);
+    assert_eq!(connected(&mut one, &["clients"]), Some(CLIENTS));
+    assert_eq!(connected(&mut one, &[]), Some(CLIENTS));
+    assert_eq!(connected(&mut one, &["memory"]), None);
+    let list = say(&mut one, &["CLIENT", "LIST"]);
+    assert_eq!(named(&list).len(), CLIENTS);
+    drop(clients);
+    let gone = wait_for(SOON, || {
+        (connected(&mut one, &["clients"]) == Some(1)).then_some(())
+    });
+    assert!(gone.is_some());
+}
