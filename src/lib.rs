@@ -93,6 +93,7 @@
 //! **exchange**: all clients and links of one worker. Classifies and places requests, holds clients
 //! and, in a failover, replies; leases links for transactions and blocking commands, hears what is
 //! published over one link for all, passes on to one client what others have read and is changed,
+//! has the master serve for a moment all of a client that configures it or resets its statistics,
 //! decides what becomes of lost requests, gives a new master the scripts of the last, throttles
 //! what feeds a client that does not read, asks late reads of a second replica, and twice those
 //! that wait behind a long reply or a paused write, lets a client become a replica where that is

@@ -5,13 +5,13 @@
 //!   pool ──► leased: blocking command ──reply──────────────────► pool
 //!                    MULTI … EXEC / DISCARD ──reply────────────► pool
 //!                    WATCH … EXEC / DISCARD / UNWATCH ──reply──► pool
+//!                    CONFIG SET, DEBUG, … a while ─────────────► pool
 //!                    CLIENT TRACKING ON … OFF ────────── client gone ─► closed; or sooner, where
 //!                                                        links are short
 //!                    MONITOR, CLIENT NO-TOUCH, … ─────── client gone ─► closed
 //! ```
 
 use crate::command::{Class, Leased, Local, Problem};
-use crate::exchange::busy::is_accepted_by_busy;
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::fencing::Waits;
@@ -22,7 +22,6 @@ use crate::exchange::marks::{Gathered, Marks};
 use crate::exchange::redirection::{self, Told};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::tracking::Tracking;
-use crate::exchange::tunnel::{has_no_reply, makes_replica, tells_replica};
 use crate::exchange::warm::Wanted;
 use crate::exchange::{ClientKey, Exchange, LinkKey, Role};
 use crate::resp::Request;
@@ -66,6 +65,10 @@ pub(super) struct Lease {
     pub(super) unmade: bool,
     /// Whether an administrator's command is queued.
     pub(super) administers: bool,
+    /// Since when its client attends to the master.
+    pub(super) attends: Option<Time>,
+    /// What the link is called, if not as all are.
+    pub(super) called: Option<Box<[u8]>>,
 }
 
 /// How a client stands between MULTI and EXEC.
@@ -224,6 +227,8 @@ impl Exchange {
         request: &Request<'_>,
         class: Class,
     ) -> Placed {
+        self.end_attendance(job.key, job.now);
+        let attends = self.attends_on_link(job.key);
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
@@ -253,7 +258,7 @@ impl Exchange {
             // A choice of `CLIENT CACHING` is over with whatever comes next; and only the server
             // knows whether what has become invalid comes before it or behind it.
             Class::Local(Local::Ping | Local::Echo)
-                if (lease.may_choose() || lease.hears_invalidations())
+                if (lease.may_choose() || lease.hears_invalidations() || attends)
                     && !client.is_restricted_subscriber() =>
             {
                 let effect = Effect::Reads;
@@ -266,6 +271,9 @@ impl Exchange {
             }
             Class::Read | Class::MasterRead | Class::Write if lease.binds_all() => {
                 self.send_on_lease(job, request.raw(), kind)
+            }
+            Class::Read | Class::MasterRead | Class::Write if attends => {
+                self.send_on_lease(job, request.raw(), Kind::shared(class))
             }
             _ => self.dispatch_unshared(job, request, class),
         }
@@ -319,53 +327,6 @@ impl Exchange {
         }
     }
 
-    /// Administration goes to the master on a link of the client's own, with its own rights.
-    pub(super) fn place_admin(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        let kind = Kind {
-            class: RequestClass::Admin,
-            ..Kind::leased(Purpose::Slow)
-        };
-        let debugs = |word: &[u8]| word.eq_ignore_ascii_case(b"debug");
-        let leaves_marks = debugs(request.name()) || request.arg1().is_some_and(debugs);
-        if makes_replica(request) {
-            return self.place_tunnel(job, request);
-        }
-        if has_no_reply(request) {
-            self.scratch.clear();
-            return self.answer(job, RequestClass::Admin, None);
-        }
-        // What ends a script must not need a SELECT first: a busy node would refuse it.
-        // What is made again with the link is for the session's database.
-        let unmade = self.lease_of(job.key).is_some_and(|lease| lease.unmade);
-        let database = (is_accepted_by_busy(request) && !unmade).then_some(0);
-        let wanted = Wanted {
-            database,
-            ..Wanted::default()
-        };
-        let taken = self.take_lease_in(job, wanted);
-        let placed = match self.lease_or_wait(job, taken) {
-            Ok(link) => self.send(link, job, request.raw(), kind),
-            Err(placed) => placed,
-        };
-        if placed == Placed::Sent {
-            self.note_pause(job, request);
-            self.note_deletion(job, request);
-        }
-        if tells_replica(request) {
-            self.on_lease(job.key, placed, |lease| lease.sticky = true);
-        }
-        if leaves_marks
-            && placed == Placed::Sent
-            && let Some(client) = self.clients.get_mut(job.key)
-            && let Some(link) = client.lease.as_ref().and_then(|lease| lease.link)
-        {
-            // It serves this client to the end, but never goes back to the pool.
-            self.retire(link);
-            self.warm_again(link, job.now);
-        }
-        placed
-    }
-
     /// Sends on the client's own link, which is taken from the pool or opened first.
     pub(super) fn send_on_lease(&mut self, job: Job, raw: &[u8], kind: Kind) -> Placed {
         match self.lease_link(job) {
@@ -381,7 +342,7 @@ impl Exchange {
     }
 
     /// The link that was taken. An `Err` is what became of the request without one.
-    fn lease_or_wait(
+    pub(super) fn lease_or_wait(
         &mut self,
         job: Job,
         taken: Result<LinkKey, NoLease>,
@@ -414,7 +375,7 @@ impl Exchange {
     }
 
     /// The same; a link that is new to the client is as it is wanted.
-    fn take_lease_in(&mut self, job: Job, wanted: Wanted) -> Result<LinkKey, NoLease> {
+    pub(super) fn take_lease_in(&mut self, job: Job, wanted: Wanted) -> Result<LinkKey, NoLease> {
         let client = self.clients.get(job.key).ok_or(NoLease::Gone)?;
         let own = client.lease.as_ref().and_then(|lease| lease.link);
         if client.master_out > 0 && (own.is_none() || client.master_link != own) {
@@ -494,7 +455,8 @@ impl Exchange {
             return;
         };
         let waits = matches!(client.wait, Wait::Proof(_));
-        let clean = client.lease.as_ref().is_some_and(|lease| lease.is_clean());
+        let lease = client.lease.as_ref();
+        let clean = lease.is_some_and(|lease| lease.is_clean() && !lease.is_attending());
         if client.is_lease_busy() || waits || !clean {
             return;
         }

@@ -20,6 +20,7 @@
 
 mod admission;
 mod answers;
+mod attending;
 mod audience;
 mod bulky;
 mod busy;
@@ -134,6 +135,8 @@ pub struct Exchange {
     touched: Vec<ClientKey>,
     /// Clients with more unread output than allowed, and some that had; seen through at each tick.
     stalled: Vec<ClientKey>,
+    /// Clients that attend to their master.
+    attending: Vec<ClientKey>,
     /// Requests of links that are being ended at their nodes.
     fencing: Vec<Fencing>,
     /// Questions about clients.
@@ -243,6 +246,7 @@ impl Exchange {
             dirty_clients: Vec::new(),
             touched: Vec::new(),
             stalled: Vec::new(),
+            attending: Vec::new(),
             fencing: Vec::new(),
             roll: Roll::default(),
             redirection: Redirection::default(),

@@ -184,6 +184,7 @@ impl Exchange {
             self.tick_links(now);
         }
         self.tick_clients(now);
+        self.end_attendances(now);
         self.settle(now);
     }
 

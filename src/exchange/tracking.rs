@@ -215,12 +215,14 @@ impl Exchange {
         }
     }
 
-    /// A client whose link is there only because tracking was on over it.
+    /// A client whose link is there only because tracking was on over it, or for its attendance.
     pub(super) fn kept_for_tracking(&self) -> Option<ClientKey> {
         let mut clients = self.clients.iter();
         let spare = clients.find(|(_, client)| {
             let lease = client.lease.as_deref();
-            let idle = |lease: &Lease| lease.is_unbound() && lease.tracking.was_on();
+            let idle = |lease: &Lease| {
+                lease.is_unbound() && (lease.tracking.was_on() || lease.is_attending())
+            };
             lease.is_some_and(idle) && !client.is_lease_busy() && client.wait == Wait::No
         });
         spare.map(|(key, _)| key)

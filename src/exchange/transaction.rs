@@ -461,6 +461,7 @@ impl Lease {
     /// Notes that the link is gone with all that the server knew of it.
     pub(super) fn lose_link(&mut self, anew: Anew) {
         self.link = None;
+        self.called = None;
         self.lose_unanswered();
         self.lose_made();
         self.inside.lose_link();

@@ -203,6 +203,8 @@ impl Exchange {
         if !self.discard_spare() {
             let owner = self.kept_for_tracking().ok_or(NoLease::Full)?;
             self.drop_lease(owner, now);
+            // It may be as good as new.
+            self.discard_spare();
         }
         Ok(())
     }

@@ -11,6 +11,7 @@
     reason = "the helpers of a test fail it by panicking, and print the figures it measured"
 )]
 
+mod attending;
 mod busy;
 mod carried;
 mod chatter;

@@ -108,6 +108,7 @@ fn a_command_that_may_have_set_a_password_ends_what_is_believed() {
     world.refuse(again, no_auth());
     assert_eq!(world.heard(new), NO_AUTH);
     assert_eq!(world.heard(admin), "+OK|");
+    world.pass(ms(5_100));
     world.assert_calm();
 }
 

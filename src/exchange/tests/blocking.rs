@@ -335,6 +335,7 @@ fn administration_goes_to_the_master_and_script_debug_marks_its_link() {
     let client = world.client();
     world.send(client, &["CONFIG SET maxmemory 1"]);
     world.answer("m", "CONFIG SET maxmemory 1", "+OK");
+    world.pass(ms(5_100));
     assert_eq!(world.exchange.groups[0].pool.values().flatten().count(), 1);
     world.send(client, &["SCRIPT DEBUG YES"]);
     world.answer("m", "SCRIPT DEBUG YES", "+OK");

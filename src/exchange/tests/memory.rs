@@ -103,6 +103,7 @@ fn requests_are_counted_by_what_they_are_and_who_answered() {
     ];
     world.send(client, &lines);
     world.answer_all("m");
+    world.pass(ms(5_100));
     world.send(client, &["GET a", "REPLICAOF NO ONE"]);
     world.answer_all("r1");
     let counts = world.exchange.counts(0).unwrap();

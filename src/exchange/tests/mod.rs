@@ -2,6 +2,7 @@
 //! what the test makes them answer, and time passes only when it is told to.
 
 mod admission;
+mod attending;
 mod blocking;
 mod bounds;
 mod bulky;

@@ -144,6 +144,7 @@ fn one_that_leaves_marks_is_replaced() {
     world.answer("m", "DEBUG SLEEP 0", "+OK");
     let (next, _) = world.only_opening();
     world.open(next);
+    world.pass(ms(5_100));
     assert_eq!((pooled(&world), world.links("m").len()), (1, 2));
     world.assert_calm();
 }

@@ -372,7 +372,9 @@ impl Sim {
                 self.perform();
             }
             let mut clients = self.exchange.clients.iter();
-            let answered = clients.all(|(_, client)| client.replies.outstanding() == 0);
+            // What nobody hears the reply of is placed too.
+            let answered = clients
+                .all(|(_, client)| client.replies.outstanding() == 0 && client.input.is_empty());
             // Nor does Switchman wait for anything that it has asked itself.
             let mut nodes = self.exchange.groups[0].nodes.iter();
             let quiet = nodes.all(|node| node.in_flight == 0);

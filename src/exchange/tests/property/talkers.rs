@@ -275,7 +275,7 @@ impl Sim {
         } else {
             assert!(fine, "{sent:?} {reply}");
             if word != "PING" && word != "REPLICAOF" {
-                let reads = matches!(word, "GET" | "LCS" | "OBJECT");
+                let reads = matches!(word, "GET" | "LCS" | "OBJECT" | "PING");
                 let (least, most) = fate;
                 let most = if reads { u32::MAX } else { most };
                 self.allowed.insert(sent.id, (least, most));

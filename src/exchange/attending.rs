@@ -1,0 +1,198 @@
+//! Floor 4. Commands that administer the master. Whoever configures or debugs it, or sets its
+//! statistics back, looks at it next: for a moment it serves all of that client, and counts all
+//! that it asks.
+//!
+//! ```text
+//!   CONFIG SET, CONFIG RESETSTAT, DEBUG,
+//!   SLOWLOG RESET, LATENCY RESET, … ──► the client attends to the master, over a link of its own
+//!                                       that bears its name
+//!     reads, writes, PING, ECHO ──────► over that link
+//!     CLIENT ID and its like ─────────► asked there too, and answered here
+//!   none of the first for a while ────► as any other client
+//! ```
+//!
+//! Nothing is bound to the link. It is given up where others need one, and with the master; what
+//! comes from another database, or with another login, goes the usual way.
+
+use std::time::Duration;
+
+use crate::command::Local;
+use crate::exchange::busy::is_accepted_by_busy;
+use crate::exchange::client::Client;
+use crate::exchange::dispatch::{Job, Kind, Placed};
+use crate::exchange::lease::Lease;
+use crate::exchange::node::Group;
+use crate::exchange::ticket::Purpose;
+use crate::exchange::tunnel::{has_no_reply, makes_replica, tells_replica};
+use crate::exchange::warm::Wanted;
+use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::resp::{Request, encode};
+use crate::telemetry::RequestClass;
+use crate::types::{CONNECTION_NAME, Time};
+
+/// How long a client attends to the master after the last command that began it.
+const ATTENDS: Duration = Duration::from_secs(5);
+
+/// What is answered here, and can be asked at a server as it stands, without a trace but the count.
+pub(super) const fn is_countable(local: Local) -> bool {
+    matches!(
+        local,
+        Local::ClientId | Local::ClientGetname | Local::ClientGetredir | Local::ClientTrackinginfo
+    )
+}
+
+/// What begins it, among the commands that administer a node.
+const BEGIN: [&[u8]; 5] = [b"config", b"debug", b"slowlog", b"latency", b"commandlog"];
+
+impl Lease {
+    /// Whether its client attends to the master.
+    pub(super) const fn is_attending(&self) -> bool {
+        self.attends.is_some()
+    }
+}
+
+impl Client {
+    fn is_attending(&self) -> bool {
+        let lease = self.lease.as_deref();
+        lease.is_some_and(Lease::is_attending)
+    }
+}
+
+impl Exchange {
+    /// Administration goes to the master on a link of the client's own, with its own rights.
+    pub(super) fn place_admin(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        let kind = Kind {
+            class: RequestClass::Admin,
+            ..Kind::leased(Purpose::Slow)
+        };
+        let debugs = |word: &[u8]| word.eq_ignore_ascii_case(b"debug");
+        let leaves_marks = debugs(request.name()) || request.arg1().is_some_and(debugs);
+        if makes_replica(request) {
+            return self.place_tunnel(job, request);
+        }
+        if has_no_reply(request) {
+            self.scratch.clear();
+            return self.answer(job, RequestClass::Admin, None);
+        }
+        // What ends a script must not need a SELECT first: a busy node would refuse it.
+        // What is made again with the link is for the session's database.
+        let unmade = self.lease_of(job.key).is_some_and(|lease| lease.unmade);
+        let database = (is_accepted_by_busy(request) && !unmade).then_some(0);
+        let wanted = Wanted {
+            database,
+            ..Wanted::default()
+        };
+        let taken = self.take_lease_in(job, wanted);
+        let placed = match self.lease_or_wait(job, taken) {
+            Ok(link) => {
+                self.attend(job, request, link);
+                self.send(link, job, request.raw(), kind)
+            }
+            Err(placed) => placed,
+        };
+        if placed == Placed::Sent {
+            self.note_pause(job, request);
+            self.note_deletion(job, request);
+        }
+        if tells_replica(request) {
+            self.on_lease(job.key, placed, |lease| lease.sticky = true);
+        }
+        if leaves_marks
+            && placed == Placed::Sent
+            && let Some(client) = self.clients.get_mut(job.key)
+            && let Some(link) = client.lease.as_ref().and_then(|lease| lease.link)
+        {
+            // It serves this client to the end, but never goes back to the pool.
+            self.retire(link);
+            self.warm_again(link, job.now);
+        }
+        placed
+    }
+
+    /// Whether a client attends to the master over a link that is as it needs one now: what it
+    /// sends finds its place there at once.
+    pub(super) fn attends_on_link(&self, key: ClientKey) -> bool {
+        let lease = self.lease_of(key).filter(|lease| lease.is_attending());
+        let link = lease.and_then(|lease| self.links.get(lease.link?));
+        let lane = link.map(|link| link.lane);
+        lane.is_some_and(|lane| self.lane_of(key, lane.node, lane.role) == Some(lane))
+    }
+
+    /// What administers the master is about to be sent on a client's own link, which gets the
+    /// client's name if this begins its attendance.
+    fn attend(&mut self, job: Job, request: &Request<'_>, link: LinkKey) {
+        let name = request.name();
+        let begins = BEGIN.iter().any(|it| name.eq_ignore_ascii_case(it));
+        if !begins || !self.may_attend(job.key) {
+            return;
+        }
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return;
+        };
+        let Some(lease) = client.lease.as_deref_mut() else {
+            return;
+        };
+        lease.attends = Some(job.now);
+        if !self.attending.contains(&job.key) {
+            self.attending.push(job.key);
+        }
+        let called = lease.called.as_deref().unwrap_or(CONNECTION_NAME);
+        let name = client.session.name().unwrap_or(CONNECTION_NAME);
+        if name == called {
+            return;
+        }
+        let mut raw = Vec::new();
+        encode::request(&mut raw, &[b"CLIENT", b"SETNAME", name]);
+        lease.called = Some(Box::from(name));
+        self.send_internal(link, job, Purpose::Internal, &raw);
+        // The next client has another name.
+        self.retire(link);
+        self.warm_again(link, job.now);
+    }
+
+    /// Whether there is a master to attend to, and others do not need the link that this takes: no
+    /// more of them can be had with a login that is taken no more.
+    fn may_attend(&self, key: ClientKey) -> bool {
+        let client = self.clients.get(key);
+        client.is_some_and(|client| {
+            let group = self.groups.get(client.group);
+            let identity = client.session.identity;
+            let has_room = |group: &Group| {
+                let master = group.writable;
+                master.is_some_and(|node| !group.keeps_out((node, identity)))
+            };
+            group.is_some_and(has_room)
+        })
+    }
+
+    /// Ends a client's attendance if it has lasted long enough, or cannot go on.
+    pub(super) fn end_attendance(&mut self, key: ClientKey, now: Time) {
+        if !self.lease_of(key).is_some_and(Lease::is_attending) {
+            return;
+        }
+        let goes_on = self.may_attend(key);
+        let client = self.clients.get_mut(key);
+        let lease = client.and_then(|client| client.lease.as_deref_mut());
+        if let Some(lease) = lease
+            && lease
+                .attends
+                .is_some_and(|since| !goes_on || now.since(since) >= ATTENDS)
+        {
+            lease.attends = None;
+        }
+    }
+
+    /// Clients that have sent nothing since their attendance was over give their links back.
+    pub(super) fn end_attendances(&mut self, now: Time) {
+        let mut attending = std::mem::take(&mut self.attending);
+        attending.retain(|key| {
+            self.end_attendance(*key, now);
+            let goes_on = self.clients.get(*key).is_some_and(Client::is_attending);
+            if !goes_on {
+                self.release_lease(*key, now);
+            }
+            goes_on
+        });
+        self.attending = attending;
+    }
+}
