@@ -96,8 +96,8 @@
 //! has the master serve for a moment all of a client that configures it or resets its statistics,
 //! decides what becomes of lost requests, gives a new master the scripts of the last, throttles
 //! what feeds a client that does not read, asks late reads of a second replica, and twice those
-//! that wait behind a long reply or a paused write, lets a client become a replica where that is
-//! permitted, opens a link to see whether new clients have to log in, and goes on with those that
+//! that wait behind a long reply or a paused write, lets a client become a replica without an
+//! address, opens a link to see whether new clients have to log in, and goes on with those that
 //! there are for clients whose login is taken no more. The worker calls it with bytes and events,
 //! and performs the actions that it gives. Scripts, stamps, which keys have large values, whether
 //! the master runs a script or keeps writes waiting, the number of subscribers, and that an

@@ -413,14 +413,14 @@ pub(super) static ROWS: &[Row] = &[
     Row("client|trackinginfo",   2, Local(ClientTrackinginfo), NONE, "noscript"),
     Row("client|unblock",       -3, Local(ClientUnblock),      NONE, "admin noscript"),
     Row("client|unpause",        2, Admin,                     NONE, "admin noscript"),
-    // Would change the topology behind the back of Sentinel, or impersonate a replica.
+    // Would change the topology behind the back of Sentinel; the last three follow the master.
     Row("failover",  -1, Refused, NONE, "admin noscript"),
-    Row("psync",     -3, Refused, NONE, "admin noscript no_multi"),
-    Row("replconf",  -1, Refused, NONE, "admin noscript allow_busy"),
     Row("replicaof",  3, Refused, NONE, "admin noscript"),
     Row("shutdown",  -1, Refused, NONE, "admin noscript no_multi allow_busy"),
     Row("slaveof",    3, Refused, NONE, "admin noscript"),
-    Row("sync",       1, Refused, NONE, "admin noscript no_multi"),
+    Row("psync",     -3, Admin,   NONE, "admin noscript no_multi"),
+    Row("replconf",  -1, Admin,   NONE, "admin noscript allow_busy"),
+    Row("sync",       1, Admin,   NONE, "admin noscript no_multi"),
     // The server.
     Row("acl",                     -2, MasterRead,       NONE,           ""),
     Row("acl|cat",                 -2, MasterRead,       NONE,           "noscript"),

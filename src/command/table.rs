@@ -19,6 +19,8 @@ pub struct Table {
     specs: Vec<Spec>,
     index: Index,
     before_7: bool,
+    /// Whether the operator lets clients say at which address they are replicas.
+    announces: bool,
 }
 
 /// Words of other protocols that end the connection on which they are said. Servers before 7.0 tell
@@ -94,6 +96,7 @@ impl Table {
         }
         Self {
             before_7,
+            announces: self.announces,
             ..Self::assemble(specs)
         }
     }
@@ -152,6 +155,7 @@ impl Table {
         }
         Self {
             before_7,
+            announces: closeness(&allow, "replconf") > 0,
             ..Self::assemble(specs)
         }
     }
@@ -249,6 +253,13 @@ impl Table {
         self.before_7
     }
 
+    /// Whether the operator has allowed `REPLCONF` by name: a client may say then at which address
+    /// it is a replica. Sentinels learn that from the master, and would count one there that is not
+    /// (Redis sentinel.c, `sentinelRefreshInstanceInfo`).
+    pub const fn lets_replicas_announce(&self) -> bool {
+        self.announces
+    }
+
     /// The row of `name`, a command or `container|subcommand`, in any case.
     pub fn get(&self, name: &str) -> Option<&Spec> {
         self.number(name).map(|number| &self.specs[number])
@@ -276,6 +287,7 @@ impl Table {
             specs: Vec::with_capacity(specs.len()),
             index: Index::default(),
             before_7: false,
+            announces: false,
         };
         let mut keys = Vec::with_capacity(specs.len());
         let mut numbers: HashMap<Cow<'static, str>, usize> = HashMap::new();

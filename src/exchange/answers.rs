@@ -58,13 +58,13 @@ impl Exchange {
         if let Some(group) = self.groups.get_mut(group) {
             group.counts.upstream_received_bytes += offset(data.len());
         }
-        let Some(link) = self.links.get_mut(key) else {
+        let Some(link) = self.links.get(key) else {
             return Ok(());
         };
-        let result = if link.state == State::Tunnel {
-            self.pass_through(key, data, now);
+        let (tunnel, nothing_waits) = (link.state == State::Tunnel, link.input.is_empty());
+        let result = if tunnel && self.pass_through(key, data, now) {
             Ok(())
-        } else if link.input.is_empty() {
+        } else if nothing_waits {
             self.scan(key, data, 0, now).map(|(used, scanned)| {
                 let rest = data.get(used..).unwrap_or_default();
                 if let Some(link) = self.links.get_mut(key)
@@ -75,6 +75,9 @@ impl Exchange {
                 }
             })
         } else {
+            let Some(link) = self.links.get_mut(key) else {
+                return Ok(());
+            };
             let mut input = std::mem::take(&mut link.input);
             let scanned = std::mem::take(&mut link.scanned);
             input.extend_from_slice(data);

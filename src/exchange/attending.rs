@@ -23,10 +23,11 @@ use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::lease::Lease;
 use crate::exchange::node::Group;
 use crate::exchange::ticket::Purpose;
-use crate::exchange::tunnel::{has_no_reply, makes_replica, tells_replica};
+use crate::exchange::tunnel::{has_no_reply, is_address_refused, makes_replica, tells_replica};
 use crate::exchange::warm::Wanted;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::resp::{Request, encode};
+use crate::session::Reject;
 use crate::telemetry::RequestClass;
 use crate::types::{CONNECTION_NAME, Time};
 
@@ -69,6 +70,12 @@ impl Exchange {
         let leaves_marks = debugs(request.name()) || request.arg1().is_some_and(debugs);
         if makes_replica(request) {
             return self.place_tunnel(job, request);
+        }
+        let client = self.clients.get(job.key);
+        let group = client.and_then(|client| self.groups.get(client.group));
+        if group.is_some_and(|group| is_address_refused(request, &group.table)) {
+            let command = request.name();
+            return self.reject(job, RequestClass::Refused, Reject::Refused { command });
         }
         if has_no_reply(request) {
             self.scratch.clear();

@@ -13,7 +13,7 @@ use crate::exchange::redirection::target_of;
 use crate::exchange::session_commands::without_capabilities;
 use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
-use crate::exchange::tunnel::tells_replica;
+use crate::exchange::tunnel::{makes_replica, tells_replica};
 use crate::exchange::{ClientKey, Exchange};
 use crate::resp::{Request, encode};
 use crate::session::{Reject, Seq};
@@ -115,7 +115,8 @@ impl Exchange {
                 });
                 placed
             }
-            Class::Refused => {
+            // Before Redis 7.0 EXEC would make a replica of its client.
+            _ if class == Class::Refused || makes_replica(request) => {
                 let reject = if self.is_no_multi(job.key, request) {
                     Reject::Redis(NO_MULTI)
                 } else {

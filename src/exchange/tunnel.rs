@@ -1,5 +1,5 @@
-//! Floor 4. A client that becomes a replica of the master (`SYNC`, `PSYNC`), where an operator lets
-//! it: what the master says from then on is no reply, and passes unread.
+//! Floor 4. A client that becomes a replica of the master (`SYNC`, `PSYNC`): what the master says
+//! from then on is no reply, and passes unread.
 //!
 //! ```text
 //!   REPLCONF …            the client has a link of its own to the end
@@ -7,11 +7,16 @@
 //!   REPLCONF  ──► link    as more of an upload that has no end; nothing else of a replica is let
 //!                         through, for the master would execute it
 //!   … bytes   ◄── link    as those of a long reply that has no end
+//!   -error    ◄── link    a reply like any other, and the end of it
 //! ```
+//!
+//! At which address it is a replica it may not say, unless the operator lets it: the master would
+//! tell the Sentinels of one that is not there.
 //!
 //! It ends with either connection, with the master, and with the process, which waits for nothing
 //! on it.
 
+use crate::command::{Class, Table};
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::State;
@@ -59,6 +64,9 @@ impl Exchange {
         let Some(client) = self.clients.get_mut(key) else {
             return bytes.len();
         };
+        let Some(table) = self.groups.get(client.group).map(|group| &group.table) else {
+            return bytes.len();
+        };
         let on = client.upload.as_ref().and_then(|upload| upload.on);
         let Some((at, link)) = on.and_then(|at| Some((at, self.links.get_mut(at)?))) else {
             return bytes.len();
@@ -70,7 +78,9 @@ impl Exchange {
         }
         let mut inline = Vec::new();
         let used = match client.decoder.decode(bytes, limits, &mut inline) {
-            Ok(Decoded::Request { request, consumed }) if speaks_as_replica(&request) => consumed,
+            Ok(Decoded::Request { request, consumed }) if speaks_as_replica(&request, table) => {
+                consumed
+            }
             // It says so, by line ends, while it loads the data.
             Ok(Decoded::Nothing { consumed }) => consumed,
             Ok(Decoded::Incomplete { .. }) if bytes.len() < WINDOW => return 0,
@@ -84,12 +94,25 @@ impl Exchange {
         used
     }
 
-    /// What a node sends to a client that it takes for a replica.
-    pub(super) fn pass_through(&mut self, key: LinkKey, bytes: &[u8], now: Time) {
-        let link = self.links.get(key);
-        if let Some(ticket) = link.and_then(|link| link.pipeline.oldest_ticket().copied()) {
-            self.pass_on((key, ticket), bytes, now);
+    /// What a node sends to a client that it takes for a replica. False if it begins with an error:
+    /// it takes nobody for one, the error is a reply like any other, and its client goes on as
+    /// before.
+    pub(super) fn pass_through(&mut self, key: LinkKey, bytes: &[u8], now: Time) -> bool {
+        let link = self.links.get_mut(key);
+        let Some((link, ticket)) = link.and_then(|link| {
+            let ticket = link.pipeline.oldest_ticket().copied()?;
+            Some((link, ticket))
+        }) else {
+            return true;
+        };
+        let client = self.clients.get(ticket.client);
+        let is_first = client.is_some_and(|client| !client.replies.is_begun(ticket.seq));
+        if is_first && bytes.starts_with(b"-") {
+            link.state = State::Ready;
+            return false;
         }
+        self.pass_on((key, ticket), bytes, now);
+        true
     }
 
     /// Clients that are replicas are never done.
@@ -118,8 +141,20 @@ pub(super) fn makes_replica(request: &Request<'_>) -> bool {
 
 /// Whether it says what a replica has to say to its master. One whose `PSYNC` is refused tries
 /// `SYNC` (Redis replication.c, `slaveTryPartialResynchronization`).
-fn speaks_as_replica(request: &Request<'_>) -> bool {
-    tells_replica(request) || makes_replica(request)
+fn speaks_as_replica(request: &Request<'_>, table: &Table) -> bool {
+    let may = || table.classify(request).class != Class::Refused;
+    has_no_reply(request)
+        || (makes_replica(request) && may())
+        || (tells_replica(request) && may() && !is_address_refused(request, table))
+}
+
+/// Whether a replica says at which address it is, and may not.
+pub(super) fn is_address_refused(request: &Request<'_>, table: &Table) -> bool {
+    let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
+    let mut options = request.args().skip(1).step_by(2);
+    !table.lets_replicas_announce()
+        && tells_replica(request)
+        && options.any(|it| is(it, b"listening-port") || is(it, b"ip-address"))
 }
 
 /// Whether a command says what such a replica is like, over the connection on which it is one.

@@ -269,6 +269,8 @@ impl Exchange {
             return true;
         };
         client.lease = None;
+        // What has an end goes on to that, and is dropped.
+        client.upload.take_if(|upload| upload.is_endless());
         let bytes = if ticket.spoken { frame } else { &[] };
         client.replies.deliver(ticket.seq, bytes, Piece::Last);
         self.touch(ticket.client);

@@ -1,4 +1,4 @@
-//! A real replica that follows the master through Switchman, where an operator lets clients do so.
+//! A real replica that follows the master through Switchman.
 
 use switchman::demo::client::Reply;
 use switchman::demo::deployment::Plan;
@@ -8,9 +8,9 @@ use crate::lab::{Lab, SOON, ok, tell};
 use crate::proxy::{Launch, Proxy};
 
 /// A Switchman before the first node alone.
-fn before(lab: &Lab, allow: &str) -> Proxy {
+fn before(lab: &Lab, commands: &str) -> Proxy {
     let config = format!(
-        "[commands]\nallow = [{allow}]\n[[group]]\nmaster-name = \"mymaster\"\n\
+        "[commands]\n{commands}\n[[group]]\nmaster-name = \"mymaster\"\n\
          listen = [\"127.0.0.1:0\"]\nmaster = \"{}\"\n",
         lab.node(0).addr()
     );
@@ -31,7 +31,7 @@ fn a_replica_follows_the_master_through_it_and_hears_of_a_loss() {
         sentinels: 0,
         ..Lab::small_plan()
     });
-    let proxy = before(&lab, "\"psync\", \"replconf\"");
+    let proxy = before(&lab, r#"allow = ["replconf"]"#);
     let (replica, mut client) = (lab.node(1), proxy.client());
     let port = proxy.addr().port().to_string();
     // It must have all anew: nothing but the stream itself could show a byte that is missing.
@@ -62,18 +62,39 @@ fn a_replica_follows_the_master_through_it_and_hears_of_a_loss() {
 }
 
 #[test]
-fn a_replica_that_may_not_is_told_so() {
+fn a_replica_that_may_not_say_where_it_is_follows_all_the_same() {
     let lab = Lab::start(&Plan {
         sentinels: 0,
         ..Lab::small_plan()
     });
     let proxy = before(&lab, "");
+    let (replica, mut client) = (lab.node(1), proxy.client());
+    let port = proxy.addr().port().to_string();
+    tell(replica, &["REPLICAOF", "127.0.0.1", &port]);
+    let up = wait_for(SOON, || follows(replica).then_some(()));
+    assert!(up.is_some(), "{}", replica.log_tail(20));
+    ok(&mut client, &["SET", "k", "v"]);
+    let has = wait_for(SOON, || {
+        (tell(replica, &["GET", "k"]) == Reply::bulk("v")).then_some(())
+    });
+    assert!(has.is_some(), "{}", replica.log_tail(30));
+    let listed = lab.node(0).info("replication", "slave0").unwrap();
+    assert!(listed.contains("port=0,"), "{listed}");
+}
+
+#[test]
+fn a_replica_that_may_not_follow_is_told_so() {
+    let lab = Lab::start(&Plan {
+        sentinels: 0,
+        ..Lab::small_plan()
+    });
+    let proxy = before(&lab, r#"refuse = ["sync", "psync"]"#);
     let replica = lab.node(1);
     let port = proxy.addr().port().to_string();
     tell(replica, &["REPLICAOF", "127.0.0.1", &port]);
     let told = wait_for(SOON, || {
         let log = replica.log_tail(50);
-        log.contains("is refused here (commands.allow permits it)")
+        log.contains("'SYNC' is refused here (commands.allow permits it)")
             .then_some(())
     });
     assert!(told.is_some(), "{}", replica.log_tail(50));

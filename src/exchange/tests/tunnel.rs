@@ -1,9 +1,9 @@
-//! Floor 4. Tests: Clients that become replicas, where an operator lets them.
+//! Floor 4. Tests: Clients that become replicas.
 
 use super::*;
 use crate::command::Table;
 
-/// A world in which clients may become replicas.
+/// A world in which clients may become replicas with an address.
 fn world() -> World {
     let mut world = World::new();
     let names = ["sync", "psync", "replconf"].map(str::to_owned);
@@ -54,9 +54,6 @@ fn a_replica_may_not_say_anything_else() {
     for said in [&flush[..], b"*x\r\n", b"FLUSHALL\r\n", &long] {
         let mut world = world();
         let (client, link) = replica(&mut world);
-        world.say_raw(link, b"-NOPERM no\r\n").unwrap();
-        world.send_raw(client, b"PSYNC ? -1\r\n");
-        assert!(!world.is_closed(client));
         world.send_raw(client, said);
         assert!(world.is_closed(client));
         assert!(world.asked("m").is_empty());
@@ -211,13 +208,66 @@ fn a_replica_that_says_more_than_its_link_takes_is_not_read_until_it_does() {
 }
 
 #[test]
-fn without_leave_it_is_refused() {
+fn who_is_not_taken_for_a_replica_goes_on_as_before() {
+    let mut world = world();
+    let (client, link) = replica(&mut world);
+    world.say_raw(link, b"-NOPERM").unwrap();
+    assert_eq!(world.heard(client), "");
+    world.say_raw(link, b" no\r\n").unwrap();
+    assert_eq!(world.heard(client), "-NOPERM no|");
+    assert!(!world.wires.contains_key(&link));
+    world.send(client, &["PING", "SET a 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(client), "+PONG|+OK|");
+    world.assert_calm();
+    world.send(client, &["SYNC"]);
+    let link = world.asked_on("m", "SYNC");
+    world.say_raw(link, b"\n").unwrap();
+    world.say_raw(link, b"-not the first").unwrap();
+    assert_eq!(world.heard(client), "\n-not the first");
+    world.send(client, &["PING"]);
+    assert!(world.is_closed(client));
+}
+
+#[test]
+fn without_leave_it_has_no_address() {
+    let refused = "(commands.allow permits it)|+PONG|";
+    for line in [
+        "REPLCONF listening-port 6379",
+        "REPLCONF capa eof IP-Address 10.0.0.1",
+    ] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &[line, "PING"]);
+        assert!(world.heard(client).ends_with(refused), "{line}");
+        assert!(world.asked("m").is_empty());
+        world.send(client, &["REPLCONF capa eof", "SYNC"]);
+        world.answer("m", "REPLCONF capa eof", "+OK");
+        assert_eq!(world.heard(client), "+OK|");
+        let link = world.asked_on("m", "SYNC");
+        world.send(client, &["REPLCONF ACK 1", "REPLCONF capa eof"]);
+        assert_eq!(world.wires[&link].asked.len(), 3);
+        world.send(client, &[line]);
+        assert!(world.is_closed(client), "{line}");
+    }
+}
+
+#[test]
+fn an_operator_may_refuse_all_of_it() {
     let mut world = World::new();
+    let names = ["sync", "replconf"].map(str::to_owned);
+    let table = Table::builtin().with_policy(&names, &[]);
+    world.exchange.commands(0, Arc::new(table));
     let client = world.client();
-    world.send(client, &["SYNC", "PING"]);
-    assert!(
-        world
-            .heard(client)
-            .ends_with("(commands.allow permits it)|+PONG|")
-    );
+    for line in ["SYNC", "REPLCONF capa eof"] {
+        world.send(client, &[line]);
+        let heard = world.heard(client);
+        assert!(heard.ends_with("(commands.allow permits it)|"), "{heard}");
+    }
+    assert!(world.asked("m").is_empty());
+    let (client, link) = replica(&mut world);
+    world.send(client, &["REPLCONF ACK 1"]);
+    assert_eq!(world.wires[&link].asked.len(), 1, "it cannot do without");
+    world.send(client, &["SYNC"]);
+    assert!(world.is_closed(client));
 }
