@@ -71,7 +71,7 @@ impl Exchange {
     pub(super) fn note_busy(&self, (index, node): (GroupIndex, NodeId), reply: &[u8], now: Time) {
         let group = self.groups.get(index);
         let group = group.filter(|group| group.writable == Some(node));
-        if let Some(group) = group.filter(|_| reply.starts_with(WORDS)) {
+        if let Some(group) = group.filter(|_| is_busy(reply)) {
             group.settings.busy.note(now);
         }
     }
@@ -198,6 +198,11 @@ fn runs(raw: &[u8]) -> bool {
     let name = lines.next().and_then(|line| line.strip_suffix(b"\r"));
     let is_name = |it: &[u8]| name.is_some_and(|name| name.eq_ignore_ascii_case(it));
     SCRIPTS.iter().any(|it| is_name(it))
+}
+
+/// Whether a master says that it is busy.
+pub(super) fn is_busy(reply: &[u8]) -> bool {
+    reply.starts_with(WORDS)
 }
 
 /// Whether it concerns the script that runs, whatever its client's database. Redis accepts these,

@@ -83,6 +83,8 @@ pub(super) enum Multi {
     Aborted,
     /// The link is lost: nothing of it is executed any more.
     Broken,
+    /// A busy master has let nobody in for it: what is sent is refused, and EXEC too.
+    Denied,
     /// MULTI itself was refused at this time. What the client had sent by then belongs to it.
     Refused(Time),
 }

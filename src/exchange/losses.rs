@@ -16,6 +16,7 @@
 //!
 //! A link that the node refuses passes the node's words on to every request on it.
 
+use crate::exchange::busy::is_busy;
 use crate::exchange::client::{Ending, Origin, Wait};
 use crate::exchange::fencing::Waits;
 use crate::exchange::lease::Multi;
@@ -226,7 +227,7 @@ impl Exchange {
         if let Usage::Leased(Some(owner)) = link.usage
             && is_begun_in_vain(link)
         {
-            self.multi_lost(owner, now);
+            self.multi_lost(owner, end, now);
         }
         match (link.usage, end) {
             (Usage::Hub, End::Refused(words)) => self.hub_refused(link, words, now),
@@ -376,13 +377,16 @@ impl Exchange {
     }
 
     /// A client hears of its MULTI that it came to nothing: what it sends after that is no part of
-    /// a transaction.
-    fn multi_lost(&mut self, owner: ClientKey, now: Time) {
+    /// a transaction. One that a busy server takes is begun, though nothing will come of it.
+    fn multi_lost(&mut self, owner: ClientKey, end: End<'_>, now: Time) {
         if let Some(client) = self.clients.get_mut(owner)
             && let Some(lease) = client.lease.as_deref_mut()
             && lease.multi == Multi::Broken
         {
-            lease.multi = Multi::Refused(now);
+            lease.multi = match end {
+                End::Refused(words) if is_busy(words) => Multi::Denied,
+                _ => Multi::Refused(now),
+            };
         }
     }
 
@@ -486,6 +490,14 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
             return Fate::Undone(Undo::Asked);
         }
         End::Unopened | End::Declined => return Fate::Again,
+        // A busy server takes MULTI, and aborts a transaction of which it refuses anything (Redis
+        // server.c, `processCommand`).
+        End::Refused(words) if is_busy(words) && ticket.purpose == Purpose::Multi => {
+            return Fate::Undone(Undo::Asked);
+        }
+        End::Refused(words) if is_busy(words) && ticket.purpose == Purpose::Exec => {
+            return Fate::Undone(Undo::Aborted);
+        }
         End::Refused(_) => return Fate::Passed,
         End::Lost(_) | End::Fenced(_) if again => return Fate::Again,
         End::Lost(loss) => loss,

@@ -85,7 +85,7 @@ impl Exchange {
                 self.end_multi(job.key);
                 return self.dispatch(job, request);
             }
-            Some(Multi::Refused(_) | Multi::Broken) => {
+            Some(Multi::Refused(_) | Multi::Broken | Multi::Denied) => {
                 return match class {
                     Class::Leased(Leased::Exec | Leased::Discard) => {
                         self.end_broken_multi(job, class)
@@ -273,11 +273,12 @@ impl Exchange {
 
     /// EXEC or DISCARD of a transaction whose link was lost.
     fn end_broken_multi(&mut self, job: Job, class: Class) -> Placed {
-        let stale = self
-            .lease_of(job.key)
-            .is_some_and(|lease| lease.watch == Watch::Stale);
+        let lease = self.lease_of(job.key);
+        let stale = lease.is_some_and(|lease| lease.watch == Watch::Stale);
+        let denied = lease.is_some_and(|lease| lease.multi == Multi::Denied);
         self.end_multi(job.key);
         let undo = match (class, stale) {
+            (Class::Leased(Leased::Exec), _) if denied => Undo::Aborted,
             (Class::Leased(Leased::Exec), false) => {
                 return self.reject(job, RequestClass::Leased, Reject::ExecAborted);
             }
@@ -438,7 +439,7 @@ impl Lease {
             Multi::Aborted => Multi::Broken,
             Multi::Open => Multi::No,
             // Of an earlier link.
-            other @ (Multi::No | Multi::Broken | Multi::Refused(_)) => other,
+            other @ (Multi::No | Multi::Broken | Multi::Denied | Multi::Refused(_)) => other,
         };
         if self.watch == Watch::Kept {
             self.watch = Watch::No;

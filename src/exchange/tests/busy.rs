@@ -91,9 +91,10 @@ fn what_a_busy_master_does_not_even_select_is_answered_with_its_words() {
         world.refuse(link, busy());
     }
     let heard = world.heard(client);
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.";
     assert_eq!(
         heard,
-        format!("{BUSY}|").repeat(5),
+        format!("{BUSY}|+OK|{BUSY}|{aborted}|{BUSY}|"),
         "as the node itself would"
     );
     world.opens = true;
@@ -344,4 +345,35 @@ fn a_ping_behind_what_waits_is_answered_here() {
     world.answer("m", "BLPOP q 0", BUSY);
     assert_eq!(world.heard(client), format!("{BUSY}|+PONG|"));
     world.leave(client);
+}
+
+#[test]
+fn a_transaction_for_which_a_busy_master_lets_nobody_in_is_begun_and_aborted() {
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.|";
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["SET a 1"]);
+    world.answer("m", "SET a 1", "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    world.opens = false;
+    world.send(client, &["MULTI"]);
+    let opening = world.opening().unwrap();
+    world.refuse(opening, busy());
+    assert_eq!(world.heard(client), "+OK|");
+    world.send(client, &["INCR a"]);
+    let heard = world.heard(client);
+    assert!(
+        heard.starts_with("-MASTERDOWN switchman: the transaction"),
+        "{heard}"
+    );
+    world.send(client, &["EXEC"]);
+    assert_eq!(world.heard(client), aborted);
+    world.send(client, &["WATCH a", "MULTI", "INCR a", "EXEC", "GET a"]);
+    let opening = world.opening().unwrap();
+    world.refuse(opening, busy());
+    let heard = world.heard(client);
+    assert_eq!(heard, format!("{BUSY}|+OK|{BUSY}|{aborted}"));
+    world.answer("r1", "GET a", "$1|1");
+    assert_eq!(world.heard(client), "$1|1|");
+    world.assert_calm();
 }
