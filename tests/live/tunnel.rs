@@ -4,6 +4,7 @@ use switchman::demo::client::Reply;
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
+use crate::carried::{SWITCH_MAX, fail_over, start};
 use crate::lab::{Lab, SOON, ok, tell};
 use crate::proxy::{Launch, Proxy};
 
@@ -99,4 +100,20 @@ fn a_replica_that_may_not_follow_is_told_so() {
     });
     assert!(told.is_some(), "{}", replica.log_tail(50));
     assert!(!follows(replica));
+}
+
+#[test]
+fn a_planned_failover_waits_for_no_replica_behind_it_and_ends_it() {
+    let (lab, proxy) = start();
+    let mut follower = proxy.patient_client(SWITCH_MAX);
+    follower.send_raw(b"SYNC\r\n").unwrap();
+    let sent = wait_for(SOON, || {
+        let listed = lab.node(0).info("replication", "slave1")?;
+        listed.contains("port=0,state=online").then_some(())
+    });
+    assert!(sent.is_some(), "the master has sent it everything");
+    fail_over(&lab, &proxy);
+    let heard = follower.drain().unwrap();
+    let has = |text: &[u8]| heard.windows(text.len()).any(|part| part == text);
+    assert!(has(b"REDIS0"), "the data came: {} bytes", heard.len());
 }
