@@ -30,11 +30,12 @@ impl Login {
         self.username.as_deref()
     }
 
-    /// Appends the `AUTH` command.
+    /// Appends the `AUTH` command; in small letters, as most clients write it, for those who see it
+    /// by `MONITOR`.
     pub fn write(&self, out: &mut Vec<u8>) {
         match &self.username {
-            Some(username) => encode::request(out, &[b"AUTH", username, &self.password]),
-            None => encode::request(out, &[b"AUTH", &self.password]),
+            Some(username) => encode::request(out, &[b"auth", username, &self.password]),
+            None => encode::request(out, &[b"auth", &self.password]),
         }
     }
 }
