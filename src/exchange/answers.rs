@@ -362,7 +362,9 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return false;
         };
-        let shared = matches!(link.usage, Usage::Shared | Usage::Hub);
+        // Or nothing binds its client to it.
+        let shared = matches!(link.usage, Usage::Shared | Usage::Hub)
+            || matches!(link.usage, Usage::Leased(Some(owner)) if self.only_attends(owner));
         let (index, lane) = (link.group, link.lane);
         let master = lane.role == Role::Master;
         let demoted = frame.starts_with(b"-READONLY ");

@@ -21,11 +21,12 @@ use crate::exchange::busy::is_accepted_by_busy;
 use crate::exchange::client::Client;
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::lease::Lease;
+use crate::exchange::link::LaneId;
 use crate::exchange::node::Group;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::tunnel::{has_no_reply, is_address_refused, makes_replica, tells_replica};
 use crate::exchange::warm::Wanted;
-use crate::exchange::{ClientKey, Exchange, LinkKey};
+use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::resp::{Request, encode};
 use crate::session::Reject;
 use crate::telemetry::RequestClass;
@@ -35,15 +36,30 @@ use crate::types::{CONNECTION_NAME, Time};
 const ATTENDS: Duration = Duration::from_secs(5);
 
 /// What is answered here, and can be asked at a server as it stands, without a trace but the count.
-pub(super) const fn is_countable(local: Local) -> bool {
+const fn is_countable(local: Local) -> bool {
     matches!(
         local,
         Local::ClientId | Local::ClientGetname | Local::ClientGetredir | Local::ClientTrackinginfo
     )
 }
 
-/// What begins it, among the commands that administer a node.
-const BEGIN: [&[u8]; 5] = [b"config", b"debug", b"slowlog", b"latency", b"commandlog"];
+/// Whether a command begins it.
+fn begins(request: &Request<'_>) -> bool {
+    let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
+    let (name, sub) = (request.name(), request.arg1().unwrap_or_default());
+    let kept = [&b"slowlog"[..], b"latency", b"commandlog"];
+    is(name, b"debug")
+        || (is(name, b"config") && (is(sub, b"set") || is(sub, b"resetstat")))
+        || (is(sub, b"reset") && kept.iter().any(|it| is(name, it)))
+}
+
+/// A client that attends to the master, and the lane of its link.
+#[derive(Debug)]
+pub(super) struct Attending {
+    client: ClientKey,
+    group: GroupIndex,
+    lane: LaneId,
+}
 
 impl Lease {
     /// Whether its client attends to the master.
@@ -128,20 +144,25 @@ impl Exchange {
     /// What administers the master is about to be sent on a client's own link, which gets the
     /// client's name if this begins its attendance.
     fn attend(&mut self, job: Job, request: &Request<'_>, link: LinkKey) {
-        let name = request.name();
-        let begins = BEGIN.iter().any(|it| name.eq_ignore_ascii_case(it));
-        if !begins || !self.may_attend(job.key) {
+        if !begins(request) || !self.may_attend(job.key) {
             return;
         }
-        let Some(client) = self.clients.get_mut(job.key) else {
+        let lane = self.links.get(link).map(|link| link.lane);
+        let (Some(client), Some(lane)) = (self.clients.get_mut(job.key), lane) else {
             return;
         };
-        let Some(lease) = client.lease.as_deref_mut() else {
+        // Where it has begun something else, it has the link for that; and to one that watches
+        // (MONITOR), what is said besides would be a line more.
+        let Some(lease) = client.lease.as_deref_mut().filter(|it| it.is_clean()) else {
             return;
         };
         lease.attends = Some(job.now);
-        if !self.attending.contains(&job.key) {
-            self.attending.push(job.key);
+        if !self.attending.iter().any(|it| it.client == job.key) {
+            self.attending.push(Attending {
+                client: job.key,
+                group: client.group,
+                lane,
+            });
         }
         let called = lease.called.as_deref().unwrap_or(CONNECTION_NAME);
         let name = client.session.name().unwrap_or(CONNECTION_NAME);
@@ -154,7 +175,39 @@ impl Exchange {
         self.send_internal(link, job, Purpose::Internal, &raw);
         // The next client has another name.
         self.retire(link);
-        self.warm_again(link, job.now);
+    }
+
+    /// Has the master count a command that is answered here.
+    pub(super) fn have_master_count(&mut self, job: Job, request: &Request<'_>, local: Local) {
+        let lease = self.lease_of(job.key);
+        let link = lease.and_then(|lease| lease.link);
+        let client = self.clients.get(job.key);
+        let is_elsewhere = client.is_none_or(|it| it.is_answered_beside(link));
+        if let Some(link) = link.filter(|_| is_countable(local) && !is_elsewhere)
+            && job.again.is_none()
+            && self.attends_on_link(job.key)
+        {
+            self.send_internal(link, job, Purpose::Internal, request.raw());
+        }
+    }
+
+    /// The client is another user from now on: its link is that of the former one.
+    pub(super) fn end_attendance_of_user(&mut self, key: ClientKey, now: Time) {
+        if self.only_attends(key) {
+            self.drop_lease(key, now);
+        }
+    }
+
+    /// Whether a client has its link for that alone.
+    pub(super) fn only_attends(&self, key: ClientKey) -> bool {
+        let lease = self.lease_of(key);
+        lease.is_some_and(|lease| lease.is_attending() && lease.is_clean())
+    }
+
+    /// Whether any client attends to the master of a group. No link is opened then that nobody
+    /// needs yet: what is asked over it at first would be among what such a client counts.
+    pub(super) fn is_attended(&self, index: GroupIndex) -> bool {
+        self.attending.iter().any(|it| it.group == index)
     }
 
     /// Whether there is a master to attend to, and others do not need the link that this takes: no
@@ -192,14 +245,24 @@ impl Exchange {
     /// Clients that have sent nothing since their attendance was over give their links back.
     pub(super) fn end_attendances(&mut self, now: Time) {
         let mut attending = std::mem::take(&mut self.attending);
-        attending.retain(|key| {
-            self.end_attendance(*key, now);
-            let goes_on = self.clients.get(*key).is_some_and(Client::is_attending);
+        let ended = attending.extract_if(.., |it| {
+            self.end_attendance(it.client, now);
+            let goes_on = self
+                .clients
+                .get(it.client)
+                .is_some_and(Client::is_attending);
             if !goes_on {
-                self.release_lease(*key, now);
+                self.release_lease(it.client, now);
             }
-            goes_on
+            !goes_on
         });
+        let ended: Vec<_> = ended.collect();
         self.attending = attending;
+        for it in ended {
+            let group = self.groups.get(it.group);
+            if group.is_some_and(|group| group.lanes.contains_key(&it.lane)) {
+                self.warm(it.group, it.lane, now);
+            }
+        }
     }
 }

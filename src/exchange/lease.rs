@@ -458,7 +458,8 @@ impl Exchange {
         };
         let waits = matches!(client.wait, Wait::Proof(_));
         let lease = client.lease.as_ref();
-        let clean = lease.is_some_and(|lease| lease.is_clean() && !lease.is_attending());
+        let keeps = |lease: &Lease| lease.is_attending() && lease.link.is_some();
+        let clean = lease.is_some_and(|lease| lease.is_clean() && !keeps(lease));
         if client.is_lease_busy() || waits || !clean {
             return;
         }

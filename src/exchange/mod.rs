@@ -95,6 +95,7 @@ use crate::types::{NodeAddr, Protocol, Time};
 
 pub use admission::Changes;
 pub use answers::Violation;
+use attending::Attending;
 pub use audience::Audience;
 pub use bulky::Bulky;
 pub use busy::Busy;
@@ -136,7 +137,7 @@ pub struct Exchange {
     /// Clients with more unread output than allowed, and some that had; seen through at each tick.
     stalled: Vec<ClientKey>,
     /// Clients that attend to their master.
-    attending: Vec<ClientKey>,
+    attending: Vec<Attending>,
     /// Requests of links that are being ended at their nodes.
     fencing: Vec<Fencing>,
     /// Questions about clients.

@@ -7,13 +7,11 @@
 //! RESET takes a right before Redis 7.0 only, and has no such form: the link on which it is sent is
 //! left.
 //!
-//! The default user may do all this unless an operator takes it away, and is not asked about, save
-//! that a client that attends to the master asks what it can be asked without harm. Nor
+//! The default user may do all this unless an operator takes it away, and is not asked about. Nor
 //! is the master while there is none: a PING does not wait for the end of a failover. What is about
 //! other clients is asked for everybody, and waits for a master.
 
 use crate::command::{Class, Leased, Local};
-use crate::exchange::attending::is_countable;
 use crate::exchange::client::{Client, Numbered, Verdict, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::lease::{Lease, Watch};
@@ -36,10 +34,10 @@ impl Exchange {
         request: &Request<'_>,
         local: Local,
     ) -> Option<Placed> {
-        let attends = is_countable(local) && self.attends_on_link(job.key);
         let client = self.clients.get_mut(job.key)?;
         let group = self.groups.get(client.group)?;
-        if !attends && !group.has_name(client) && !local.is_about_others() {
+        if !group.has_name(client) && !local.is_about_others() {
+            self.have_master_count(job, request, local);
             return None;
         }
         let group_master = group.writable;
@@ -78,7 +76,7 @@ impl Exchange {
         let database = selected(local, request).unwrap_or(0);
         let settings = (database, client.session.protocol);
         let (identity, node) = (client.session.identity, group_master?);
-        let found = if attends || self.has_only_its_own(job, node) {
+        let found = if self.has_only_its_own(job, node) {
             self.lease_link(job)
                 .map_or_else(Proof::Settled, Proof::Given)
         } else {

@@ -485,10 +485,15 @@ impl Exchange {
     /// loaded, and the request placed anew behind that. False if that cannot be done, or if a later
     /// request of the client may have been executed before.
     pub(super) fn heal_script(&mut self, key: LinkKey) -> bool {
+        // Or nothing binds its client to it.
+        let unbound = match self.usage(key) {
+            Usage::Leased(Some(owner)) => self.only_attends(owner),
+            usage => usage == Usage::Shared,
+        };
         let Some(link) = self.links.get_mut(key) else {
             return false;
         };
-        let index = link.group;
+        let (index, usage) = (link.group, link.usage);
         let Some((ticket, raw)) = link.pipeline.oldest() else {
             return false;
         };
@@ -496,7 +501,7 @@ impl Exchange {
             return false;
         };
         let alone = ticket.purpose == Purpose::Plain && client.replies.is_latest(ticket.seq);
-        if !alone || link.usage != Usage::Shared || ticket.bounces >= HEALED_MAX {
+        if !alone || !unbound || ticket.bounces >= HEALED_MAX {
             return false;
         }
         let digest = Request::from_raw(raw).and_then(|request| digest_of(request.arg1()?));
@@ -504,7 +509,7 @@ impl Exchange {
         let Some((body, true)) = found else {
             return false;
         };
-        let again = ticket.again(Usage::Shared, ticket.bounces + 1, raw);
+        let again = ticket.again(usage, ticket.bounces + 1, raw);
         link.pipeline.complete();
         self.uncount(ticket, key);
         if let Some(link) = self.links.get_mut(key)

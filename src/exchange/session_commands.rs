@@ -388,6 +388,7 @@ impl Exchange {
 
     /// Sets a session's login and lets go of the former one.
     pub(super) fn change_identity(&mut self, key: ClientKey, identity: IdentityId, now: Time) {
+        self.end_attendance_of_user(key, now);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };

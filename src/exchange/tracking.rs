@@ -221,7 +221,8 @@ impl Exchange {
         let spare = clients.find(|(_, client)| {
             let lease = client.lease.as_deref();
             let idle = |lease: &Lease| {
-                lease.is_unbound() && (lease.tracking.was_on() || lease.is_attending())
+                let may_go = lease.tracking.was_on() || lease.is_attending();
+                lease.is_unbound() && may_go && lease.link.is_some()
             };
             lease.is_some_and(idle) && !client.is_lease_busy() && client.wait == Wait::No
         });

@@ -425,6 +425,7 @@ impl Lease {
     /// Notes that the link, on which everything but what is tracked was begun, never was.
     pub(super) fn never_had_link(&mut self) {
         self.link = None;
+        self.called = None;
         self.sticky = false;
         self.lose_unanswered();
         self.lose_made();

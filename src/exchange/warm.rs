@@ -8,8 +8,8 @@
 //!     refused, or lost              ─► none: who needs one opens it
 //! ```
 //!
-//! One for each lane. Where the pool is empty for the length of a transaction, none is opened: its
-//! link comes back.
+//! One for each lane; none while a client attends to the master. Where the pool is empty for the
+//! length of a transaction, none is opened: its link comes back.
 
 use crate::exchange::dispatch::Job;
 use crate::exchange::lease::NoLease;
@@ -84,6 +84,7 @@ impl Exchange {
         if group.pool.contains_key(&lane)
             || !has_turn
             || is_trial
+            || self.is_attended(index)
             || group.writable != Some(lane.node)
             || !group.may_open(lane.node, now)
             || group.keeps_out((lane.node, lane.identity))
@@ -177,8 +178,10 @@ impl Exchange {
             return Err(NoLease::NoMaster);
         }
         let login = group.login(lane.identity).cloned();
-        if self.leased_count() >= self.settings.leases_max {
-            self.make_room(job.now)?;
+        if self.leased_count() >= self.settings.leases_max
+            && let Some(fits) = self.make_room((index, lane), job.now)?
+        {
+            return Ok(fits);
         }
         let usage = Usage::Leased(Some(job.key));
         Ok(self.open(Link::new(index, lane, usage, job.now), login))
@@ -198,15 +201,26 @@ impl Exchange {
         }
     }
 
-    /// One that nobody uses, but that does not fit, makes room for another.
-    fn make_room(&mut self, now: Time) -> Result<(), NoLease> {
-        if !self.discard_spare() {
-            let owner = self.kept_for_tracking().ok_or(NoLease::Full)?;
-            self.drop_lease(owner, now);
-            // It may be as good as new.
-            self.discard_spare();
+    /// One that nobody uses, but that does not fit, makes room for another; or one that somebody
+    /// can do without, which may fit.
+    fn make_room(
+        &mut self,
+        (index, lane): (GroupIndex, LaneId),
+        now: Time,
+    ) -> Result<Option<LinkKey>, NoLease> {
+        if self.discard_spare() {
+            return Ok(None);
         }
-        Ok(())
+        let owner = self.kept_for_tracking().ok_or(NoLease::Full)?;
+        self.drop_lease(owner, now);
+        let group = self.groups.get_mut(index);
+        if let Some(fits) = group.and_then(|group| group.take_pooled(lane)) {
+            return Ok(Some(fits));
+        }
+        self.discard_spare();
+        // It may have to be put in order first.
+        let has_room = self.leased_count() < self.settings.leases_max;
+        has_room.then_some(None).ok_or(NoLease::Full)
     }
 
     /// Closes a link that nobody uses. Whether there was one.

@@ -33,9 +33,9 @@ fn the_master_serves_and_counts_all_of_who_attends_to_it() {
     ] {
         asks(&mut world, client, link, what);
     }
-    // What the master cannot know it is asked too.
+    // What is answered here it hears of.
     world.send(client, &["CLIENT ID", "GET b"]);
-    assert_eq!(world.asked("m"), ["CLIENT ID"]);
+    assert_eq!(world.asked("m"), ["CLIENT ID", "GET b"]);
     world.answer("m", "CLIENT ID", ":77");
     world.answer("m", "GET b", "$1|B");
     let heard = world.heard(client);
@@ -142,14 +142,166 @@ fn where_links_are_short_others_get_that_of_who_attends() {
         },
         ..Setup::default()
     });
-    let other = world.client();
+    let (one, other) = (world.client(), world.client());
+    world.send(other, &["SELECT 3"]);
+    assert_eq!(world.heard(other), "+OK|");
     let (client, link) = attending(&mut world);
-    world.send(other, &["BLPOP a 0"]);
-    let taken = world.asked_on("m", "BLPOP a 0");
-    assert_ne!(taken, link, "{:?}", world.links("m"));
-    assert!(!world.links("m").contains(&link));
+    world.send(one, &["BLPOP a 0"]);
+    assert_eq!(
+        world.asked_on("m", "BLPOP a 0"),
+        link,
+        "it is as good as another"
+    );
     world.answer("m", "BLPOP a 0", "*-1");
-    assert_eq!(world.heard(other), "*-1|");
+    assert_eq!(world.heard(one), "*-1|");
     world.send(client, &["PING"]);
     assert_eq!(world.heard(client), "+PONG|");
+
+    let (_, link) = attending(&mut world);
+    world.send(other, &["BLPOP a 0"]);
+    assert!(
+        !world.links("m").contains(&link),
+        "of no use in another database"
+    );
+    assert_eq!(world.exchange.leased_count(), 1);
+    world.answer("m", "BLPOP a 0", "*-1");
+    assert_eq!(world.heard(other), "*-1|");
+}
+
+#[test]
+fn one_that_is_lost_takes_no_place() {
+    let mut world = World::with(Setup {
+        settings: Settings {
+            leases_max: 1,
+            ..Settings::default()
+        },
+        ..Setup::default()
+    });
+    let (client, link) = attending(&mut world);
+    world.send(client, &["WATCH a"]);
+    world.answer("m", "WATCH a", "+OK");
+    world.lose(link);
+    world.send(client, &["UNWATCH"]);
+    assert_eq!(world.heard(client), "+OK|+OK|");
+    let others = [(); 2].map(|()| world.client());
+    for other in others {
+        world.send(other, &["BLPOP a 0"]);
+    }
+    assert_eq!(world.exchange.leased_count(), 1);
+}
+
+/// As whom a link is logged in.
+fn user(world: &World, link: LinkKey) -> Option<&[u8]> {
+    let login = world.wires[&link].plan.login.as_ref();
+    login.and_then(Login::username)
+}
+
+#[test]
+fn another_user_never_has_the_link_of_the_one_before() {
+    for (second, gives_up) in [("AUTH bob b", 5_100), ("HELLO 2 AUTH bob b", 0)] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &["AUTH alice a", "CONFIG RESETSTAT"]);
+        let alices = world.asked_on("m", "CONFIG RESETSTAT");
+        assert_eq!(user(&world, alices), Some(&b"alice"[..]));
+        world.answer("m", "CONFIG RESETSTAT", "+OK");
+        world.send(client, &[second]);
+        assert!(!world.links("m").contains(&alices), "nobody is alice");
+        // The next user gets the number that alice had.
+        let other = world.client();
+        world.send(other, &["AUTH carol c"]);
+        world.pass(ms(gives_up));
+        for client in [client, other] {
+            world.send(client, &["MULTI"]);
+        }
+        let asked = world.links("m").into_iter();
+        let asked = asked.filter(|link| !world.wires[link].asked.is_empty());
+        let users: Vec<_> = asked.map(|link| user(&world, link)).collect();
+        assert_eq!(users.len(), 2);
+        assert!(users.contains(&Some(b"bob")) && users.contains(&Some(b"carol")));
+    }
+}
+
+#[test]
+fn a_third_user_does_not_find_the_link_of_the_first() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["AUTH alice a", "CONFIG RESETSTAT"]);
+    world.answer("m", "CONFIG RESETSTAT", "+OK");
+    world.send(client, &["AUTH bob b", "AUTH carol c", "SET x 1"]);
+    let link = world.asked_on("m", "SET x 1");
+    assert_eq!(user(&world, link), Some(&b"carol"[..]));
+}
+
+#[test]
+fn what_is_counted_late_says_nothing_of_what_comes_next() {
+    for reply in [":5", "-NOPERM no"] {
+        let mut world = World::new();
+        let (client, _) = attending(&mut world);
+        world.send(client, &["CLIENT ID"]);
+        world.pass(ms(5_100));
+        world.answer("m", "CLIENT ID", reply);
+        assert!(world.heard(client).starts_with(':'));
+        world.send(client, &["SELECT 1"]);
+        assert_eq!(world.heard(client), "+OK|");
+        world.send(client, &["CLIENT LIST"]);
+        assert_eq!(world.asked("m"), ["CLIENT LIST ?"]);
+    }
+}
+
+#[test]
+fn what_the_master_cannot_do_now_is_placed_anew() {
+    for reply in ["-LOADING Redis is loading", "-MASTERDOWN Link down"] {
+        let mut world = World::new();
+        let (client, _) = attending(&mut world);
+        world.send(client, &["SET a 1"]);
+        world.answer("m", "SET a 1", reply);
+        assert_eq!(world.heard(client), "", "{reply}");
+        world.pass(ms(1_000));
+        world.answer("m", "SET a 1", "+OK");
+        assert_eq!(world.heard(client), "+OK|");
+    }
+}
+
+#[test]
+fn a_script_that_the_master_has_forgotten_is_brought_to_it() {
+    let mut world = World::new();
+    let (client, link) = attending(&mut world);
+    let named = "EVALSHA 02083f4579e08a612425c0c1a17ee47add783b94 0";
+    asks(&mut world, client, link, ("EVAL body 0", "$1|A"));
+    world.send(client, &[named]);
+    world.answer("m", named, "-NOSCRIPT No matching script. Please use EVAL.");
+    assert_eq!(world.heard(client), "");
+    assert_eq!(world.asked("m"), ["SCRIPT LOAD body", named]);
+    world.answer("m", "SCRIPT LOAD body", "$1|x");
+    world.answer("m", named, "$1|A");
+    assert_eq!(world.heard(client), "$1|A|");
+    world.pass(ms(5_100));
+    world.assert_calm();
+}
+
+#[test]
+fn who_watches_the_master_is_not_named_meanwhile() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["CLIENT SETNAME boss", "MONITOR"]);
+    world.answer("m", "MONITOR", "+OK");
+    world.send(client, &["SLOWLOG RESET"]);
+    assert_eq!(world.asked("m"), ["SLOWLOG RESET"]);
+    world.answer("m", "SLOWLOG RESET", "+OK");
+    assert_eq!(world.heard(client), "+OK|+OK|+OK|");
+    assert!(world.exchange.attending.is_empty());
+}
+
+#[test]
+fn who_only_looks_does_not_attend() {
+    let mut world = World::new();
+    let client = world.client();
+    for line in ["COMMANDLOG GET 1 slow", "CONFIG REWRITE", "CONFIG GET a"] {
+        world.send(client, &[line]);
+        world.answer("m", line, "*0");
+        assert_eq!(world.heard(client), "*0|");
+    }
+    assert!(world.exchange.attending.is_empty());
+    world.assert_calm();
 }
