@@ -145,10 +145,9 @@ impl Exchange {
         let Some(link) = self.links.get(key) else {
             return Ok(());
         };
-        let counts = matches!(
-            kind,
-            ReplyKind::Integer | ReplyKind::Array | ReplyKind::Bulk | ReplyKind::Verbatim
-        ) && link.pipeline.oldest_ticket().is_some_and(|it| it.counts);
+        let counts = link.counting > 0
+            && kind != ReplyKind::Push
+            && link.pipeline.oldest_ticket().is_some_and(|it| it.counts);
         if link.usage == Usage::Hub {
             if self.heard_on_hub(key, (frame, kind), now) {
                 return Ok(());

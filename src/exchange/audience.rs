@@ -157,8 +157,9 @@ impl Exchange {
         kind: ReplyKind,
         now: Time,
     ) {
-        let link = self.links.get(key);
+        let link = self.links.get_mut(key);
         let counted = link.and_then(|link| {
+            link.counting = link.counting.saturating_sub(1);
             let (_, raw) = link.pipeline.oldest()?;
             let group = self.groups.get(link.group)?;
             let request = Request::from_raw(raw)?;

@@ -219,6 +219,7 @@ impl Exchange {
         if link.pipeline.is_empty() {
             link.heard_at = now;
         }
+        link.counting += u32::from(copy.counts);
         link.pipeline.push(copy, raw);
         if !link.dirty && link.state != State::Opening {
             link.dirty = true;

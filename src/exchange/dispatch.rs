@@ -563,6 +563,7 @@ impl Place<'_> {
             caching: job.caching,
             counts: job.counts,
         };
+        link.counting += u32::from(job.counts);
         if job.marks != Marks::None {
             group.mark_sent(job.marks, link.lane.database, raw);
         }

@@ -161,6 +161,9 @@ pub(super) struct Link {
     pub(super) relieved_at: Option<Time>,
     /// Confirmations already seen of the subscription that is the oldest in flight.
     pub(super) confirmed: u32,
+    /// Requests in flight whose replies count clients. Some may have had another end: there are no
+    /// more than so many.
+    pub(super) counting: u32,
     pub(super) dirty: bool,
     /// When it last had a reply, or was last given work after being idle.
     pub(super) heard_at: Time,
@@ -246,6 +249,7 @@ impl Link {
             passed: Passed::default(),
             relieved_at: None,
             confirmed: 0,
+            counting: 0,
             dirty: false,
             heard_at: now,
             suspected: false,
