@@ -5,7 +5,7 @@
 //!   SUBSCRIBE a    ──► hub ──► master      confirmed there: its client hears a from now on
 //!   UNSUBSCRIBE a  ──► hub ──► master      asked there for a name that nobody hears, and answered:
 //!                                          what was published before is heard, its client hears a
-//!                                          no more; the last one ends it there
+//!                                          no more; who hears it alone ends it there before that
 //!   message on a   ◄── hub ◄── master      goes to all who hear a
 //! ```
 //!
@@ -35,6 +35,9 @@ use crate::resp::{Request, encode};
 use crate::session::IdentityId;
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
+
+/// A channel or a pattern.
+type Name = Box<[u8]>;
 
 /// Names, and who hears each.
 type Names = HashMap<Box<[u8]>, BTreeSet<ClientKey>>;
@@ -144,6 +147,18 @@ impl Hub {
     }
 }
 
+impl Link {
+    /// Whether one of the requests behind the first `done` begins with a name.
+    fn asks_for(&self, done: usize, (begin, name): (Leased, &[u8])) -> bool {
+        self.pipeline.lost().skip(done).any(|asked| {
+            let purpose = asked.ticket.purpose;
+            let fits = matches!(purpose, Purpose::Subscription(it) if it.command == begin);
+            let request = Request::from_raw(asked.bytes).filter(|_| fits);
+            request.is_some_and(|request| request.args().skip(1).any(|arg| arg == name))
+        })
+    }
+}
+
 impl Group {
     pub(super) fn hub(&self, identity: IdentityId) -> Option<&Hub> {
         self.hubs.iter().find(|hub| hub.identity == identity)
@@ -245,7 +260,7 @@ impl Exchange {
 
     /// Sends a change of our own on a hub's link; nobody hears its confirmation. One name at a
     /// time: a server that refuses one refuses all that are asked for together.
-    fn tell_hub(&mut self, key: LinkKey, command: Leased, name: &[u8], now: Time) {
+    pub(super) fn tell_hub(&mut self, key: LinkKey, command: Leased, name: &[u8], now: Time) {
         let purpose = Purpose::Subscription(Subscription {
             command,
             names: 1,
@@ -338,13 +353,28 @@ impl Exchange {
         let hub = group.and_then(|group| group.hub(link.lane.identity));
         let begin = begins(command);
         let heard = hub.is_some_and(|hub| hub.of(begin).contains_key(name));
-        heard
-            || link.pipeline.lost().skip(done).any(|asked| {
-                let purpose = asked.ticket.purpose;
-                let fits = matches!(purpose, Purpose::Subscription(it) if it.command == begin);
-                let request = Request::from_raw(asked.bytes).filter(|_| fits);
-                request.is_some_and(|request| request.args().skip(1).any(|arg| arg == name))
-            })
+        heard || link.asks_for(done, (begin, name))
+    }
+
+    /// Whether a client hears a name on an open link, and nobody else does or is about to.
+    pub(super) fn is_heard_alone(
+        &self,
+        key: LinkKey,
+        client: ClientKey,
+        (command, name): (Leased, &[u8]),
+    ) -> bool {
+        let Some(link) = self
+            .links
+            .get(key)
+            .filter(|link| link.state == State::Ready)
+        else {
+            return false;
+        };
+        let group = self.groups.get(link.group);
+        let hub = group.and_then(|group| group.hub(link.lane.identity));
+        let clients = hub.and_then(|hub| hub.of(command).get(name));
+        clients.is_some_and(|clients| clients.len() == 1 && clients.contains(&client))
+            && !link.asks_for(0, (begins(command), name))
     }
 
     pub(super) fn close_hub(&mut self, key: LinkKey, now: Time) {
@@ -389,7 +419,7 @@ impl Exchange {
         &mut self,
         key: ClientKey,
         (index, identity): (GroupIndex, IdentityId),
-        names: &[(Leased, Box<[u8]>)],
+        (names, ended): (&[(Leased, Name)], &[Name]),
         now: Time,
     ) {
         let Some(group) = self.groups.get_mut(index) else {
@@ -402,6 +432,7 @@ impl Exchange {
         let unheard: Vec<_> = names
             .iter()
             .filter(|(command, name)| hub.leave(*command, name, key))
+            .filter(|(_, name)| !ended.contains(name))
             .collect();
         let link = hub.link;
         for (command, name) in unheard {

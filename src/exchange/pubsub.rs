@@ -32,9 +32,17 @@ pub(super) struct Heard {
     changing: bool,
     /// What it hears no more once its hub has answered, oldest first: UNSUBSCRIBE and its like, or
     /// RESET.
-    leaving: VecDeque<Box<[u8]>>,
+    leaving: VecDeque<Leaving>,
     /// What it will be told of them once the server has heard of it too.
     left: VecDeque<Box<[u8]>>,
+}
+
+/// What ends some of a client's subscriptions.
+#[derive(Debug)]
+struct Leaving {
+    raw: Box<[u8]>,
+    /// Names that nobody else hears: the server was told before it was asked.
+    ended: Vec<Box<[u8]>>,
 }
 
 impl Heard {
@@ -69,7 +77,7 @@ impl Client {
     pub(super) fn is_resetting(&self) -> bool {
         let heard = self.heard.as_ref();
         let last = heard.and_then(|heard| heard.leaving.back());
-        last.is_some_and(|raw| &**raw == RESET)
+        last.is_some_and(|last| &*last.raw == RESET)
     }
 
     /// Whether it waits for replies of others than this link.
@@ -130,7 +138,9 @@ impl Exchange {
 
     /// UNSUBSCRIBE and its like (`ends`), or RESET: done when the hub has answered, behind which
     /// nothing comes that was published before. What is asked there is the end of a subscription
-    /// that there is not, which takes the same right; RESET takes none, and a PING will do.
+    /// that there is not, which takes the same right; RESET takes none, and a PING will do. What
+    /// nobody else hears is ended there before that, so that who publishes next is not told of a
+    /// listener; without the right to it both are refused.
     pub(super) fn place_behind_messages(
         &mut self,
         job: Job,
@@ -141,8 +151,13 @@ impl Exchange {
             Ok(link) => link,
             Err(placed) => return placed,
         };
+        let mut ended = Vec::new();
         let placed = match ends {
             Some(command) => {
+                ended = self.heard_by_it_alone(job.key, link, (command, raw));
+                for name in &ended {
+                    self.tell_hub(link, command, name, job.now);
+                }
                 let mut question = Vec::new();
                 let nobodys = self.nobodys_name(link, command);
                 encode::request(&mut question, &[word(command), &nobodys]);
@@ -155,9 +170,32 @@ impl Exchange {
         {
             let heard = client.heard.get_or_insert_default();
             heard.changing = true;
-            heard.leaving.push_back(Box::from(raw));
+            let raw = Box::from(raw);
+            heard.leaving.push_back(Leaving { raw, ended });
         }
         placed
+    }
+
+    /// Which names that a client is about to leave nobody else hears on an open link, or has asked
+    /// for there. None while it leaves others: what it hears is not decided.
+    fn heard_by_it_alone(
+        &self,
+        key: ClientKey,
+        link: LinkKey,
+        (command, raw): (Leased, &[u8]),
+    ) -> Vec<Box<[u8]>> {
+        let client = self.clients.get(key);
+        let heard = client.and_then(|client| client.heard.as_deref());
+        let request = Request::from_raw(raw);
+        let (Some(heard), Some(request)) = (heard.filter(|it| !it.is_leaving()), request) else {
+            return Vec::new();
+        };
+        let mut names: Vec<Box<[u8]>> = request.args().skip(1).map(Box::from).collect();
+        if names.is_empty() {
+            names = heard.subscriptions.of(command).iter().cloned().collect();
+        }
+        names.retain(|name| self.is_heard_alone(link, key, (command, name)));
+        names
     }
 
     /// A name that nobody hears on a link, or is about to.
@@ -269,8 +307,11 @@ impl Exchange {
             let told = told.as_deref().unwrap_or_default();
             return client.replies.deliver(ticket.seq, told, Piece::Last);
         }
-        let raw = leaving.and_then(|heard| heard.leaving.pop_front());
-        let Some(request) = raw.as_deref().and_then(Request::from_raw) else {
+        let leaving = leaving.and_then(|heard| heard.leaving.pop_front());
+        let Some(Leaving { raw, ended }) = leaving else {
+            return client.replies.deliver(ticket.seq, &[], Piece::Last);
+        };
+        let Some(request) = Request::from_raw(&raw) else {
             return client.replies.deliver(ticket.seq, &[], Piece::Last);
         };
         if said.starts_with(b"-") && request.raw() != RESET {
@@ -295,7 +336,7 @@ impl Exchange {
             Some(Leased::Unsubscribe)
         };
         if let Some(command) = command {
-            self.unsubscribe(ticket.client, (command, &request), now);
+            self.unsubscribe(ticket.client, (command, &request, &ended), now);
         }
         let told = std::mem::take(&mut self.scratch);
         let ends = hub.filter(|_| in_flight(self) > before);
@@ -327,11 +368,12 @@ impl Exchange {
         }
     }
 
-    /// Ends subscriptions, with the confirmations in `scratch`.
+    /// Ends subscriptions, with the confirmations in `scratch`; the server has heard of those that
+    /// are `ended`.
     fn unsubscribe(
         &mut self,
         key: ClientKey,
-        (command, request): (Leased, &Request<'_>),
+        (command, request, ended): (Leased, &Request<'_>, &[Box<[u8]>]),
         now: Time,
     ) {
         let Some(client) = self.clients.get_mut(key) else {
@@ -358,7 +400,7 @@ impl Exchange {
         }
         let of = (index, client.session.identity);
         let confirmations = std::mem::take(&mut self.scratch);
-        self.leave_hub(key, of, &left, now);
+        self.leave_hub(key, of, (&left, ended), now);
         self.scratch = confirmations;
     }
 
@@ -370,7 +412,7 @@ impl Exchange {
         let names = client.names();
         let of = (client.group, client.session.identity);
         client.heard = None;
-        self.leave_hub(key, of, &names, now);
+        self.leave_hub(key, of, (&names, &[]), now);
     }
 
     /// A client that hears something has another login from now on. Redis lets it hear on; here the
@@ -386,7 +428,7 @@ impl Exchange {
         }
         let names = client.names();
         self.move_to_hub(key, (index, identity), &names, now);
-        self.leave_hub(key, (index, former), &names, now);
+        self.leave_hub(key, (index, former), (&names, &[]), now);
         let group = self.groups.get(index);
         let link = group.and_then(|group| group.hub(identity)?.link);
         if let (Some(link), Some(client)) = (link, self.clients.get_mut(key))

@@ -23,12 +23,15 @@ pub(super) fn subscribe(world: &mut World, client: ClientKey, channel: &str) -> 
 pub(super) const NOBODYS: &str = "__switchman__:nobody";
 pub(super) const DENIED: &str = "-NOPERM this user has no permissions to run the 'x' command";
 
-/// The master lets a client leave: it has nothing more to say of what came before, and ends a
-/// subscription if it is to.
+/// The master lets a client leave: it ends what nobody else hears, and has nothing more to say of
+/// what came before.
 fn leave(world: &mut World, ended: &[&str]) {
+    for name in ended {
+        let words = format!("UNSUBSCRIBE {name}");
+        world.answer("m", &words, &confirmed('>', "unsubscribe", name, 0));
+    }
     let question = format!("UNSUBSCRIBE {NOBODYS}");
     world.answer("m", &question, &confirmed('>', "unsubscribe", NOBODYS, 7));
-    end(world, ended);
 }
 
 /// The same for RESET.
@@ -220,16 +223,14 @@ fn each_name_is_confirmed_and_unsubscribe_without_names_ends_all_of_its_kind() {
         client,
         &["UNSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "GET k"],
     );
-    for _ in 0..2 {
-        leave(&mut world, &[]);
-        assert_eq!(world.heard(client), "", "the server has not heard of it");
-    }
+    leave(&mut world, &["a", "b"]);
+    let end = confirmed('*', "unsubscribe", "a", 2) + &confirmed('*', "unsubscribe", "b", 1);
+    assert_eq!(world.heard(client), end);
+    leave(&mut world, &[]);
+    assert_eq!(world.heard(client), "*3|$11|unsubscribe|$-1|:1|");
     let question = format!("PUNSUBSCRIBE {NOBODYS}");
     world.answer("m", &question, &confirmed('>', "punsubscribe", NOBODYS, 7));
-    end(&mut world, &["a", "b"]);
-    let end = confirmed('*', "unsubscribe", "a", 2) + &confirmed('*', "unsubscribe", "b", 1);
-    let none = "*3|$11|unsubscribe|$-1|:1|";
-    assert_eq!(world.heard(client), end + none);
+    assert_eq!(world.heard(client), "", "the server has not heard of it");
     let last = confirmed('>', "punsubscribe", "p*", 0);
     world.answer("m", "PUNSUBSCRIBE p*", &last);
     world.answer("m", "PING", "+PONG");
@@ -342,11 +343,14 @@ fn who_has_left_is_not_counted_by_what_is_published_behind_it() {
     let link = subscribe(&mut world, client, "a");
     world.heard(client);
     world.send(client, &["UNSUBSCRIBE", "PUBLISH a x"]);
-    leave(&mut world, &[]);
-    assert_eq!(world.asked("m"), ["UNSUBSCRIBE a", "PING"]);
-    world.answer("m", "UNSUBSCRIBE a", &confirmed('>', "unsubscribe", "a", 0));
-    assert_eq!(world.asked_on("m", "PING"), link);
-    world.answer("m", "PING", "+PONG");
+    let other = world.client();
+    world.send(other, &["PUBLISH a y"]);
+    let question = format!("UNSUBSCRIBE {NOBODYS}");
+    let first = ["UNSUBSCRIBE a", &question, "PUBLISH a y"];
+    assert_eq!(world.asked("m"), first, "the server hears of it first");
+    assert_eq!(world.asked_on("m", "UNSUBSCRIBE a"), link);
+    leave(&mut world, &["a"]);
+    world.answer("m", "PUBLISH a y", ":0");
     world.answer("m", "PUBLISH a x", ":0");
     let end = confirmed('>', "unsubscribe", "a", 0);
     assert_eq!(world.heard(client), format!("{end}:0|"));
@@ -509,4 +513,67 @@ fn subscriptions_are_confirmed_to_a_client_that_wants_no_replies() {
     leave(&mut world, &["a"]);
     let both = confirmed('*', "subscribe", "a", 1) + &confirmed('*', "unsubscribe", "a", 0);
     assert_eq!(world.heard(client), both);
+}
+
+#[test]
+fn who_subscribes_while_another_leaves_hears_all_the_same() {
+    // Before the server has heard of the one, and behind it.
+    for behind in [false, true] {
+        let mut world = World::new();
+        let (first, link) = subscriber(&mut world, "a");
+        let second = world.client();
+        let words = ["SUBSCRIBE a", "UNSUBSCRIBE a"];
+        let (begins, ends) = (vec![(second, words[0])], vec![(first, words[1])]);
+        let all = if behind {
+            [ends, begins]
+        } else {
+            [begins, ends]
+        };
+        for (client, words) in all.concat() {
+            world.send(client, &[words]);
+        }
+        let question = format!("UNSUBSCRIBE {NOBODYS}");
+        let asked = if behind {
+            vec!["UNSUBSCRIBE a", &question, "SUBSCRIBE a"]
+        } else {
+            vec!["SUBSCRIBE a", &question]
+        };
+        assert_eq!(world.asked("m"), asked);
+        if behind {
+            leave(&mut world, &["a"]);
+        }
+        world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+        if !behind {
+            leave(&mut world, &[]);
+        }
+        assert_eq!(world.asked("m"), [""; 0]);
+        world.heard(first);
+        world.heard(second);
+        world.say(link, &message('>', "a", "x"));
+        assert_eq!(world.heard(first), "");
+        assert_eq!(world.heard(second), message('*', "a", "x"));
+    }
+}
+
+#[test]
+fn who_leaves_and_comes_back_in_one_breath_hears_what_it_has_said_last() {
+    let mut world = World::new();
+    let client = world.client();
+    world.send(client, &["HELLO 3"]);
+    let link = subscribe(&mut world, client, "a");
+    world.send(client, &["UNSUBSCRIBE a", "SUBSCRIBE a"]);
+    leave(&mut world, &["a"]);
+    world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    world.heard(client);
+    world.say(link, &message('>', "a", "x"));
+    assert_eq!(world.heard(client), message('>', "a", "x"));
+    world.send(client, &["UNSUBSCRIBE a", "SUBSCRIBE a", "UNSUBSCRIBE a"]);
+    leave(&mut world, &["a"]);
+    world.answer("m", "SUBSCRIBE a", &confirmed('>', "subscribe", "a", 1));
+    let question = format!("UNSUBSCRIBE {NOBODYS}");
+    world.answer("m", &question, &confirmed('>', "unsubscribe", NOBODYS, 1));
+    end(&mut world, &["a"]);
+    let end = confirmed('>', "unsubscribe", "a", 0);
+    assert!(world.heard(client).ends_with(&end));
+    world.assert_calm();
 }
