@@ -2,7 +2,7 @@
 //! Must not know what is done with a key.
 
 use crate::command::options::StreamOptions;
-use crate::resp::Request;
+use crate::resp::{Request, is_word};
 
 /// Where the keys stand among the words of a request; word 0 is the command's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,7 +128,7 @@ impl KeySpec {
             Self::Migrate => match words.clone().nth(3) {
                 Some([]) => {
                     let mut options = words.skip(6);
-                    if options.any(|word| word.eq_ignore_ascii_case(b"keys")) {
+                    if options.any(|word| is_word(word, b"keys")) {
                         options.for_each(visit);
                     }
                 }
@@ -140,7 +140,7 @@ impl KeySpec {
 }
 
 fn is_store(word: &[u8]) -> bool {
-    word.eq_ignore_ascii_case(b"store") || word.eq_ignore_ascii_case(b"storedist")
+    is_word(word, b"store") || is_word(word, b"storedist")
 }
 
 fn number(word: &[u8]) -> Option<usize> {

@@ -1,6 +1,8 @@
 //! Floor 1. The options of `XREAD` and `XREADGROUP`, which decide whether and on what they wait.
 //! Must not know what follows from them.
 
+use crate::resp::is_word;
+
 /// Where things stand among the words of an `XREAD` or `XREADGROUP`; word 0 is the name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StreamOptions {
@@ -21,15 +23,15 @@ impl StreamOptions {
         for (position, word) in words.enumerate().skip(1) {
             if values > 0 {
                 values -= 1;
-            } else if word.eq_ignore_ascii_case(b"streams") {
+            } else if is_word(word, b"streams") {
                 found.keys = Some(position + 1);
                 break;
-            } else if word.eq_ignore_ascii_case(b"block") {
+            } else if is_word(word, b"block") {
                 found.block = Some(position + 1);
                 values = 1;
-            } else if word.eq_ignore_ascii_case(b"count") || word.eq_ignore_ascii_case(b"claim") {
+            } else if is_word(word, b"count") || is_word(word, b"claim") {
                 values = 1;
-            } else if word.eq_ignore_ascii_case(b"group") {
+            } else if is_word(word, b"group") {
                 values = 2;
             }
         }

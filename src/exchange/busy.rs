@@ -21,7 +21,7 @@ use crate::exchange::link::{LaneId, Link, NodeId, State, Usage};
 use crate::exchange::node::Group;
 use crate::exchange::ticket::Purpose;
 use crate::exchange::{Exchange, GroupIndex, LinkKey, Role};
-use crate::resp::{Request, encode};
+use crate::resp::{Request, encode, is_word};
 use crate::session::IdentityId;
 use crate::types::{Protocol, Time};
 
@@ -208,7 +208,7 @@ pub(super) fn is_busy(reply: &[u8]) -> bool {
 /// Whether it concerns the script that runs, whatever its client's database. Redis accepts these,
 /// and few others, while it is busy with one (`allow_busy` in its `COMMAND`).
 pub(super) fn is_accepted_by_busy(request: &Request<'_>) -> bool {
-    let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| w.eq_ignore_ascii_case(want));
+    let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| is_word(w, want));
     let (name, sub) = (Some(request.name()), request.arg1());
     let kill = is(sub, b"kill");
     (kill && is(name, b"script")) || ((kill || is(sub, b"stats")) && is(name, b"function"))

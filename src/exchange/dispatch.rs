@@ -12,7 +12,7 @@ use crate::exchange::link::{Link, State};
 use crate::exchange::lookup::NoLane;
 use crate::exchange::marks::{Marks, Need};
 use crate::exchange::node::{Group, Node};
-use crate::exchange::objections::{objection, write_reject};
+use crate::exchange::objections::{has_zero, objection, write_reject};
 use crate::exchange::read_only::ReadOnly;
 use crate::exchange::reading::{weigh, why_master};
 use crate::exchange::scripts::Caching;
@@ -147,9 +147,14 @@ impl Exchange {
             return Placed::Answered;
         };
         let command = group.table.classify(request);
-        if command.problem == Some(Problem::UnknownCommand) && request.is_cross_protocol() {
-            self.end(job.key, Ending::Now);
-            return Placed::Answered;
+        if let Some(problem) = command.problem.filter(|it| it.is_unknown()) {
+            if problem == Problem::UnknownCommand && request.is_cross_protocol() {
+                self.end(job.key, Ending::Now);
+                return Placed::Answered;
+            }
+            if has_zero(&command, request) {
+                return self.refuse_zero(job, request);
+            }
         }
         client.command = command.spec.map_or(NO_COMMAND, |spec| spec.number);
         let (mut class, reach) = (command.class, command.reach());

@@ -17,7 +17,7 @@ use crate::exchange::slab::Slab;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
 use crate::mux::Sent;
-use crate::resp::Request;
+use crate::resp::{Request, is_word};
 use crate::route::Reads;
 use crate::telemetry::MasterRead;
 
@@ -415,6 +415,6 @@ fn elsewhere<'a>(request: &Request<'a>, mut visit: impl FnMut(u32, &'a [u8])) {
         return;
     }
     let options = words.clone().skip(3).zip(words.clone().skip(4));
-    let databases = options.filter(|(option, _)| option.eq_ignore_ascii_case(b"db"));
+    let databases = options.filter(|(option, _)| is_word(option, b"db"));
     databases.for_each(|(_, number)| note(2, number));
 }

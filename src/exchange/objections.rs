@@ -2,7 +2,9 @@
 //! it.
 
 use crate::command::{Class, Command, Local, Problem};
+use crate::exchange::Exchange;
 use crate::exchange::client::Client;
+use crate::exchange::dispatch::{Job, Placed};
 use crate::resp::Request;
 use crate::session::Reject;
 use crate::telemetry::{self, RequestClass};
@@ -71,6 +73,49 @@ fn is_about_subcommand(problem: Option<Problem>, name: &str) -> bool {
         Some(Problem::UnknownSubcommand) => true,
         Some(Problem::WrongArity) => name.contains('|'),
         Some(Problem::UnknownCommand) | None => false,
+    }
+}
+
+/// Whether the name of a command that nobody knows has a byte 0 in it, or that of a subcommand.
+///
+/// Redis compares names as C strings, up to that byte, where it comes to compare them at all: in
+/// its tables, which it looks into by a hash of the whole name, some of these are the command
+/// before the byte (Redis server.c, `commandTableDictType`). What they are here decides where they
+/// go, and who may use them.
+pub(super) fn has_zero(command: &Command<'_>, request: &Request<'_>) -> bool {
+    let has = |word: &[u8]| memchr::memchr(0, word).is_some();
+    has(request.name()) || (command.spec.is_some() && request.arg1().is_some_and(has))
+}
+
+impl Exchange {
+    /// Answers such a request as one that is unknown. The master never sees it.
+    #[cold]
+    pub(super) fn refuse_zero(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        if self.clients.get(job.key).is_some_and(Client::is_in_multi)
+            && let Some(waits) = self.mark_aborted(job)
+        {
+            return waits;
+        }
+        let Some(client) = self.clients.get_mut(job.key) else {
+            return Placed::Answered;
+        };
+        client.verdict = None;
+        let Some(group) = self.groups.get(client.group) else {
+            return Placed::Answered;
+        };
+        let spec = group.table.classify(request).spec;
+        let reject = match spec {
+            Some(spec) => Reject::UnknownSubcommand {
+                container: spec.name.split('|').next().unwrap_or_default(),
+                sub: request.arg1().unwrap_or_default(),
+            },
+            None => Reject::UnknownCommand {
+                command: request.name(),
+            },
+        };
+        let before_7 = group.table.is_before_7();
+        let reason = write_reject(&mut self.scratch, reject, request, before_7);
+        self.answer(job, RequestClass::Refused, reason)
     }
 }
 

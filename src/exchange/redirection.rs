@@ -20,7 +20,7 @@ use crate::exchange::link::{Link, State, Usage};
 use crate::exchange::losses::Loss;
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
-use crate::resp::{Request, encode};
+use crate::resp::{Request, encode, is_word};
 use crate::session::Reject;
 use crate::telemetry::{Reason, RequestClass};
 use crate::types::{NodeAddr, Protocol, Time};
@@ -353,9 +353,7 @@ impl Told {
         };
         let is = |at, want: &[u8]| {
             let mut words = request.args();
-            words
-                .nth(at)
-                .is_some_and(|it| it.eq_ignore_ascii_case(want))
+            words.nth(at).is_some_and(|it| is_word(it, want))
         };
         if !is(0, b"client") || !is(1, b"tracking") {
             return;
@@ -418,13 +416,9 @@ fn place_of_target(words: &[&[u8]]) -> Option<usize> {
     let mut at = 3;
     loop {
         let word = words.get(at)?;
-        if word.eq_ignore_ascii_case(b"redirect") {
+        if is_word(word, b"redirect") {
             return Some(at + 1);
         }
-        at += if word.eq_ignore_ascii_case(b"prefix") {
-            2
-        } else {
-            1
-        };
+        at += if is_word(word, b"prefix") { 2 } else { 1 };
     }
 }

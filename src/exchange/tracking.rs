@@ -17,7 +17,7 @@ use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::lease::{Lease, NoLease};
 use crate::exchange::ticket::{Effect, Purpose};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
-use crate::resp::Request;
+use crate::resp::{Request, is_word};
 use crate::types::{Protocol, Time};
 
 /// Bytes of commands with which one client may turn tracking on, to have them sent again: each may
@@ -100,7 +100,7 @@ impl Tracking {
             return true;
         }
         let mode = Request::from_raw(raw).and_then(|request| request.args().nth(2));
-        if mode.is_some_and(|mode| mode.eq_ignore_ascii_case(b"on")) {
+        if mode.is_some_and(|mode| is_word(mode, b"on")) {
             self.commands.push(Box::from(raw));
             self.was_on = true;
         } else {

@@ -15,7 +15,7 @@ use crate::exchange::standing::Anew;
 use crate::exchange::ticket::{Purpose, Undo};
 use crate::exchange::tunnel::{makes_replica, tells_replica};
 use crate::exchange::{ClientKey, Exchange};
-use crate::resp::{Request, encode};
+use crate::resp::{Request, encode, is_word};
 use crate::session::{Reject, Seq};
 use crate::telemetry::RequestClass;
 use crate::types::Time;
@@ -206,16 +206,25 @@ impl Exchange {
     /// Refuses a command as the server would: EXEC will not execute the others either. Whether it
     /// is between MULTI and EXEC is known with the reply to MULTI.
     fn abort_multi(&mut self, job: Job, reject: Reject<'_>) -> Placed {
-        if let Some(client) = self.clients.get_mut(job.key)
-            && let Some(lease) = client.lease.as_deref_mut()
-        {
-            if lease.opening.is_some() && client.replies.outstanding() > 0 {
-                client.wait = Wait::Answers;
-                return Placed::Waits;
-            }
-            lease.multi = Multi::Aborted;
+        if let Some(waits) = self.mark_aborted(job) {
+            return waits;
         }
         self.reject(job, RequestClass::Refused, reject)
+    }
+
+    /// EXEC must not execute the others. `Some`: whether there is a transaction at all is not known
+    /// yet.
+    pub(super) fn mark_aborted(&mut self, job: Job) -> Option<Placed> {
+        let client = self.clients.get_mut(job.key)?;
+        let lease = client.lease.as_deref_mut()?;
+        if lease.opening.is_some() && client.replies.outstanding() > 0 {
+            client.wait = Wait::Answers;
+            return Some(Placed::Waits);
+        }
+        if lease.multi == Multi::Open {
+            lease.multi = Multi::Aborted;
+        }
+        None
     }
 
     /// Something was refused to a client. If it is between MULTI and EXEC, the others are not
@@ -503,7 +512,7 @@ fn is_order(local: Local, request: &Request<'_>) -> bool {
         Local::ClientReply => {
             let mode = request.args().nth(2).unwrap_or_default();
             let silences = [&b"off"[..], b"skip"];
-            !silences.iter().any(|it| mode.eq_ignore_ascii_case(it))
+            !silences.iter().any(|it| is_word(mode, it))
         }
         _ => false,
     }

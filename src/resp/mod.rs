@@ -35,6 +35,7 @@ mod properties;
 mod reply;
 mod request;
 mod upload;
+mod words;
 
 pub use limits::{
     AGGREGATE_MAX, ATOMIC_LINE_MAX, LINE_MAX, REPLY_BULK_MAX, RequestLimits, UNAUTHENTICATED_ARGS,
@@ -43,3 +44,4 @@ pub use limits::{
 pub use reply::{ReplyError, ReplyKind, ReplyScanner, Scan};
 pub use request::{Args, Decoded, Request, RequestDecoder, RequestError};
 pub use upload::Upload;
+pub use words::is_word;

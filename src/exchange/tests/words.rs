@@ -139,3 +139,56 @@ fn in_a_transaction_the_master_says_what_it_lacks_and_nothing_refused_comes_to_i
     world.answer_all("m");
     world.assert_calm();
 }
+
+#[test]
+fn a_name_with_a_byte_0_is_known_to_nobody() {
+    let mut world = World::new();
+    let client = world.client();
+    for (line, want) in [
+        (
+            "FLUSHALL\0a",
+            "-ERR unknown command 'FLUSHALL', with args beginning with: |",
+        ),
+        (
+            "SELECT\0 5",
+            "-ERR unknown command 'SELECT', with args beginning with: '5' |",
+        ),
+        (
+            "CONFIG SET\0x a b",
+            "-ERR unknown subcommand 'SET'. Try CONFIG HELP.|",
+        ),
+        (
+            "CLIENT REPLY\0 OFF",
+            "-ERR unknown subcommand 'REPLY'. Try CLIENT HELP.|",
+        ),
+    ] {
+        world.send(client, &[line]);
+        assert_eq!(world.heard(client), want);
+        world.send(client, &["MULTI", line, "EXEC"]);
+        world.answer("m", "MULTI", "+OK");
+        world.answer("m", "DISCARD", "+OK");
+        let aborted = "-EXECABORT Transaction discarded because of previous errors.|";
+        assert_eq!(world.heard(client), format!("+OK|{want}{aborted}"));
+    }
+    world.send(client, &["nosuch", "SET a\0 1"]);
+    assert_eq!(world.asked("m"), ["nosuch", "SET a\0 1"]);
+}
+
+#[test]
+fn an_option_with_a_byte_0_is_that_option() {
+    let mut world = World::new();
+    let (one, two) = (world.client(), world.client());
+    world.send(one, &["XREAD BLOCK\0 0 STREAMS\0x s 0"]);
+    world.send(two, &["SET a 1"]);
+    let link = world.asked_on("m", "XREAD BLOCK\0 0 STREAMS\0x s 0");
+    assert_ne!(
+        world.asked_on("m", "SET a 1"),
+        link,
+        "nobody waits behind it"
+    );
+    world.send(two, &["MULTI", "CLIENT REPLY OFF\0", "EXEC"]);
+    world.answer("m", "SET a 1", "+OK");
+    world.answer("m", "MULTI", "+OK");
+    let heard = world.heard(two);
+    assert!(heard.contains("is not offered"), "{heard}");
+}
