@@ -35,6 +35,9 @@ use crate::types::{CONNECTION_NAME, Time};
 /// How long a client attends to the master after the last command that began it.
 const ATTENDS: Duration = Duration::from_secs(5);
 
+/// How long none is disturbed by a link that nobody needs yet.
+const ALONE: Duration = Duration::from_secs(1);
+
 /// What is answered here, and can be asked at a server as it stands, without a trace but the count.
 const fn is_countable(local: Local) -> bool {
     matches!(
@@ -53,12 +56,11 @@ fn begins(request: &Request<'_>) -> bool {
         || (is(sub, b"reset") && kept.iter().any(|it| is(name, it)))
 }
 
-/// A client that attends to the master, and the lane of its link.
+/// A client that attends to the master of a group.
 #[derive(Debug)]
 pub(super) struct Attending {
     client: ClientKey,
     group: GroupIndex,
-    lane: LaneId,
 }
 
 impl Lease {
@@ -147,8 +149,7 @@ impl Exchange {
         if !begins(request) || !self.may_attend(job.key) {
             return;
         }
-        let lane = self.links.get(link).map(|link| link.lane);
-        let (Some(client), Some(lane)) = (self.clients.get_mut(job.key), lane) else {
+        let Some(client) = self.clients.get_mut(job.key) else {
             return;
         };
         // Where it has begun something else, it has the link for that; and to one that watches
@@ -161,7 +162,6 @@ impl Exchange {
             self.attending.push(Attending {
                 client: job.key,
                 group: client.group,
-                lane,
             });
         }
         let called = lease.called.as_deref().unwrap_or(CONNECTION_NAME);
@@ -191,23 +191,19 @@ impl Exchange {
         }
     }
 
-    /// The client is another user from now on: its link is that of the former one.
-    pub(super) fn end_attendance_of_user(&mut self, key: ClientKey, now: Time) {
-        if self.only_attends(key) {
-            self.drop_lease(key, now);
-        }
-    }
-
     /// Whether a client has its link for that alone.
     pub(super) fn only_attends(&self, key: ClientKey) -> bool {
         let lease = self.lease_of(key);
         lease.is_some_and(|lease| lease.is_attending() && lease.is_clean())
     }
 
-    /// Whether any client attends to the master of a group. No link is opened then that nobody
-    /// needs yet: what is asked over it at first would be among what such a client counts.
-    pub(super) fn is_attended(&self, index: GroupIndex) -> bool {
-        self.attending.iter().any(|it| it.group == index)
+    /// Whether a client has just begun to attend to the master of a group. No link is opened then
+    /// that nobody needs yet: what is asked over it at first would be among what it counts.
+    pub(super) fn is_attended(&self, index: GroupIndex, now: Time) -> bool {
+        self.attending.iter().any(|it| {
+            let since = self.lease_of(it.client).and_then(|lease| lease.attends);
+            it.group == index && since.is_some_and(|since| now.since(since) < ALONE)
+        })
     }
 
     /// Whether there is a master to attend to, and others do not need the link that this takes: no
@@ -242,10 +238,12 @@ impl Exchange {
         }
     }
 
-    /// Clients that have sent nothing since their attendance was over give their links back.
+    /// Clients that have sent nothing since their attendance was over give their links back, and
+    /// spare links are opened again.
     pub(super) fn end_attendances(&mut self, now: Time) {
         let mut attending = std::mem::take(&mut self.attending);
-        let ended = attending.extract_if(.., |it| {
+        let mut groups: Vec<GroupIndex> = attending.iter().map(|it| it.group).collect();
+        attending.retain(|it| {
             self.end_attendance(it.client, now);
             let goes_on = self
                 .clients
@@ -254,14 +252,15 @@ impl Exchange {
             if !goes_on {
                 self.release_lease(it.client, now);
             }
-            !goes_on
+            goes_on
         });
-        let ended: Vec<_> = ended.collect();
         self.attending = attending;
-        for it in ended {
-            let group = self.groups.get(it.group);
-            if group.is_some_and(|group| group.lanes.contains_key(&it.lane)) {
-                self.warm(it.group, it.lane, now);
+        groups.dedup();
+        for index in groups {
+            let lanes = self.groups.get(index).map(|group| &group.lanes);
+            let lanes: Vec<LaneId> = lanes.map_or_else(Vec::new, |it| it.keys().copied().collect());
+            for lane in lanes {
+                self.warm(index, lane, now);
             }
         }
     }

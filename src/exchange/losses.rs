@@ -490,15 +490,7 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
             return Fate::Undone(Undo::Asked);
         }
         End::Unopened | End::Declined => return Fate::Again,
-        // A busy server takes MULTI, and aborts a transaction of which it refuses anything (Redis
-        // server.c, `processCommand`).
-        End::Refused(words) if is_busy(words) && ticket.purpose == Purpose::Multi => {
-            return Fate::Undone(Undo::Asked);
-        }
-        End::Refused(words) if is_busy(words) && ticket.purpose == Purpose::Exec => {
-            return Fate::Undone(Undo::Aborted);
-        }
-        End::Refused(_) => return Fate::Passed,
+        End::Refused(words) => return refused(ticket.purpose, words),
         End::Lost(_) | End::Fenced(_) if again => return Fate::Again,
         End::Lost(loss) => loss,
         End::Fenced(_) => Loss::Silent,
@@ -526,5 +518,16 @@ fn fate(ticket: Ticket, end: End<'_>, standing: Standing) -> Fate {
             Sent::Yes,
         ) => Fate::Error(uncertain),
         _ => Fate::Again,
+    }
+}
+
+/// What becomes of a request whose link is refused with these words. A busy server takes `MULTI`
+/// and `DISCARD`, and aborts a transaction of which it refuses anything (Redis server.c,
+/// `processCommand`).
+fn refused(purpose: Purpose, words: &[u8]) -> Fate {
+    match purpose {
+        Purpose::Multi | Purpose::Undo(Undo::Asked) if is_busy(words) => Fate::Undone(Undo::Asked),
+        Purpose::Exec if is_busy(words) => Fate::Undone(Undo::Aborted),
+        _ => Fate::Passed,
     }
 }

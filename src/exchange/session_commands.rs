@@ -348,10 +348,14 @@ impl Exchange {
             return;
         };
         client.proof = None;
-        let Some(group) = self.groups.get_mut(client.group) else {
+        let index = client.group;
+        if self.only_attends(job.key) {
+            // Its link is that of the user it was.
+            self.drop_lease(job.key, job.now);
+        }
+        let Some(group) = self.groups.get_mut(index) else {
             return;
         };
-        let index = client.group;
         let identity = group.join_identity(login);
         self.change_identity(job.key, identity, job.now);
         let Some(link) = self.links.get_mut(key) else {
@@ -388,7 +392,6 @@ impl Exchange {
 
     /// Sets a session's login and lets go of the former one.
     pub(super) fn change_identity(&mut self, key: ClientKey, identity: IdentityId, now: Time) {
-        self.end_attendance_of_user(key, now);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };

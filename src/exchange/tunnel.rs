@@ -3,9 +3,9 @@
 //!
 //! ```text
 //!   REPLCONF …            the client has a link of its own to the end
-//!   SYNC      ──► link    when nothing of its client is in flight
-//!   REPLCONF  ──► link    as more of an upload that has no end; nothing else of a replica is let
-//!                         through, for the master would execute it
+//!   SYNC      ──► link    when nothing of its client is in flight, nor tracked for it
+//!   REPLCONF  ──► link    once the master has begun, as more of an upload that has no end; nothing
+//!                         else of a replica is let through, for the master would execute it
 //!   … bytes   ◄── link    as those of a long reply that has no end
 //!   -error    ◄── link    a reply like any other, and the end of it
 //! ```
@@ -20,11 +20,12 @@ use crate::command::{Class, Table};
 use crate::exchange::client::{Client, Ending, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::link::State;
-use crate::exchange::ticket::Purpose;
+use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::upload::{Upload, WINDOW};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
-use crate::resp::{Decoded, Request, RequestLimits};
-use crate::telemetry::Reason;
+use crate::resp::{Decoded, Request, RequestLimits, is_word};
+use crate::session::Reject;
+use crate::telemetry::{Reason, RequestClass};
 use crate::types::Time;
 
 impl Exchange {
@@ -34,6 +35,16 @@ impl Exchange {
         if let Some(waits) = self.wait_for_answers(job) {
             return waits;
         }
+        let lease = self.lease_of(job.key);
+        if lease.is_some_and(|lease| lease.tracking.was_on()) {
+            // What becomes invalid would come among what the master says.
+            let reject = Reject::NotOffered {
+                command: request.name(),
+                sub: b"where CLIENT TRACKING was on",
+            };
+            return self.reject(job, RequestClass::Refused, reject);
+        }
+        let was_sticky = lease.is_some_and(|lease| lease.sticky);
         let key = match self.upload_link(job) {
             Ok(key) => key,
             Err(placed) => return placed,
@@ -46,7 +57,7 @@ impl Exchange {
                 link.state = State::Tunnel;
             }
             if let Some(client) = self.clients.get_mut(job.key) {
-                client.upload = Some(Box::new(Upload::endless(key)));
+                client.upload = Some(Box::new(Upload::endless(key, was_sticky)));
             }
         }
         placed
@@ -71,7 +82,9 @@ impl Exchange {
         let Some((at, link)) = on.and_then(|at| Some((at, self.links.get_mut(at)?))) else {
             return bytes.len();
         };
-        if link.pipeline.pending_bytes() >= WINDOW {
+        let begun = |it: &Ticket| client.replies.is_begun(it.seq);
+        let has_begun = link.pipeline.oldest_ticket().is_some_and(begun);
+        if !has_begun || link.pipeline.pending_bytes() >= WINDOW {
             link.waiters.push(key);
             client.wait = Wait::Link(at);
             return 0;
@@ -105,14 +118,35 @@ impl Exchange {
         }) else {
             return true;
         };
-        let client = self.clients.get(ticket.client);
-        let is_first = client.is_some_and(|client| !client.replies.is_begun(ticket.seq));
-        if is_first && bytes.starts_with(b"-") {
+        let client = self.clients.get_mut(ticket.client);
+        let first = client.filter(|client| !client.replies.is_begun(ticket.seq));
+        let is_first = first.is_some();
+        if let Some(client) = first
+            && bytes.starts_with(b"-")
+        {
+            // Nothing of what came behind the request was read.
             link.state = State::Ready;
+            link.pipeline.feed(&[], true);
+            let upload = client.upload.take();
+            if let Some(lease) = client.lease.as_deref_mut() {
+                lease.sticky = upload.is_some_and(|upload| upload.was_sticky);
+            }
+            self.end_waits_on(key);
             return false;
         }
         self.pass_on((key, ticket), bytes, now);
+        if is_first {
+            self.end_waits_on(key);
+        }
         true
+    }
+
+    /// Clients that wait for a link go on.
+    pub(super) fn end_waits_on(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key) {
+            let waiters = std::mem::take(&mut link.waiters);
+            self.end_waits(key, &waiters);
+        }
     }
 
     /// Clients that are replicas are never done.
@@ -150,11 +184,10 @@ fn speaks_as_replica(request: &Request<'_>, table: &Table) -> bool {
 
 /// Whether a replica says at which address it is, and may not.
 pub(super) fn is_address_refused(request: &Request<'_>, table: &Table) -> bool {
-    let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
     let mut options = request.args().skip(1).step_by(2);
     !table.lets_replicas_announce()
         && tells_replica(request)
-        && options.any(|it| is(it, b"listening-port") || is(it, b"ip-address"))
+        && options.any(|it| is_word(it, b"listening-port") || is_word(it, b"ip-address"))
 }
 
 /// Whether a command says what such a replica is like, over the connection on which it is one.
@@ -165,7 +198,9 @@ pub(super) fn tells_replica(request: &Request<'_>) -> bool {
 /// Whether a server says nothing to this, whoever sends it (Redis replication.c,
 /// `replconfCommand`).
 pub(super) fn has_no_reply(request: &Request<'_>) -> bool {
-    let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
-    let silent = |word: &[u8]| is(word, b"ack") || is(word, b"getack");
-    tells_replica(request) && request.arg1().is_some_and(silent)
+    let mut options = request.args().skip(1).step_by(2);
+    let is_whole = request.argc() % 2 == 1;
+    tells_replica(request)
+        && is_whole
+        && options.any(|it| is_word(it, b"ack") || is_word(it, b"getack"))
 }

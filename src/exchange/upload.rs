@@ -36,14 +36,17 @@ pub(super) struct Upload {
     rest: Option<resp::Upload>,
     /// The link that it is on; `None` if what comes is dropped.
     pub(super) on: Option<LinkKey>,
+    /// Whether something stuck to its link before.
+    pub(super) was_sticky: bool,
 }
 
 impl Upload {
     /// One that goes on with whatever comes.
-    pub(super) const fn endless(on: LinkKey) -> Self {
+    pub(super) const fn endless(on: LinkKey, was_sticky: bool) -> Self {
         Self {
             rest: None,
             on: Some(on),
+            was_sticky,
         }
     }
 
@@ -129,7 +132,12 @@ impl Exchange {
         };
         if let Some(client) = self.clients.get_mut(key) {
             let rest = Some(rest);
-            client.upload = Some(Box::new(Upload { rest, on }));
+            let was_sticky = false;
+            client.upload = Some(Box::new(Upload {
+                rest,
+                on,
+                was_sticky,
+            }));
             client.decoder = resp::RequestDecoder::default();
         }
         true
@@ -264,13 +272,12 @@ impl Exchange {
             return false;
         };
         self.uncount(ticket, key);
-        self.discard(key);
+        let gone = self.discard(key);
+        self.end_waits(key, &gone.map_or_else(Vec::new, |link| link.waiters));
         let Some(client) = self.clients.get_mut(ticket.client) else {
             return true;
         };
         client.lease = None;
-        // What has an end goes on to that, and is dropped.
-        client.upload.take_if(|upload| upload.is_endless());
         let bytes = if ticket.spoken { frame } else { &[] };
         client.replies.deliver(ticket.seq, bytes, Piece::Last);
         self.touch(ticket.client);

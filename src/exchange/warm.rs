@@ -8,8 +8,8 @@
 //!     refused, or lost              ─► none: who needs one opens it
 //! ```
 //!
-//! One for each lane; none while a client attends to the master. Where the pool is empty for the
-//! length of a transaction, none is opened: its link comes back.
+//! One for each lane; none while a client has just begun to attend to the master. Where the pool is
+//! empty for the length of a transaction, none is opened: its link comes back.
 
 use crate::exchange::dispatch::Job;
 use crate::exchange::lease::NoLease;
@@ -84,7 +84,7 @@ impl Exchange {
         if group.pool.contains_key(&lane)
             || !has_turn
             || is_trial
-            || self.is_attended(index)
+            || self.is_attended(index, now)
             || group.writable != Some(lane.node)
             || !group.may_open(lane.node, now)
             || group.keeps_out((lane.node, lane.identity))

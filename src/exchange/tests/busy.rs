@@ -368,6 +368,10 @@ fn a_transaction_for_which_a_busy_master_lets_nobody_in_is_begun_and_aborted() {
     );
     world.send(client, &["EXEC"]);
     assert_eq!(world.heard(client), aborted);
+    world.send(client, &["MULTI", "DISCARD"]);
+    let opening = world.opening().unwrap();
+    world.refuse(opening, busy());
+    assert_eq!(world.heard(client), "+OK|+OK|");
     world.send(client, &["WATCH a", "MULTI", "INCR a", "EXEC", "GET a"]);
     let opening = world.opening().unwrap();
     world.refuse(opening, busy());

@@ -54,6 +54,7 @@ fn a_replica_may_not_say_anything_else() {
     for said in [&flush[..], b"*x\r\n", b"FLUSHALL\r\n", &long] {
         let mut world = world();
         let (client, link) = replica(&mut world);
+        world.say_raw(link, b"+CONTINUE\r\n").unwrap();
         world.send_raw(client, said);
         assert!(world.is_closed(client));
         assert!(world.asked("m").is_empty());
@@ -74,9 +75,15 @@ fn it_begins_when_the_replies_to_what_came_before_have_come_and_on_the_same_link
     let link = world.asked_on("m", "REPLCONF capa eof");
     assert_eq!(world.asked("m"), ["REPLCONF capa eof"]);
     world.answer("m", "REPLCONF capa eof", "+OK");
+    assert_eq!(
+        world.wires[&link].asked.len(),
+        1,
+        "the master has not begun"
+    );
+    world.say_raw(link, b"\n").unwrap();
     let asked: Vec<_> = world.wires[&link].asked.iter().map(|it| &*it.1).collect();
     assert_eq!(asked, ["SYNC", "REPLCONF ACK 0"]);
-    world.say_raw(link, b"\n\n$EOF:x").unwrap();
+    world.say_raw(link, b"\n$EOF:x").unwrap();
     assert_eq!(world.heard(client), "+OK|+OK|\n\n$EOF:x");
 }
 
@@ -182,6 +189,7 @@ fn a_replica_that_takes_nothing_throttles_its_link_alone() {
 fn a_replica_that_says_more_than_its_link_takes_is_not_read_until_it_does() {
     let mut world = world();
     let (client, link) = replica(&mut world);
+    world.say_raw(link, b"+CONTINUE\r\n").unwrap();
     world.wires.get_mut(&link).unwrap().open = false;
     let said = pipeline(&["REPLCONF ACK 0"]).repeat(30_000);
     for piece in said.chunks(50_000) {
@@ -219,7 +227,6 @@ fn who_is_not_taken_for_a_replica_goes_on_as_before() {
     world.send(client, &["PING", "SET a 1"]);
     world.answer("m", "SET a 1", "+OK");
     assert_eq!(world.heard(client), "+PONG|+OK|");
-    world.assert_calm();
     world.send(client, &["SYNC"]);
     let link = world.asked_on("m", "SYNC");
     world.say_raw(link, b"\n").unwrap();
@@ -230,11 +237,67 @@ fn who_is_not_taken_for_a_replica_goes_on_as_before() {
 }
 
 #[test]
+fn what_came_behind_a_request_that_is_refused_is_answered_too() {
+    let mut world = world();
+    let client = world.client();
+    let acks = ["REPLCONF ACK 0"; 3];
+    world.send(
+        client,
+        &[&["PSYNC ? -1"][..], &acks, &["PING", "SYNC"]].concat(),
+    );
+    let link = world.asked_on("m", "PSYNC ? -1");
+    assert_eq!(world.wires[&link].asked.len(), 1);
+    world.say_raw(link, b"-NOPERM no\r\n").unwrap();
+    assert_eq!(world.heard(client), "-NOPERM no|+PONG|");
+    let link = world.asked_on("m", "SYNC");
+    world.wires.get_mut(&link).unwrap().asked.clear();
+    world.say_raw(link, b"$0\r\n").unwrap();
+    assert_eq!(world.heard(client), "$0|");
+}
+
+#[test]
+fn what_was_watched_is_watched_behind_a_request_that_is_refused() {
+    let mut world = world();
+    let client = world.client();
+    world.send(client, &["WATCH a"]);
+    let link = world.asked_on("m", "WATCH a");
+    world.answer("m", "WATCH a", "+OK");
+    world.send(client, &["SYNC"]);
+    assert_eq!(world.asked_on("m", "SYNC"), link);
+    world.answer("m", "SYNC", "-NOPERM no");
+    world.send(client, &["MULTI", "EXEC"]);
+    assert_eq!(world.asked_on("m", "MULTI"), link);
+    world.answer("m", "MULTI", "+OK");
+    world.answer("m", "EXEC", "*-1");
+    assert_eq!(world.heard(client), "+OK|-NOPERM no|+OK|*-1|");
+    world.assert_calm();
+    assert!(!world.links("m").contains(&link), "it goes to nobody else");
+    world.send(client, &["HELLO 3", "CLIENT TRACKING ON"]);
+    world.answer("m", "CLIENT TRACKING ON", "+OK");
+    world.heard(client);
+    world.send(client, &["SYNC"]);
+    let heard = world.heard(client);
+    assert!(heard.contains("is not offered"), "{heard}");
+}
+
+#[test]
+fn an_option_without_a_value_is_answered() {
+    let mut world = world();
+    let client = world.client();
+    world.send(client, &["REPLCONF ACK", "REPLCONF capa eof ack 0", "PING"]);
+    world.answer("m", "REPLCONF ACK", "-ERR syntax error");
+    world.answer("m", "PING", "+PONG");
+    assert_eq!(world.heard(client), "-ERR syntax error|+PONG|");
+}
+
+#[test]
 fn without_leave_it_has_no_address() {
     let refused = "(commands.allow permits it)|+PONG|";
     for line in [
         "REPLCONF listening-port 6379",
         "REPLCONF capa eof IP-Address 10.0.0.1",
+        "REPLCONF listening-port\0 6379",
+        "REPLCONF ip-address\0x 10.0.0.1",
     ] {
         let mut world = World::new();
         let client = world.client();
@@ -245,6 +308,7 @@ fn without_leave_it_has_no_address() {
         world.answer("m", "REPLCONF capa eof", "+OK");
         assert_eq!(world.heard(client), "+OK|");
         let link = world.asked_on("m", "SYNC");
+        world.say_raw(link, b"\n").unwrap();
         world.send(client, &["REPLCONF ACK 1", "REPLCONF capa eof"]);
         assert_eq!(world.wires[&link].asked.len(), 3);
         world.send(client, &[line]);
@@ -266,6 +330,7 @@ fn an_operator_may_refuse_all_of_it() {
     }
     assert!(world.asked("m").is_empty());
     let (client, link) = replica(&mut world);
+    world.say_raw(link, b"+CONTINUE\r\n").unwrap();
     world.send(client, &["REPLCONF ACK 1"]);
     assert_eq!(world.wires[&link].asked.len(), 1, "it cannot do without");
     world.send(client, &["SYNC"]);

@@ -142,11 +142,12 @@ fn one_that_leaves_marks_is_replaced() {
     let client = world.client();
     world.send(client, &["DEBUG SLEEP 0"]);
     world.answer("m", "DEBUG SLEEP 0", "+OK");
-    world.pass(ms(4_900));
+    world.pass(ms(900));
     assert_eq!(world.opening(), None, "its client would see that");
-    world.pass(ms(200));
+    world.pass(ms(100));
     let (next, _) = world.only_opening();
     world.open(next);
+    world.pass(ms(5_100));
     assert_eq!((pooled(&world), world.links("m").len()), (1, 2));
     world.assert_calm();
 }

@@ -45,6 +45,8 @@ pub(super) struct Scene {
     theirs: Deployment,
     /// Connections by which sequences are prepared.
     doors: [Client; 2],
+    /// A connection that only asks: one that configures is served by the master for a while.
+    asks: Client,
     /// Connections to both masters themselves.
     masters: [Client; 2],
     pub(super) settled: Settled,
@@ -90,6 +92,7 @@ impl Scene {
         });
         assert!(told.is_some(), "the master's commands are not known");
         Self {
+            asks: connect(proxy.addr()),
             doors,
             masters: [connect(theirs.node(0).addr()), connect(ours.node(0).addr())],
             loses_logins: loses_logins(theirs.node(0).addr()),
@@ -176,14 +179,14 @@ impl Scene {
     /// Has Switchman serve a read, and tells whether a replica did.
     fn asks_replica(&mut self) -> bool {
         if !is_before_7() {
-            let reply = say(&mut self.doors[1], &PROBE);
+            let reply = say(&mut self.asks, &PROBE);
             return reply.info("role").as_deref() == Some("slave");
         }
         // Nothing that such a replica may serve tells where it runs. This one, too, has to have
         // everything.
         let count = |it: &Self| calls(it.ours.node(1), "keys");
         let before = count(self);
-        say(&mut self.doors[1], &["KEYS", "nobody"]);
+        say(&mut self.asks, &["KEYS", "nobody"]);
         count(self) > before
     }
 
