@@ -84,7 +84,8 @@ fn is_about_subcommand(problem: Option<Problem>, name: &str) -> bool {
 /// go, and who may use them.
 pub(super) fn has_zero(command: &Command<'_>, request: &Request<'_>) -> bool {
     let has = |word: &[u8]| memchr::memchr(0, word).is_some();
-    has(request.name()) || (command.spec.is_some() && request.arg1().is_some_and(has))
+    let is_about_sub = command.problem == Some(Problem::UnknownSubcommand);
+    has(request.name()) || (is_about_sub && request.arg1().is_some_and(has))
 }
 
 impl Exchange {

@@ -170,8 +170,28 @@ fn a_name_with_a_byte_0_is_known_to_nobody() {
         let aborted = "-EXECABORT Transaction discarded because of previous errors.|";
         assert_eq!(world.heard(client), format!("+OK|{want}{aborted}"));
     }
-    world.send(client, &["nosuch", "SET a\0 1"]);
-    assert_eq!(world.asked("m"), ["nosuch", "SET a\0 1"]);
+    let lines = ["nosuch", "nosuch a\0", "SET a\0 1"];
+    world.send(client, &lines);
+    assert_eq!(world.asked("m"), lines);
+}
+
+#[test]
+fn a_key_with_a_byte_0_is_none_of_that() {
+    let mut world = World::new();
+    let told = ["get", "set", "ping", "command"].map(|name| Described {
+        name: name.to_owned(),
+        arity: -1,
+        ..Described::default()
+    });
+    let table = Table::builtin().overlay(&told);
+    world.exchange.commands(0, Arc::new(table));
+    let client = world.client();
+    for line in ["HTTL a\0 FIELDS 1 b", "XINFO a\0"] {
+        world.send(client, &[line]);
+        assert_eq!(world.asked("m"), [line]);
+        world.answer("m", line, "-ERR unknown command");
+        assert_eq!(world.heard(client), "-ERR unknown command|");
+    }
 }
 
 #[test]
