@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use switchman::demo::client::{Client, Reply};
 use switchman::demo::deployment::{Deployment, Plan};
-use switchman::demo::process::Process;
+use switchman::demo::process::{Process, wait_for};
 
 use crate::proxy::{Launch, Proxy};
 use crate::version::wait_for_words;
@@ -197,6 +197,15 @@ static TURNS: Mutex<Turns> = Mutex::new(Turns {
     all_wanted: 0,
 });
 static CHANGED: Condvar = Condvar::new();
+
+/// Has a node save its data. It may be doing so for a replica already, and refuses it meanwhile.
+pub(crate) fn save(process: &Process) {
+    let saved = wait_for(SOON, || {
+        let reply = process.command(&["SAVE"]).unwrap();
+        (reply == Reply::ok()).then_some(())
+    });
+    assert!(saved.is_some(), "{}", process.log_tail(20));
+}
 
 /// Says a command to a node or a Sentinel, which must not refuse it.
 pub(crate) fn tell(process: &Process, args: &[&str]) -> Reply {

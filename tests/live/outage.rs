@@ -8,8 +8,8 @@ use switchman::demo::client::{Client, ClientError, Reply};
 use switchman::demo::deployment::Plan;
 use switchman::demo::process::{Process, wait_for};
 
-use crate::lab::tell;
 use crate::lab::{Lab, SOON, error, ok, say};
+use crate::lab::{save, tell};
 use crate::proxy::Launch;
 
 const HOLD: Duration = Duration::from_millis(700);
@@ -118,7 +118,7 @@ fn the_time_of_a_blocking_command_runs_while_there_is_no_master() {
     let proxy = lab.proxy();
     proxy.wait_ready();
     tell(lab.node(0), &["RPUSH", "list", "x"]);
-    tell(lab.node(0), &["SAVE"]);
+    save(lab.node(0));
     lab.node(0).kill().unwrap();
     let mut clients: Vec<Client> = (0..3).map(|_| proxy.patient_client(4 * SOON)).collect();
     let lines: [&[&str]; 3] = [

@@ -7,8 +7,8 @@ use std::io::Write;
 use switchman::demo::client::{Client, Reply};
 use switchman::demo::process::Process;
 
-use crate::lab::tell;
 use crate::lab::{Lab, SOON, ok, say};
+use crate::lab::{save, tell};
 use crate::proxy::{Launch, Proxy};
 use crate::version::lacks;
 
@@ -32,7 +32,7 @@ fn clients_wait_for_a_master_that_loads_its_data() {
     let fill = "for i = 1, tonumber(ARGV[1]) do redis.call('set', 'key:' .. i, 'v') end";
     tell(master, &["EVAL", fill, "0", KEYS]);
     tell(master, &["RPUSH", "list", "x"]);
-    tell(master, &["SAVE"]);
+    save(master);
     load_slowly(master);
     let exchanges: [Conversation; 5] = [
         (&[&["INCR", "n"]], vec![Reply::Int(1)]),
