@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::command::Spec;
 use crate::command::options::StreamOptions;
-use crate::resp::Request;
+use crate::resp::{Request, is_word};
 
 /// What is known about a request that waits at the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ fn names_positions(request: &Request<'_>) -> bool {
         && request
             .args()
             .skip(first + keys)
-            .all(|id| id != b"$" && id != b"+")
+            .all(|id| !is_word(id, b"$") && !is_word(id, b"+"))
 }
 
 #[cfg(test)]

@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use crate::command::Local;
 use crate::exchange::busy::is_accepted_by_busy;
-use crate::exchange::client::Client;
 use crate::exchange::dispatch::{Job, Kind, Placed};
 use crate::exchange::lease::Lease;
 use crate::exchange::link::LaneId;
 use crate::exchange::node::Group;
 use crate::exchange::ticket::Purpose;
-use crate::exchange::tunnel::{has_no_reply, is_address_refused, makes_replica, tells_replica};
+use crate::exchange::tunnel::{
+    has_no_reply, is_address_refused, is_silent_later, makes_replica, tells_replica,
+};
 use crate::exchange::warm::Wanted;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
 use crate::resp::{Request, encode};
@@ -61,19 +62,14 @@ fn begins(request: &Request<'_>) -> bool {
 pub(super) struct Attending {
     client: ClientKey,
     group: GroupIndex,
+    /// Whether spare links were opened again since it began.
+    warmed: bool,
 }
 
 impl Lease {
     /// Whether its client attends to the master.
     pub(super) const fn is_attending(&self) -> bool {
         self.attends.is_some()
-    }
-}
-
-impl Client {
-    fn is_attending(&self) -> bool {
-        let lease = self.lease.as_deref();
-        lease.is_some_and(Lease::is_attending)
     }
 }
 
@@ -94,6 +90,13 @@ impl Exchange {
         if group.is_some_and(|group| is_address_refused(request, &group.table)) {
             let command = request.name();
             return self.reject(job, RequestClass::Refused, Reject::Refused { command });
+        }
+        if is_silent_later(request) {
+            return self.reject(
+                job,
+                RequestClass::Refused,
+                Reject::Redis("ERR syntax error"),
+            );
         }
         if has_no_reply(request) {
             self.scratch.clear();
@@ -158,10 +161,14 @@ impl Exchange {
             return;
         };
         lease.attends = Some(job.now);
-        if !self.attending.iter().any(|it| it.client == job.key) {
+        let mut before = self.attending.iter_mut();
+        if let Some(it) = before.find(|it| it.client == job.key) {
+            it.warmed = false;
+        } else {
             self.attending.push(Attending {
                 client: job.key,
                 group: client.group,
+                warmed: false,
             });
         }
         let called = lease.called.as_deref().unwrap_or(CONNECTION_NAME);
@@ -242,25 +249,26 @@ impl Exchange {
     /// spare links are opened again.
     pub(super) fn end_attendances(&mut self, now: Time) {
         let mut attending = std::mem::take(&mut self.attending);
-        let mut groups: Vec<GroupIndex> = attending.iter().map(|it| it.group).collect();
-        attending.retain(|it| {
+        let mut quiet = Vec::new();
+        attending.retain_mut(|it| {
             self.end_attendance(it.client, now);
-            let goes_on = self
-                .clients
-                .get(it.client)
-                .is_some_and(Client::is_attending);
-            if !goes_on {
+            let lease = self.lease_of(it.client);
+            let since = lease.and_then(|lease| lease.attends);
+            if !it.warmed && since.is_none_or(|since| now.since(since) >= ALONE) {
+                it.warmed = true;
+                quiet.push(it.group);
+            }
+            if since.is_none() {
                 self.release_lease(it.client, now);
             }
-            goes_on
+            since.is_some()
         });
         self.attending = attending;
-        groups.dedup();
-        for index in groups {
+        for index in quiet {
             let lanes = self.groups.get(index).map(|group| &group.lanes);
             let lanes: Vec<LaneId> = lanes.map_or_else(Vec::new, |it| it.keys().copied().collect());
             for lane in lanes {
-                self.warm(index, lane, now);
+                self.warm_beside(index, lane, now);
             }
         }
     }

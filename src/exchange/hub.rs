@@ -363,11 +363,11 @@ impl Exchange {
         client: ClientKey,
         (command, name): (Leased, &[u8]),
     ) -> bool {
-        let Some(link) = self
-            .links
-            .get(key)
-            .filter(|link| link.state == State::Ready)
-        else {
+        // Without room the question would have to wait, and what is told would be ahead of it.
+        let room = self.settings.link_bytes / 2;
+        let fits =
+            |link: &&Link| link.state == State::Ready && link.pipeline.pending_bytes() < room;
+        let Some(link) = self.links.get(key).filter(fits) else {
             return false;
         };
         let group = self.groups.get(link.group);
@@ -459,11 +459,11 @@ impl Exchange {
         let hub = group.hub_mut(identity);
         let link = hub.link;
         for (command, name) in names {
-            let fresh = self
-                .groups
-                .get_mut(index)
-                .is_some_and(|group| group.hub_mut(identity).join(*command, name, key));
-            if let (true, Some(link)) = (fresh, link) {
+            if let Some(group) = self.groups.get_mut(index) {
+                group.hub_mut(identity).join(*command, name, key);
+            }
+            if let Some(link) = link {
+                // Also where another hears it: that may be about to leave, and the server told.
                 self.tell_hub(link, *command, name, now);
             }
         }

@@ -3,7 +3,7 @@
 
 use crate::command::{Class, Command, Local, Problem};
 use crate::exchange::Exchange;
-use crate::exchange::client::Client;
+use crate::exchange::client::{Client, Wait};
 use crate::exchange::dispatch::{Job, Placed};
 use crate::resp::Request;
 use crate::session::Reject;
@@ -92,6 +92,13 @@ impl Exchange {
     /// Answers such a request as one that is unknown. The master never sees it.
     #[cold]
     pub(super) fn refuse_zero(&mut self, job: Job, request: &Request<'_>) -> Placed {
+        let client = self.clients.get_mut(job.key);
+        if let Some(client) = client.filter(|client| client.lease.is_some())
+            && client.is_undecided(job.again.is_none(), Class::Write)
+        {
+            client.wait = Wait::Answers;
+            return Placed::Waits;
+        }
         if self.clients.get(job.key).is_some_and(Client::is_in_multi)
             && let Some(waits) = self.mark_aborted(job)
         {

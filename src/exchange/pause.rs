@@ -28,7 +28,7 @@ use crate::exchange::link::{LaneId, Lending, Link, Usage};
 use crate::exchange::node::Group;
 use crate::exchange::ticket::{Effect, Purpose, Ticket};
 use crate::exchange::{Exchange, GroupIndex, LinkKey, Role};
-use crate::resp::{Request, encode};
+use crate::resp::{Request, encode, is_word};
 use crate::types::Time;
 
 /// How long a pause counts as one after it was found. While a write stays silent, it is found
@@ -341,5 +341,5 @@ pub(super) fn is_pause(request: &Request<'_>) -> bool {
 }
 
 fn same(word: &[u8], want: &[u8]) -> bool {
-    word.eq_ignore_ascii_case(want)
+    is_word(word, want)
 }

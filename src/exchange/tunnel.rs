@@ -177,9 +177,10 @@ pub(super) fn makes_replica(request: &Request<'_>) -> bool {
 /// `SYNC` (Redis replication.c, `slaveTryPartialResynchronization`).
 fn speaks_as_replica(request: &Request<'_>, table: &Table) -> bool {
     let may = || table.classify(request).class != Class::Refused;
-    has_no_reply(request)
-        || (makes_replica(request) && may())
-        || (tells_replica(request) && may() && !is_address_refused(request, table))
+    // A replica that may be one has to acknowledge.
+    let speaks =
+        has_no_reply(request) || ((makes_replica(request) || tells_replica(request)) && may());
+    speaks && !is_silent_later(request) && !is_address_refused(request, table)
 }
 
 /// Whether a replica says at which address it is, and may not.
@@ -198,9 +199,15 @@ pub(super) fn tells_replica(request: &Request<'_>) -> bool {
 /// Whether a server says nothing to this, whoever sends it (Redis replication.c,
 /// `replconfCommand`).
 pub(super) fn has_no_reply(request: &Request<'_>) -> bool {
-    let mut options = request.args().skip(1).step_by(2);
-    let is_whole = request.argc() % 2 == 1;
-    tells_replica(request)
-        && is_whole
-        && options.any(|it| is_word(it, b"ack") || is_word(it, b"getack"))
+    tells_replica(request) && request.argc() % 2 == 1 && request.arg1().is_some_and(is_silent)
+}
+
+/// Whether it says so behind other options, so that what a server answers depends on those.
+pub(super) fn is_silent_later(request: &Request<'_>) -> bool {
+    let mut options = request.args().skip(3).step_by(2);
+    tells_replica(request) && options.any(is_silent)
+}
+
+fn is_silent(option: &[u8]) -> bool {
+    is_word(option, b"ack") || is_word(option, b"getack")
 }

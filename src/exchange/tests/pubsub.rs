@@ -577,3 +577,20 @@ fn who_leaves_and_comes_back_in_one_breath_hears_what_it_has_said_last() {
     assert!(world.heard(client).ends_with(&end));
     world.assert_calm();
 }
+
+#[test]
+fn who_gets_the_login_of_one_that_is_leaving_hears_what_that_has_left() {
+    let mut world = World::new();
+    let (first, second) = (world.client(), world.client());
+    world.send(first, &["AUTH app secret"]);
+    let link = subscribe(&mut world, first, "a");
+    world.send(second, &["HELLO 3"]);
+    subscribe(&mut world, second, "a");
+    world.heard(second);
+    world.send(first, &["UNSUBSCRIBE a"]);
+    world.send(second, &["AUTH app secret"]);
+    assert_eq!(world.asked_on("m", "UNSUBSCRIBE a"), link);
+    let asked: Vec<_> = world.wires[&link].asked.iter().map(|it| &*it.1).collect();
+    let question = format!("UNSUBSCRIBE {NOBODYS}");
+    assert_eq!(asked, ["UNSUBSCRIBE a", &question, "SUBSCRIBE a", "PING"]);
+}

@@ -284,7 +284,7 @@ fn what_was_watched_is_watched_behind_a_request_that_is_refused() {
 fn an_option_without_a_value_is_answered() {
     let mut world = world();
     let client = world.client();
-    world.send(client, &["REPLCONF ACK", "REPLCONF capa eof ack 0", "PING"]);
+    world.send(client, &["REPLCONF ACK", "PING"]);
     world.answer("m", "REPLCONF ACK", "-ERR syntax error");
     world.answer("m", "PING", "+PONG");
     assert_eq!(world.heard(client), "-ERR syntax error|+PONG|");
@@ -298,6 +298,7 @@ fn without_leave_it_has_no_address() {
         "REPLCONF capa eof IP-Address 10.0.0.1",
         "REPLCONF listening-port\0 6379",
         "REPLCONF ip-address\0x 10.0.0.1",
+        "REPLCONF GETACK * listening-port 6379",
     ] {
         let mut world = World::new();
         let client = world.client();
@@ -335,4 +336,22 @@ fn an_operator_may_refuse_all_of_it() {
     assert_eq!(world.wires[&link].asked.len(), 1, "it cannot do without");
     world.send(client, &["SYNC"]);
     assert!(world.is_closed(client));
+}
+
+#[test]
+fn what_a_server_might_answer_or_not_is_not_asked() {
+    let refused = "(commands.allow permits it)|";
+    for (line, want) in [
+        ("REPLCONF capa eof ACK 0", "-ERR syntax error|"),
+        ("REPLCONF listening-port 6379 ACK 0", refused),
+    ] {
+        let mut world = World::new();
+        let client = world.client();
+        world.send(client, &[line]);
+        assert!(world.heard(client).ends_with(want), "{line}");
+        let (client, link) = replica(&mut world);
+        world.say_raw(link, b"+CONTINUE\r\n").unwrap();
+        world.send(client, &[line]);
+        assert!(world.is_closed(client), "{line}");
+    }
 }
