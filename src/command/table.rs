@@ -225,6 +225,9 @@ impl Table {
     }
 
     fn classify_subcommand(&self, container: usize, first: &[u8], argc: usize) -> Command<'_> {
+        // Servers before 7.0 compare it as a C string (`strcasecmp`); later ones look it up.
+        let end = memchr::memchr(0, first).filter(|_| self.before_7);
+        let first = end.and_then(|end| first.get(..end)).unwrap_or(first);
         let key = scope(container).and_then(|scope| Key::new(scope, first));
         if let Some(number) = key.and_then(|key| self.index.find(key)) {
             let spec = &self.specs[number];

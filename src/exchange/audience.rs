@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::command::Leased;
 use crate::exchange::{Exchange, LinkKey};
-use crate::resp::{ReplyKind, Request, encode};
+use crate::resp::{ReplyKind, Request, encode, is_word};
 use crate::types::Time;
 
 /// The clients of a group, and names with more clients than connections, and how many more.
@@ -111,7 +111,7 @@ impl Audience {
             return with_clients(reply, self.present.load(Ordering::Relaxed));
         }
         let arg1 = request.arg1()?;
-        let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
+        let is = is_word;
         let mut names = self.names();
         if is(request.name(), b"publish") || is(request.name(), b"spublish") {
             let more = if is(request.name(), b"publish") {
@@ -181,7 +181,7 @@ fn is_info(request: &Request<'_>) -> bool {
 }
 
 fn counts_who_hears(request: &Request<'_>) -> bool {
-    let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| w.eq_ignore_ascii_case(want));
+    let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|w| is_word(w, want));
     let (name, sub) = (Some(request.name()), request.arg1());
     is(name, b"publish")
         || is(name, b"spublish")

@@ -152,7 +152,7 @@ impl Exchange {
                 self.end(job.key, Ending::Now);
                 return Placed::Answered;
             }
-            if has_zero(&command, request) {
+            if has_zero(&command, request, group.table.is_before_7()) {
                 return self.refuse_zero(job, request);
             }
         }

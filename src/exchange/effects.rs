@@ -6,7 +6,7 @@ use crate::exchange::client::Ending;
 use crate::exchange::link::LaneId;
 use crate::exchange::lookup::UNPROVEN;
 use crate::exchange::{ClientKey, Exchange, LinkKey};
-use crate::resp::Request;
+use crate::resp::{Request, is_word};
 use crate::session::{HelloFacts, HelloRequest, HelloStep, Login, Outcome};
 use crate::types::{Protocol, Time};
 
@@ -25,7 +25,7 @@ impl Exchange {
         };
         let request = Request::from_raw(raw);
         let word = request.and_then(|request| request.arg1());
-        let is_caching = word.is_some_and(|word| word.eq_ignore_ascii_case(b"caching"));
+        let is_caching = word.is_some_and(|word| is_word(word, b"caching"));
         if reply.starts_with(b"-") || is_caching {
             // `CLIENT CACHING` speaks of its transaction, which is over.
             return;

@@ -23,7 +23,7 @@ use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::pause::is_pause;
 use crate::exchange::ticket::{Purpose, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
-use crate::resp::{ReplyScanner, Request, Scan};
+use crate::resp::{ReplyScanner, Request, Scan, is_word};
 use crate::session::{AboutClients, Choice, Seq};
 use crate::types::Time;
 
@@ -499,6 +499,5 @@ impl Exchange {
 
 /// Whether it deletes users.
 pub(super) fn is_deletion(request: &Request<'_>) -> bool {
-    let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
-    is(request.name(), b"acl") && request.arg1().is_some_and(|word| is(word, b"deluser"))
+    is_word(request.name(), b"acl") && request.arg1().is_some_and(|it| is_word(it, b"deluser"))
 }

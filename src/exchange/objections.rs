@@ -82,9 +82,10 @@ fn is_about_subcommand(problem: Option<Problem>, name: &str) -> bool {
 /// its tables, which it looks into by a hash of the whole name, some of these are the command
 /// before the byte (Redis server.c, `commandTableDictType`). What they are here decides where they
 /// go, and who may use them.
-pub(super) fn has_zero(command: &Command<'_>, request: &Request<'_>) -> bool {
+/// Before 7.0 a server compares subcommands one by one, and so does the table.
+pub(super) fn has_zero(command: &Command<'_>, request: &Request<'_>, before_7: bool) -> bool {
     let has = |word: &[u8]| memchr::memchr(0, word).is_some();
-    let is_about_sub = command.problem == Some(Problem::UnknownSubcommand);
+    let is_about_sub = !before_7 && command.problem == Some(Problem::UnknownSubcommand);
     has(request.name()) || (is_about_sub && request.arg1().is_some_and(has))
 }
 

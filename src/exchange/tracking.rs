@@ -133,9 +133,7 @@ impl Exchange {
 
     /// CLIENT CACHING, and other commands that set something on a connection.
     pub(super) fn place_connection_state(&mut self, job: Job, request: &Request<'_>) -> Placed {
-        let is = |word: Option<&[u8]>, want: &[u8]| {
-            word.is_some_and(|word| word.eq_ignore_ascii_case(want))
-        };
+        let is = |word: Option<&[u8]>, want: &[u8]| word.is_some_and(|word| is_word(word, want));
         let of_client = is(Some(request.name()), b"client");
         let caching = of_client && is(request.arg1(), b"caching");
         let client = self.clients.get(job.key);

@@ -212,3 +212,22 @@ fn an_option_with_a_byte_0_is_that_option() {
     let heard = world.heard(two);
     assert!(heard.contains("is not offered"), "{heard}");
 }
+
+#[test]
+fn servers_before_7_take_a_subcommand_up_to_a_byte_0() {
+    let mut world = World::new();
+    let names = ["get", "set", "ping", "command", "client", "config", "hello"];
+    let told = names.map(|name| Described {
+        name: name.to_owned(),
+        arity: -1,
+        ..Described::default()
+    });
+    let table = Table::builtin().overlay(&told);
+    assert!(table.is_before_7());
+    world.exchange.commands(0, Arc::new(table));
+    let client = world.client();
+    world.send(client, &["CONFIG SET\0 a b"]);
+    world.answer("m", "CONFIG SET\0 a b", "+OK");
+    world.send(client, &["CLIENT REPLY\0 OFF", "PING"]);
+    assert_eq!(world.heard(client), "+OK|", "it has asked for silence");
+}
