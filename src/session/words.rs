@@ -1,6 +1,8 @@
 //! Floor 3. Words and numbers as Redis reads them: C strings end at a zero byte, and a number has
 //! one spelling only.
 
+use crate::resp::is_word;
+
 /// What C functions see of a word: nothing from the first zero byte on.
 pub(super) fn c_text(word: &[u8]) -> &[u8] {
     let end = memchr::memchr(0, word).unwrap_or(word.len());
@@ -9,7 +11,7 @@ pub(super) fn c_text(word: &[u8]) -> &[u8] {
 
 /// Whether `word` is this option, in any case (`strcasecmp`).
 pub(super) fn is(word: &[u8], option: &str) -> bool {
-    c_text(word).eq_ignore_ascii_case(option.as_bytes())
+    is_word(word, option.as_bytes())
 }
 
 /// A whole number as Redis takes it (util.c, `string2ll`): no sign but one minus, no leading zero,
