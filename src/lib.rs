@@ -100,8 +100,8 @@
 //! address, opens a link to see whether new clients have to log in, and goes on with those that
 //! there are for clients whose login is taken no more. The worker calls it with bytes and events,
 //! and performs the actions that it gives. Scripts, stamps, which keys have large values, whether
-//! the master runs a script or keeps writes waiting, the number of subscribers, and that an
-//! administrator may have changed who is let in, are all that workers share.
+//! the master runs a script or keeps writes waiting, the numbers of clients and of subscribers, and
+//! that an administrator may have changed who is let in, are all that workers share.
 //!
 //! **downstream**: the acceptor and the limit of clients. **admin**: HTTP pages, JSON, health.
 //! **worker**: the thread: polls sockets, calls the exchange, publishes counts. **config**: the
