@@ -131,7 +131,7 @@ pub enum Failure {
         line: String,
     },
     /// The node answered with an error.
-    #[error("{node} refused the {stage}: {}", String::from_utf8_lossy(line).trim_end())]
+    #[error("{node} refused the {stage}: {}", printable(line))]
     Refused {
         /// The node.
         node: NodeAddr,
@@ -140,6 +140,14 @@ pub enum Failure {
         /// Its whole error line.
         line: Vec<u8>,
     },
+}
+
+/// An error line without what it repeats of the command (Redis server.c, `unknown command`), which
+/// may be a password.
+fn printable(line: &[u8]) -> String {
+    let repeated = memchr::memmem::find(line, b", with args");
+    let own = repeated.and_then(|at| line.get(..at)).unwrap_or(line);
+    String::from_utf8_lossy(own).trim_end().to_owned()
 }
 
 impl Failure {
@@ -368,5 +376,28 @@ impl Talk {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_repeats_no_password() {
+        let refusal = |line: &[u8]| {
+            let node = NodeAddr::parse("redis-1:6379", None).unwrap();
+            let (stage, line) = (Stage::Auth, line.to_vec());
+            Failure::Refused { node, stage, line }.to_string()
+        };
+        let unknown = b"-ERR unknown command 'auth', with args beginning with: 'u' 'secret' \r\n";
+        assert_eq!(
+            refusal(unknown),
+            "redis-1:6379 refused the login: -ERR unknown command 'auth'"
+        );
+        assert_eq!(
+            refusal(b"-WRONGPASS no\r\n"),
+            "redis-1:6379 refused the login: -WRONGPASS no"
+        );
     }
 }
