@@ -337,6 +337,16 @@ pub enum Protocol {
     Resp3,
 }
 
+impl Protocol {
+    /// The version as `HELLO` takes it.
+    pub const fn version(self) -> &'static [u8] {
+        match self {
+            Self::Resp2 => b"2",
+            Self::Resp3 => b"3",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use crate::exchange::client::Client;
 use crate::exchange::dispatch::{Job, Placed};
 use crate::exchange::session_commands::Proof;
 use crate::resp::encode;
-use crate::session::{HelloFacts, HelloRequest, HelloStep, Reject, Seq};
+use crate::session::{HelloFacts, HelloRequest, HelloStep, LoginBy, Reject, Seq};
 use crate::telemetry::RequestClass;
 use crate::types::Protocol;
 
@@ -118,17 +118,17 @@ impl Exchange {
                         self.reject(job, RequestClass::Session, Reject::Redis(text))
                     })?;
                 }
-                HelloStep::Login(login) => match self.prove(job, login, protocol) {
-                    Proof::Settled(placed) => return Err(placed),
-                    Proof::Given(link) => {
-                        self.adopt(job, link, login);
-                        let client = self.clients.get_mut(job.key).ok_or(Placed::Answered)?;
-                        // What it hears with this login may have taken a number of its own.
-                        let next = client.replies.next();
-                        let seq = job.again.map_or(next, |again| again.seq);
-                        client.hello = Done { seq, steps: at };
+                HelloStep::Login(login) => {
+                    match self.prove(job, (login, LoginBy::Hello), protocol) {
+                        Proof::Settled(placed) => return Err(placed),
+                        Proof::Given(link) => self.adopt(job, link, login),
                     }
-                },
+                    let client = self.clients.get_mut(job.key).ok_or(Placed::Answered)?;
+                    // What it hears with this login may have taken a number of its own.
+                    let next = client.replies.next();
+                    let seq = job.again.map_or(next, |again| again.seq);
+                    client.hello = Done { seq, steps: at };
+                }
             }
         }
         Ok(())

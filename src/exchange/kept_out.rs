@@ -437,11 +437,7 @@ impl Exchange {
             let database = lane.database.to_string();
             encode::request(&mut raw, &[b"SELECT", database.as_bytes()]);
         } else {
-            let version: &[u8] = match lane.protocol {
-                Protocol::Resp2 => b"2",
-                Protocol::Resp3 => b"3",
-            };
-            encode::request(&mut raw, &[b"HELLO", version]);
+            encode::request(&mut raw, &[b"HELLO", lane.protocol.version()]);
         }
         self.send_nobodys(key, Purpose::Turning, &raw, now);
     }

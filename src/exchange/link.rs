@@ -8,7 +8,7 @@ use crate::exchange::{ClientKey, GroupIndex, OpenPlan, Place};
 use crate::fence::Connection;
 use crate::mux::Pipeline;
 use crate::resp::ReplyScanner;
-use crate::session::{HelloFacts, IdentityId, Seq};
+use crate::session::{HelloFacts, IdentityId, LoginBy, Seq};
 use crate::telemetry::ConnectStage;
 use crate::types::{Protocol, Time};
 
@@ -135,6 +135,8 @@ pub(super) struct Link {
     pub(super) usage: Usage,
     /// The user whose login it proves.
     pub(super) proves: Option<Box<[u8]>>,
+    /// The command for its login.
+    pub(super) login_by: LoginBy,
     pub(super) state: State,
     /// How it is to be opened, until its turn comes.
     pub(super) plan: Option<Box<OpenPlan>>,
@@ -236,6 +238,7 @@ impl Link {
             lane,
             usage,
             proves: None,
+            login_by: LoginBy::Auth,
             state: State::Opening,
             plan: None,
             retired: false,

@@ -87,6 +87,7 @@ impl Exchange {
                 node: node.addr.clone(),
                 role: lane.role,
                 login,
+                login_by: link.login_by,
                 protocol: lane.protocol,
                 database: lane.database,
             };

@@ -88,7 +88,7 @@ use std::sync::Arc;
 use crate::command::Table;
 use crate::fence;
 use crate::route::Dice;
-use crate::session::Login;
+use crate::session::{Login, LoginBy};
 use crate::telemetry::Counts;
 use crate::topology::{ReportKind, Snapshot};
 use crate::types::{NodeAddr, Protocol, Time};
@@ -222,8 +222,10 @@ pub struct OpenPlan {
     pub node: NodeAddr,
     /// Role that the node must have.
     pub role: Role,
-    /// `AUTH` first, if any.
+    /// The login that goes first, if any.
     pub login: Option<Login>,
+    /// The command for it.
+    pub login_by: LoginBy,
     /// `HELLO` with this version.
     pub protocol: Protocol,
     /// `SELECT`, unless 0.

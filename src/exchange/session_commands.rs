@@ -14,7 +14,7 @@ use crate::exchange::lookup::{NoLane, UNPROVEN};
 use crate::exchange::pubsub::RESET;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
 use crate::resp::{Request, encode};
-use crate::session::{HelloFacts, IdentityId, Login, Outcome};
+use crate::session::{HelloFacts, IdentityId, Login, LoginBy, Outcome};
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
 
@@ -131,7 +131,7 @@ impl Exchange {
             return Placed::Answered;
         };
         let protocol = client.session.protocol;
-        match self.prove(job, login, protocol) {
+        match self.prove(job, (login, LoginBy::Auth), protocol) {
             Proof::Settled(placed) => placed,
             Proof::Given(link) => {
                 self.adopt(job, link, login);
@@ -202,7 +202,12 @@ impl Exchange {
 
     /// Asks the master whether it takes a login. The same request comes here again until it is
     /// known.
-    pub(super) fn prove(&mut self, job: Job, login: &Login, protocol: Protocol) -> Proof {
+    pub(super) fn prove(
+        &mut self,
+        job: Job,
+        (login, by): (&Login, LoginBy),
+        protocol: Protocol,
+    ) -> Proof {
         if let Some(waits) = self.wait_for_answers(job) {
             return Proof::Settled(waits);
         }
@@ -243,6 +248,7 @@ impl Exchange {
         let usage = Usage::Proof(job.key);
         let mut link = Link::new(index, lane, usage, job.now);
         link.proves = Some(Box::from(login.username().unwrap_or(b"default")));
+        link.login_by = by;
         let link = self.open(link, Some(login.clone()));
         if let Some(client) = self.clients.get_mut(job.key) {
             client.proof = Some(link);

@@ -30,12 +30,17 @@ impl Login {
         self.username.as_deref()
     }
 
-    /// Appends the `AUTH` command; in small letters, as most clients write it, for those who see it
-    /// by `MONITOR`.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        match &self.username {
-            Some(username) => encode::request(out, &[b"auth", username, &self.password]),
-            None => encode::request(out, &[b"auth", &self.password]),
+    /// Appends the command; in small letters, as most clients write it, for those who see it by
+    /// `MONITOR` or in `ACL LOG`.
+    pub fn write(&self, out: &mut Vec<u8>, by: LoginBy, protocol: Protocol) {
+        let password: &[u8] = &self.password;
+        match (by, &self.username) {
+            (LoginBy::Hello, Some(username)) => {
+                let version = protocol.version();
+                encode::request(out, &[b"hello", version, b"AUTH", username, password]);
+            }
+            (_, Some(username)) => encode::request(out, &[b"auth", username, password]),
+            (_, None) => encode::request(out, &[b"auth", password]),
         }
     }
 }
@@ -51,6 +56,16 @@ impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Login(…)")
     }
+}
+
+/// The command by which a client has logged in, and a node is asked about that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoginBy {
+    /// `AUTH`.
+    #[default]
+    Auth,
+    /// The option of `HELLO`; with the protocol of the connection.
+    Hello,
 }
 
 /// What became of a local command.
@@ -245,6 +260,23 @@ mod tests {
         encode::request(&mut raw, words);
         let outcome = session.local(local, &Request::from_raw(&raw).unwrap(), &mut out);
         (outcome, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn a_login_goes_by_the_command_that_brought_it() {
+        let written = |login: &Login, by| {
+            let mut out = Vec::new();
+            login.write(&mut out, by, Protocol::Resp3);
+            let request = Request::from_raw(&out).unwrap();
+            let args: Vec<_> = request.args().map(String::from_utf8_lossy).collect();
+            args.join(" ")
+        };
+        let named = Login::new(Some(b"u"), b"p");
+        assert_eq!(written(&named, LoginBy::Auth), "auth u p");
+        assert_eq!(written(&named, LoginBy::Hello), "hello 3 AUTH u p");
+        // HELLO takes none without a name.
+        let unnamed = Login::new(None, b"p");
+        assert_eq!(written(&unnamed, LoginBy::Hello), "auth p");
     }
 
     #[test]

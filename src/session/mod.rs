@@ -22,7 +22,7 @@ mod words;
 
 pub use clients::{AboutClients, Choice, Kind, Weighs};
 pub use hello::{HelloFacts, HelloRequest, HelloStep};
-pub use local::{Login, Outcome};
+pub use local::{Login, LoginBy, Outcome};
 pub use portrait::{Ends, Portrait};
 pub use reject::Reject;
 pub use replies::{Parked, Piece, Replies, Seq};

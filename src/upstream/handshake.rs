@@ -1,9 +1,9 @@
 //! Floor 2. From a node's address to a connection that may carry requests.
 //!
-//! `AUTH` goes alone: with other replies pending, a failed one can lose its error reply (Redis
-//! issue 15640). The rest goes in one write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `PING`, `ROLE`,
-//! and for a connection that may carry writes `CLIENT INFO`, so that it can be ended from
-//! elsewhere.
+//! The login goes alone: with other replies pending, a failed one can lose its error reply (Redis
+//! issue 15640). It is an `AUTH`, or a `HELLO` where the client's was one. The rest goes in one
+//! write: `HELLO`, `CLIENT SETNAME`, `SELECT`, `PING`, `ROLE`, and for a connection that may carry
+//! writes `CLIENT INFO`, so that it can be ended from elsewhere.
 //!
 //! A client stays in its database when it logs in as a user without the right to `SELECT`. Its
 //! connection gets there as it did itself: by a `SELECT` before its login, where the server lets
@@ -37,7 +37,7 @@ pub struct Plan {
     pub node: NodeAddr,
     /// The role it must have.
     pub expected: Expected,
-    /// A whole `AUTH` command, if any.
+    /// The whole command that logs in, if any.
     pub auth: Option<Vec<u8>>,
     /// The protocol to speak.
     pub protocol: Protocol,
@@ -282,11 +282,7 @@ fn questions(plan: &Plan) -> Vec<u8> {
 }
 
 fn introduce(out: &mut Vec<u8>, protocol: Protocol) {
-    let version = match protocol {
-        Protocol::Resp2 => b"2",
-        Protocol::Resp3 => b"3",
-    };
-    encode::request(out, &[b"HELLO", version]);
+    encode::request(out, &[b"HELLO", protocol.version()]);
     encode::request(out, &[b"CLIENT", b"SETNAME", CONNECTION_NAME]);
 }
 

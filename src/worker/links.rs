@@ -19,7 +19,7 @@ impl Core {
         let Some(shared) = self.shared() else { return };
         let auth = plan.login.as_ref().map(|login| {
             let mut auth = Vec::new();
-            login.write(&mut auth);
+            login.write(&mut auth, plan.login_by, plan.protocol);
             auth
         });
         let plan = Plan {

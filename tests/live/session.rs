@@ -8,7 +8,7 @@ use switchman::demo::process::wait_for;
 
 use crate::lab::{Lab, SOON, error, ok, say};
 use crate::proxy::{Launch, Proxy};
-use crate::version::{Version, is_before_7};
+use crate::version::{Version, is_before_7, lacks};
 
 #[test]
 fn ping_and_echo_answer_as_redis_does() {
@@ -312,6 +312,34 @@ fn hello_switches_the_protocol_and_reset_switches_back() {
         assert_eq!(say(&mut client, &["HGETALL", "h"]), flat);
         assert_eq!(say(&mut client, &["ZSCORE", "z", "m"]), Reply::bulk("1.5"));
         assert_eq!(say(&mut client, &["CLIENT", "GETNAME"]), Reply::Null);
+    });
+}
+
+/// In `MONITOR`, as in `ACL LOG`, stands what the client has sent.
+#[test]
+fn a_login_is_seen_at_the_master_as_it_was_sent() {
+    if lacks("logins in MONITOR") {
+        return;
+    }
+    Lab::small().both(|door| {
+        let mut spy = door.client();
+        ok(&mut spy, &["MONITOR"]);
+        let mut client = door.client();
+        let refused = error("WRONGPASS invalid username-password pair or user is disabled.");
+        for (login, seen) in [
+            (
+                &["auth", "u", "p"][..],
+                r#""auth" "(redacted)" "(redacted)""#,
+            ),
+            (
+                &["hello", "3", "AUTH", "u", "p"],
+                r#""hello" "3" "AUTH" "(redacted)" "(redacted)""#,
+            ),
+        ] {
+            assert_eq!(say(&mut client, login), refused);
+            // Until there, it is what opens Switchman's connections.
+            while !spy.receive().unwrap().text().unwrap().ends_with(seen) {}
+        }
     });
 }
 
