@@ -10,6 +10,8 @@
 //!   when that was known;
 //! * nothing is sent to a master that is being left after `Quiet`, or at all after it was left;
 //! * who was let in goes on when a password is set, in its database, and who was not hears so;
+//! * a transaction of which a command was refused is not executed;
+//! * a name with a byte 0 comes to no node;
 //! * when the trouble is over, everything is answered, and nothing is kept.
 
 mod nodes;
@@ -79,6 +81,8 @@ struct Talker {
     watched: bool,
     /// Identifiers queued since MULTI; `None` outside of a transaction.
     queued: Option<Vec<u64>>,
+    /// Whether something was refused since: nothing of it may be executed then.
+    spoilt: bool,
     quits: bool,
 }
 

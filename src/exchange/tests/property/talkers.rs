@@ -7,6 +7,9 @@ use crate::types::ListenerRole;
 /// So many talkers send nothing before they have heard what they have asked for.
 const WAITING: usize = 3;
 
+/// A name that some servers take for another one: no node may see it.
+const ZERO: &str = "SET\0x";
+
 impl Sim {
     pub(super) fn talk(&mut self) {
         let at = self.dice.usize(..self.talkers.len());
@@ -63,6 +66,7 @@ impl Sim {
             }
             33 => self.say(at, "CONFIG", key),
             38 => self.say(at, "PAUSE", key),
+            39 => self.say(at, ZERO, key),
             34 if self.dice.u32(0..10) == 0 => self.say(at, "QUIT", key),
             _ => self.compose_transaction(at),
         }
@@ -80,8 +84,10 @@ impl Sim {
             let word = *self.dice.choice(&["SET", "GET", "PING", "BLPOP"]).unwrap();
             self.say(at, word, 2);
         }
-        if self.dice.u32(0..8) == 0 {
-            self.say(at, "REPLICAOF", 0);
+        match self.dice.u32(0..12) {
+            0 => self.say(at, "REPLICAOF", 0),
+            1 => self.say(at, ZERO, 0),
+            _ => {}
         }
         let word = if self.dice.u32(0..6) == 0 {
             "DISCARD"
@@ -111,6 +117,7 @@ impl Sim {
             "PING" => format!("PING {id}"),
             "PAUSE" => format!("CLIENT PAUSE {} {id}", key * 300),
             "REPLICAOF" => "REPLICAOF NO ONE".to_owned(),
+            ZERO => format!("{ZERO} {id}"),
             _ => word.to_owned(),
         };
         self.owner.insert(id, at);
@@ -223,12 +230,7 @@ impl Sim {
     /// Whether a reply is one that its request may have, and what it says of the execution.
     pub(super) fn judge(&mut self, at: usize, sent: &Sent, reply: &str) {
         let word = sent.line.split(' ').next().unwrap();
-        let own = match word {
-            "MULTI" | "SELECT" | "WATCH" | "DISCARD" | "QUIT" => reply == "+OK\r\n",
-            "EXEC" => reply.starts_with('*') && reply != "*-1\r\n",
-            "PING" => reply.contains(&format!("\r\n{}\r\n", sent.id)),
-            _ => reply.contains(&format!("#{}\r\n", sent.id)),
-        };
+        let own = is_own(sent, word, reply);
         let uncertain = reply.starts_with("-UNCERTAIN ");
         // Its own time was over before it had a master.
         let in_vain = word == "BLPOP" && reply == "*-1\r\n";
@@ -236,7 +238,7 @@ impl Sim {
         let talker = &mut self.talkers[at];
         let in_multi = talker.queued.is_some();
         let fine = own || uncertain || refused;
-        let fate = if own {
+        let fate = if own && word != ZERO {
             (1, 1)
         } else if uncertain {
             (0, 1)
@@ -255,6 +257,7 @@ impl Sim {
                 let aborted = reply.starts_with("-EXECABORT ");
                 assert!(fine || null || without || aborted, "{sent:?} {reply}");
                 let happened = word == "EXEC" && own && !null;
+                assert!(!happened || !talker.spoilt, "{sent:?} {reply}");
                 let fate = match (happened, uncertain) {
                     (true, _) => (1, 1),
                     (false, true) => (0, 1),
@@ -264,6 +267,7 @@ impl Sim {
                     self.allowed.insert(id, fate);
                 }
                 talker.watched = false;
+                talker.spoilt = false;
                 return;
             }
             _ => {}
@@ -274,12 +278,13 @@ impl Sim {
             queued.push(sent.id);
         } else {
             assert!(fine, "{sent:?} {reply}");
+            talker.spoilt |= in_multi;
             if word != "PING" && word != "REPLICAOF" {
                 let reads = matches!(word, "GET" | "LCS" | "OBJECT" | "PING");
                 let (least, most) = fate;
                 let most = if reads { u32::MAX } else { most };
                 self.allowed.insert(sent.id, (least, most));
-                if own && !reads {
+                if fate == (1, 1) && !reads {
                     assert_eq!(
                         self.executed[&sent.id].database, talker.database,
                         "{sent:?}"
@@ -301,5 +306,19 @@ impl Sim {
             let by = self.foreseen.get(&sent.id);
             assert!(by.is_none(), "{sent:?} was seen by the read {by:?}");
         }
+    }
+}
+
+/// Whether a reply is the one that its request has when it is executed.
+fn is_own(sent: &Sent, word: &str, reply: &str) -> bool {
+    match word {
+        "MULTI" | "SELECT" | "WATCH" | "DISCARD" | "QUIT" => reply == "+OK\r\n",
+        "EXEC" => reply.starts_with('*') && reply != "*-1\r\n",
+        "PING" => reply.contains(&format!("\r\n{}\r\n", sent.id)),
+        ZERO => {
+            let known = format!("'{}' ", sent.id);
+            reply.starts_with("-ERR unknown command ") && reply.contains(&known)
+        }
+        _ => reply.contains(&format!("#{}\r\n", sent.id)),
     }
 }
