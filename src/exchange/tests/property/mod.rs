@@ -10,6 +10,7 @@
 //!   when that was known;
 //! * nothing is sent to a master that is being left after `Quiet`, or at all after it was left;
 //! * who was let in goes on when a password is set, in its database, and who was not hears so;
+//! * what a client sends is executed as the user who it was when it sent it;
 //! * a transaction of which a command was refused is not executed;
 //! * a name with a byte 0 comes to no node;
 //! * when the trouble is over, everything is answered, and nothing is kept.
@@ -32,6 +33,14 @@ struct Node {
     is_master: bool,
 }
 
+impl Line {
+    /// The user whose requests it takes.
+    fn user(&self) -> Option<String> {
+        let user = self.plan.login.as_ref()?.username()?;
+        Some(String::from_utf8_lossy(user).into_owned())
+    }
+}
+
 /// A connection between the switchboard and a node.
 struct Line {
     plan: OpenPlan,
@@ -51,6 +60,16 @@ struct Line {
     settled: u32,
     /// Where its requests are executed.
     database: u32,
+}
+
+/// What a world has to do with logins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logins {
+    None,
+    /// Nodes want one now and then, and nobody has any.
+    Wanted,
+    /// Clients have them.
+    Given,
 }
 
 /// What a master does with writes.
@@ -77,6 +96,8 @@ struct Talker {
     sent: VecDeque<Sent>,
     heard: Vec<u8>,
     database: u32,
+    /// The user who it is, with a name.
+    user: Option<String>,
     /// Whether it has sent WATCH: then its transaction may be refused.
     watched: bool,
     /// Identifiers queued since MULTI; `None` outside of a transaction.
@@ -86,11 +107,12 @@ struct Talker {
     quits: bool,
 }
 
-/// Where and how often something was executed, and when it was last.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where, by whom and how often something was executed, and when it was last.
+#[derive(Clone, Debug, Default)]
 struct Executed {
     times: u32,
     database: u32,
+    user: Option<String>,
 }
 
 struct Sim {
@@ -106,7 +128,7 @@ struct Sim {
     /// Whether masters let nobody in any more who does not log in, as nobody does.
     keeps_out: bool,
     was_kept_out: bool,
-    may_keep_out: bool,
+    logins: Logins,
     writes: Writes,
     /// The generation for which all is quiet.
     quiet: Option<Generation>,
@@ -175,7 +197,11 @@ impl Sim {
             picture,
             keeps_out: false,
             was_kept_out: false,
-            may_keep_out: seed % 7 < 3,
+            logins: match seed % 7 {
+                0..3 => Logins::Wanted,
+                3 | 4 => Logins::Given,
+                _ => Logins::None,
+            },
             writes: Writes::Go,
             quiet: None,
             next_id: 0,

@@ -1,5 +1,6 @@
 //! Floor 4. Tests: The nodes of an invented world, and the wires to them.
 
+use super::talkers::NOBODY;
 use super::*;
 use crate::exchange::link::Usage;
 
@@ -27,6 +28,10 @@ impl Sim {
 
     pub(super) fn open(&mut self, key: LinkKey) {
         let line = self.lines.get_mut(&key).unwrap();
+        if line.user().as_deref() == Some(NOBODY) {
+            let refusal = wrong_password();
+            return self.exchange.link_refused(key, refusal, self.now);
+        }
         line.open = true;
         line.database = line.plan.database;
         let opened = shaken(&line.plan, line.number);
@@ -117,9 +122,13 @@ impl Sim {
             // A link is put in order.
             ("DISCARD", None) if self.was_kept_out => "-ERR DISCARD without MULTI\r\n".to_owned(),
             ("UNWATCH", None) if self.was_kept_out => "+OK\r\n".to_owned(),
-            ("SELECT", None) if self.was_kept_out => {
+            ("SELECT", None) if self.was_kept_out || line.plan.login.is_some() => {
                 line.database = words[7..].parse().unwrap();
                 "+OK\r\n".to_owned()
+            }
+            // A user with a name hears it from the node.
+            ("EXEC" | "DISCARD", None) if line.plan.login.is_some() => {
+                format!("-ERR {word} without MULTI\r\n")
             }
             ("EXEC" | "DISCARD", None) => panic!("{word} without MULTI"),
             ("DISCARD", Some(_)) => {
@@ -191,6 +200,7 @@ impl Sim {
         let executed = self.executed.entry(id).or_default();
         executed.times += 1;
         executed.database = line.database;
+        executed.user = line.user();
         let writes = matches!(word, "SET" | "BLPOP" | "CONFIG");
         if writes {
             assert_eq!(executed.times, 1, "{words} was executed twice");
@@ -253,7 +263,7 @@ impl Sim {
     /// A switch begins or ends, a replica comes or goes.
     pub(super) fn trouble(&mut self) {
         let master = self.nodes.iter().position(|node| node.is_master).unwrap();
-        if self.may_keep_out && self.dice.bool() {
+        if self.logins == Logins::Wanted && self.dice.bool() {
             self.keeps_out = !self.keeps_out;
             self.was_kept_out |= self.keeps_out;
             return;

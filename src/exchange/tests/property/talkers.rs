@@ -10,6 +10,9 @@ const WAITING: usize = 3;
 /// A name that some servers take for another one: no node may see it.
 const ZERO: &str = "SET\0x";
 
+/// A user who is let in nowhere.
+pub(super) const NOBODY: &str = "nobody";
+
 impl Sim {
     pub(super) fn talk(&mut self) {
         let at = self.dice.usize(..self.talkers.len());
@@ -50,7 +53,7 @@ impl Sim {
     /// Adds a command or a transaction to what a client sends.
     pub(super) fn compose(&mut self, at: usize) {
         let key = self.dice.u32(0..4);
-        match self.dice.u32(0..40) {
+        match self.dice.u32(0..43) {
             0..12 => self.say(at, "SET", key),
             12..20 => self.say(at, "GET", key),
             20..24 => self.say(at, "LCS", key),
@@ -60,13 +63,15 @@ impl Sim {
             30 => self.say(at, "PING", key),
             31 | 35..38 => self.say(at, "BIG", key),
             // One that is refused is heard, and silences nothing.
-            32 if !self.may_keep_out => {
+            32 if self.logins == Logins::None => {
                 self.say(at, "SKIP", key);
                 self.say(at, "SET", key);
             }
             33 => self.say(at, "CONFIG", key),
             38 => self.say(at, "PAUSE", key),
             39 => self.say(at, ZERO, key),
+            40 | 41 if self.logins == Logins::Given => self.say(at, "AUTH", key),
+            42 if self.logins == Logins::Given => self.say(at, "RESET", key),
             34 if self.dice.u32(0..10) == 0 => self.say(at, "QUIT", key),
             _ => self.compose_transaction(at),
         }
@@ -118,6 +123,14 @@ impl Sim {
             "PAUSE" => format!("CLIENT PAUSE {} {id}", key * 300),
             "REPLICAOF" => "REPLICAOF NO ONE".to_owned(),
             ZERO => format!("{ZERO} {id}"),
+            "AUTH" => {
+                let user = match key {
+                    0 => NOBODY,
+                    1 => "ann",
+                    _ => "bob",
+                };
+                format!("AUTH {user} p")
+            }
             _ => word.to_owned(),
         };
         self.owner.insert(id, at);
@@ -246,8 +259,8 @@ impl Sim {
             (0, 0)
         };
         match word {
-            "SELECT" if own => {
-                talker.database = sent.line[7..].parse().unwrap();
+            "AUTH" | "RESET" | "SELECT" if reply.starts_with('+') => {
+                talker.turn_into(&sent.line);
             }
             "WATCH" => talker.watched = true,
             "MULTI" if own || uncertain => talker.queued = Some(Vec::new()),
@@ -272,7 +285,10 @@ impl Sim {
             }
             _ => {}
         }
-        if matches!(word, "MULTI" | "SELECT" | "WATCH" | "QUIT") {
+        if matches!(
+            word,
+            "MULTI" | "SELECT" | "WATCH" | "QUIT" | "AUTH" | "RESET"
+        ) {
             assert!(fine, "{sent:?} {reply}");
         } else if let (Some(queued), true) = (&mut talker.queued, reply == "+QUEUED\r\n") {
             queued.push(sent.id);
@@ -284,11 +300,11 @@ impl Sim {
                 let (least, most) = fate;
                 let most = if reads { u32::MAX } else { most };
                 self.allowed.insert(sent.id, (least, most));
-                if fate == (1, 1) && !reads {
-                    assert_eq!(
-                        self.executed[&sent.id].database, talker.database,
-                        "{sent:?}"
-                    );
+                if fate == (1, 1) {
+                    let executed = &self.executed[&sent.id];
+                    assert_eq!(executed.user, talker.user, "{sent:?}");
+                    let right = reads || executed.database == talker.database;
+                    assert!(right, "{sent:?} {executed:?}");
                 }
             }
         }
@@ -309,10 +325,28 @@ impl Sim {
     }
 }
 
+impl Talker {
+    /// Something that changes its session was answered with `+`.
+    fn turn_into(&mut self, line: &str) {
+        let (word, behind) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "AUTH" => self.user = behind.split(' ').next().map(str::to_owned),
+            "SELECT" => self.database = behind.parse().unwrap(),
+            _ => {
+                self.user = None;
+                self.database = 0;
+                self.watched = false;
+            }
+        }
+    }
+}
+
 /// Whether a reply is the one that its request has when it is executed.
 fn is_own(sent: &Sent, word: &str, reply: &str) -> bool {
     match word {
-        "MULTI" | "SELECT" | "WATCH" | "DISCARD" | "QUIT" => reply == "+OK\r\n",
+        "RESET" => reply == "+RESET\r\n",
+        "AUTH" if sent.line.contains(NOBODY) => reply.starts_with("-WRONGPASS "),
+        "MULTI" | "SELECT" | "WATCH" | "DISCARD" | "QUIT" | "AUTH" => reply == "+OK\r\n",
         "EXEC" => reply.starts_with('*') && reply != "*-1\r\n",
         "PING" => reply.contains(&format!("\r\n{}\r\n", sent.id)),
         ZERO => {
