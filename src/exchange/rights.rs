@@ -1,7 +1,8 @@
 //! Floor 4. Commands that are answered here, from clients with a login of their own: whether such a
 //! user may use them only the master knows, at each moment.
 //!
-//! PING and ECHO go from database 0 to the master as they are. Of the others a form is sent that is
+//! PING and ECHO go from database 0 to the master as they are, unless it would answer a subscriber
+//! otherwise. Of the others a form is sent that is
 //! refused or changes nothing: access is looked at before arguments are (Redis server.c,
 //! `processCommand`). `-NOPERM` is passed on; after anything else the command is answered here.
 //! RESET takes a right before Redis 7.0 only, and has no such form: the link on which it is sent is
@@ -52,7 +53,10 @@ impl Exchange {
             | Local::AclWhoami
             | Local::ClientCapa
             | Local::ClientHelp => return None,
-            Local::Ping | Local::Echo if client.session.database == 0 => {
+            // Nor is it of a subscriber that the shared link is.
+            Local::Ping | Local::Echo
+                if client.session.database == 0 && !client.is_restricted_subscriber() =>
+            {
                 let kind = Kind::shared(Class::MasterRead);
                 return (!group_has_no_master).then(|| self.place_on_master(job, request, kind));
             }

@@ -1,5 +1,6 @@
 //! Floor 4. Tests: Commands that are answered here, from users who may not use them.
 
+use super::pubsub::subscribe;
 use super::*;
 use crate::command::{Described, Table};
 
@@ -24,6 +25,18 @@ fn the_master_answers_a_ping_of_a_user_with_a_name() {
     world.answer("m", "ECHO x", DENIED);
     world.answer("m", "SET a 1", "+OK");
     assert_eq!(world.heard(client), format!("+PONG|{DENIED}|{DENIED}|+OK|"));
+    world.assert_calm();
+}
+
+#[test]
+fn a_ping_of_a_subscriber_with_a_name_is_answered_as_ones() {
+    let (mut world, client) = with_user("app");
+    subscribe(&mut world, client, "a");
+    world.heard(client);
+    world.send(client, &["PING", "PING x"]);
+    world.answer("m", "PING", "+PONG");
+    world.answer("m", "PING x", DENIED);
+    assert_eq!(world.heard(client), format!("*2|$4|pong|$0||{DENIED}|"));
     world.assert_calm();
 }
 
