@@ -12,7 +12,7 @@ use crate::session::{HelloFacts, HelloRequest, HelloStep, LoginBy, Reject, Seq};
 use crate::telemetry::RequestClass;
 use crate::types::Protocol;
 
-/// Redis acl.c and networking.c, `helloCommand`.
+/// Redis networking.c, `helloCommand`, of Redis 8.0; until a node has said it in its own words.
 const HELLO_NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
     otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client \
     and select the RESP protocol version at the same time";
@@ -27,7 +27,7 @@ pub(super) struct Done {
 
 impl Exchange {
     /// HELLO. It is looked at again, from its start, whenever a step has waited.
-    pub(super) fn hello(&mut self, job: Job, hello: HelloRequest) -> Placed {
+    pub(super) fn hello(&mut self, job: Job, hello: HelloRequest, by: LoginBy) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
@@ -46,7 +46,7 @@ impl Exchange {
                 Err(placed) => return placed,
             }
         }
-        if let Err(placed) = self.hello_steps(job, &hello.steps, protocol) {
+        if let Err(placed) = self.hello_steps(job, (&hello.steps, by), protocol) {
             return placed;
         }
         if let Some(text) = &hello.objection {
@@ -89,16 +89,27 @@ impl Exchange {
         Ok(!client.admitted && wanted)
     }
 
+    /// In the words of the node, which differ between servers.
     fn refuse_hello(&mut self, job: Job) -> Placed {
         self.forget_verdict(job.key);
-        self.reject(job, RequestClass::Session, Reject::Redis(HELLO_NOAUTH))
+        let reject = Reject::Redis(HELLO_NOAUTH);
+        let client = self.clients.get(job.key);
+        let group = client.and_then(|client| self.groups.get(client.group));
+        match group.and_then(|group| group.hello_objection.as_deref()) {
+            Some(line) => {
+                self.scratch.clear();
+                self.scratch.extend_from_slice(line);
+                self.answer(job, RequestClass::Session, reject.reason())
+            }
+            None => self.reject(job, RequestClass::Session, reject),
+        }
     }
 
     /// Does those steps that are not done yet. An `Err` is what became of the request.
     fn hello_steps(
         &mut self,
         job: Job,
-        steps: &[HelloStep],
+        (steps, by): (&[HelloStep], LoginBy),
         protocol: Protocol,
     ) -> Result<(), Placed> {
         let client = self.clients.get(job.key).ok_or(Placed::Answered)?;
@@ -119,7 +130,7 @@ impl Exchange {
                     })?;
                 }
                 HelloStep::Login(login) => {
-                    match self.prove(job, (login, LoginBy::Hello), protocol) {
+                    match self.prove(job, (login, by), protocol) {
                         Proof::Settled(placed) => return Err(placed),
                         Proof::Given(link) => self.adopt(job, link, login),
                     }

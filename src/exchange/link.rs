@@ -229,6 +229,13 @@ pub enum OpenFailure {
     NotReady,
     /// The node refused the login, the protocol or the database with this error line.
     Refused(ConnectStage, Box<[u8]>),
+    /// The node wants a login, and there was none.
+    LoginWanted {
+        /// What it said to `ROLE`, as it does to most commands.
+        said: Box<[u8]>,
+        /// What it said to `HELLO`.
+        said_to_hello: Box<[u8]>,
+    },
 }
 
 impl Link {
@@ -238,7 +245,7 @@ impl Link {
             lane,
             usage,
             proves: None,
-            login_by: LoginBy::Auth,
+            login_by: LoginBy::default(),
             state: State::Opening,
             plan: None,
             retired: false,

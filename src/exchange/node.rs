@@ -64,6 +64,8 @@ pub(super) struct Group {
     pub(super) unturned: Vec<(LaneId, Time)>,
     /// The master's answers to `HELLO 2` and `HELLO 3`.
     pub(super) hello: [Option<HelloFacts>; 2],
+    /// What a node says to `HELLO` where it wants a login, if any has said so.
+    pub(super) hello_objection: Option<Box<[u8]>>,
     /// Proven logins with the number of sessions that have them; [`IdentityId`] `n` is entry `n-1`.
     pub(super) identities: Vec<(Option<Login>, usize)>,
     /// Whether `Quiet` has been reported for the present snapshot.
@@ -187,6 +189,7 @@ impl Group {
             door: Door::default(),
             unturned: Vec::new(),
             hello: [None, None],
+            hello_objection: None,
             identities: Vec::new(),
             quiet: true,
             gate: Gate::default(),

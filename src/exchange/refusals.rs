@@ -25,6 +25,7 @@ impl Exchange {
         let Some(link) = self.discard(key) else {
             return;
         };
+        let failure = self.without_greeting(&link, failure);
         match failure {
             OpenFailure::Refused(stage, words) if !is_passing(&words) => {
                 self.refused(key, &link, (stage, &words), now);
@@ -46,6 +47,22 @@ impl Exchange {
             self.trial_failed(link.group, now);
         }
         self.after_loss(key, &link, now);
+    }
+
+    /// Keeps what a node that wants a login says to `HELLO`; to all else it says the same.
+    fn without_greeting(&mut self, link: &Link, failure: OpenFailure) -> OpenFailure {
+        match failure {
+            OpenFailure::LoginWanted {
+                said,
+                said_to_hello,
+            } => {
+                if let Some(group) = self.groups.get_mut(link.group) {
+                    group.hello_objection = Some(said_to_hello);
+                }
+                OpenFailure::Refused(ConnectStage::Auth, said)
+            }
+            failure => failure,
+        }
     }
 
     /// The node does not want this login, protocol or database: those who asked hear its words.

@@ -67,9 +67,9 @@ impl Exchange {
                 placed
             }
             Outcome::Reset => self.reset(job),
-            Outcome::Auth(login) => self.auth(job, &login),
+            Outcome::Auth(login) => self.auth(job, (&login, LoginBy::named(request.name()))),
             Outcome::Select(index) => self.select(job, index),
-            Outcome::Hello(hello) => self.hello(job, hello),
+            Outcome::Hello(hello) => self.hello(job, hello, LoginBy::named(request.name())),
             Outcome::ReadOnly => self.switch_reads(job, Local::Readonly),
             Outcome::ReadWrite => self.switch_reads(job, Local::Readwrite),
             Outcome::Forward if local == Local::ClientCapa => {
@@ -126,12 +126,12 @@ impl Exchange {
         }
     }
 
-    fn auth(&mut self, job: Job, login: &Login) -> Placed {
+    fn auth(&mut self, job: Job, (login, by): (&Login, LoginBy)) -> Placed {
         let Some(client) = self.clients.get(job.key) else {
             return Placed::Answered;
         };
         let protocol = client.session.protocol;
-        match self.prove(job, (login, LoginBy::Auth), protocol) {
+        match self.prove(job, (login, by), protocol) {
             Proof::Settled(placed) => placed,
             Proof::Given(link) => {
                 self.adopt(job, link, login);

@@ -30,17 +30,19 @@ impl Login {
         self.username.as_deref()
     }
 
-    /// Appends the command; in small letters, as most clients write it, for those who see it by
-    /// `MONITOR` or in `ACL LOG`.
+    /// Appends the command.
     pub fn write(&self, out: &mut Vec<u8>, by: LoginBy, protocol: Protocol) {
         let password: &[u8] = &self.password;
         match (by, &self.username) {
-            (LoginBy::Hello, Some(username)) => {
+            (LoginBy::Hello(name), Some(username)) => {
                 let version = protocol.version();
-                encode::request(out, &[b"hello", version, b"AUTH", username, password]);
+                encode::request(out, &[&name, version, b"AUTH", username, password]);
             }
-            (_, Some(username)) => encode::request(out, &[b"auth", username, password]),
-            (_, None) => encode::request(out, &[b"auth", password]),
+            (LoginBy::Auth(name), Some(username)) => {
+                encode::request(out, &[&name, username, password]);
+            }
+            (LoginBy::Auth(name), None) => encode::request(out, &[&name, password]),
+            (LoginBy::Hello(_), None) => encode::request(out, &[b"AUTH", password]),
         }
     }
 }
@@ -58,14 +60,28 @@ impl fmt::Debug for Login {
     }
 }
 
-/// The command by which a client has logged in, and a node is asked about that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The command by which a client has logged in, and a node is asked about that, in the letters in
+/// which it came: `MONITOR` and `ACL LOG` show it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginBy {
     /// `AUTH`.
-    #[default]
-    Auth,
+    Auth([u8; 4]),
     /// The option of `HELLO`; with the protocol of the connection.
-    Hello,
+    Hello([u8; 5]),
+}
+
+impl LoginBy {
+    /// The command of this name; `AUTH` if it is neither.
+    pub fn named(name: &[u8]) -> Self {
+        let hello = name.try_into().map(Self::Hello);
+        hello.unwrap_or_else(|_| Self::Auth(name.try_into().unwrap_or(*b"AUTH")))
+    }
+}
+
+impl Default for LoginBy {
+    fn default() -> Self {
+        Self::Auth(*b"AUTH")
+    }
 }
 
 /// What became of a local command.
@@ -272,11 +288,17 @@ mod tests {
             args.join(" ")
         };
         let named = Login::new(Some(b"u"), b"p");
-        assert_eq!(written(&named, LoginBy::Auth), "auth u p");
-        assert_eq!(written(&named, LoginBy::Hello), "hello 3 AUTH u p");
+        for (name, want) in [
+            (&b"Auth"[..], "Auth u p"),
+            (b"heLLo", "heLLo 3 AUTH u p"),
+            (b"", "AUTH u p"),
+        ] {
+            assert_eq!(written(&named, LoginBy::named(name)), want);
+        }
         // HELLO takes none without a name.
         let unnamed = Login::new(None, b"p");
-        assert_eq!(written(&unnamed, LoginBy::Hello), "auth p");
+        assert_eq!(written(&unnamed, LoginBy::named(b"hello")), "AUTH p");
+        assert_eq!(written(&unnamed, LoginBy::default()), "AUTH p");
     }
 
     #[test]

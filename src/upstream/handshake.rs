@@ -130,6 +130,16 @@ pub enum Failure {
         /// Its error line.
         line: String,
     },
+    /// The node takes nothing before a login.
+    #[error("{node} wants a login")]
+    LoginWanted {
+        /// The node.
+        node: NodeAddr,
+        /// Its error line.
+        line: Vec<u8>,
+        /// That for `HELLO`, which differs between servers.
+        hello: Vec<u8>,
+    },
     /// The node answered with an error.
     #[error("{node} refused the {stage}: {}", printable(line))]
     Refused {
@@ -159,7 +169,8 @@ impl Failure {
                 ConnectStage::Dns => Label::Dns,
                 ConnectStage::Tcp => Label::Tcp,
             },
-            Self::Refused {
+            Self::LoginWanted { .. }
+            | Self::Refused {
                 stage: Stage::Auth, ..
             } => Label::Auth,
             _ => Label::Handshake,
@@ -238,7 +249,11 @@ async fn shake_hands(plan: &Plan, talk: &mut Talk) -> Result<Told, Failure> {
         Expected::Replica => None,
     };
     if role.starts_with(b"-NOAUTH") {
-        return Err(refused(Stage::Auth, role));
+        return Err(Failure::LoginWanted {
+            node: plan.node.clone(),
+            line: role,
+            hello,
+        });
     }
     check_ready(plan, [&named, &pong, &role])?;
     let hello = if hello.starts_with(b"-") {

@@ -206,6 +206,10 @@ fn as_refusal(failure: Failure) -> OpenFailure {
     match failure {
         Failure::WrongRole { .. } => OpenFailure::WrongRole,
         Failure::NotReady { .. } => OpenFailure::NotReady,
+        Failure::LoginWanted { line, hello, .. } => OpenFailure::LoginWanted {
+            said: line.into_boxed_slice(),
+            said_to_hello: hello.into_boxed_slice(),
+        },
         Failure::Refused { line, .. } => OpenFailure::Refused(stage, line.into_boxed_slice()),
         Failure::Connect(_) | Failure::Broken { .. } | Failure::TimedOut { .. } => {
             OpenFailure::Unreachable(stage)

@@ -270,6 +270,8 @@ fn more_arguments_than_switchman_takes_are_too_many() {
 
 /// What may not be said before a login, and what may.
 const BEFORE_LOGIN: &[&str] = &[
+    "HELLO\r\n",
+    "HELLO 3 SETNAME a\r\n",
     "*11\r\n",
     "*1048576\r\n",
     "*2147483648\r\n",

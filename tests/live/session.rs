@@ -325,11 +325,12 @@ fn a_login_is_seen_at_the_master_as_it_was_sent() {
         let mut spy = door.client();
         ok(&mut spy, &["MONITOR"]);
         let mut client = door.client();
+        ok(&mut client, &["ACL", "LOG", "RESET"]);
         let refused = error("WRONGPASS invalid username-password pair or user is disabled.");
         for (login, seen) in [
             (
-                &["auth", "u", "p"][..],
-                r#""auth" "(redacted)" "(redacted)""#,
+                &["Auth", "u", "p"][..],
+                r#""Auth" "(redacted)" "(redacted)""#,
             ),
             (
                 &["hello", "3", "AUTH", "u", "p"],
@@ -340,6 +341,36 @@ fn a_login_is_seen_at_the_master_as_it_was_sent() {
             // Until there, it is what opens Switchman's connections.
             while !spy.receive().unwrap().text().unwrap().ends_with(seen) {}
         }
+        let log = say(&mut client, &["ACL", "LOG"]);
+        let objects = log.items().iter().filter_map(|it| it.field("object"));
+        let objects: Vec<_> = objects.filter_map(Reply::text).collect();
+        assert_eq!(objects, ["hello", "Auth"]);
+    });
+}
+
+/// The user's right is asked for each time, over a connection that is no subscriber's.
+#[test]
+fn a_subscriber_with_a_name_of_its_own_is_answered_as_one() {
+    Lab::small().both(|door| {
+        let mut client = door.client();
+        let user = [
+            "ACL",
+            "SETUSER",
+            "app",
+            "on",
+            ">x",
+            "~*",
+            "+@all",
+            "allchannels",
+        ];
+        ok(&mut client, &user);
+        ok(&mut client, &["AUTH", "app", "x"]);
+        say(&mut client, &["SUBSCRIBE", "c"]);
+        let pong = |word| Reply::Array(vec![Reply::bulk("pong"), Reply::bulk(word)]);
+        assert_eq!(say(&mut client, &["PING"]), pong(""));
+        assert_eq!(say(&mut client, &["PING", "x"]), pong("x"));
+        say(&mut client, &["UNSUBSCRIBE", "c"]);
+        assert_eq!(say(&mut client, &["PING", "x"]), Reply::bulk("x"));
     });
 }
 

@@ -395,6 +395,20 @@ fn hello_logs_in_or_says_that_a_login_is_due() {
         text.starts_with("-NOAUTH HELLO must be called with the client already"),
         "{text}"
     );
+    // In the words of the node, once they are known.
+    let other = world.client();
+    let wanted = OpenFailure::LoginWanted {
+        said: Box::from(&b"-NOAUTH Authentication required.\r\n"[..]),
+        said_to_hello: Box::from(&b"-NOAUTH HELLO as they say here\r\n"[..]),
+    };
+    world.pass(ms(1000));
+    world.send(other, &["HELLO 3", "GET a"]);
+    let (link, _) = world.only_opening();
+    world.refuse(link, wanted);
+    assert_eq!(
+        world.heard(other),
+        "-NOAUTH HELLO as they say here|-NOAUTH Authentication required.|"
+    );
     world.send(client, &["HELLO 3 AUTH app secret", "SET a 1"]);
     let (link, plan) = world.only_opening();
     assert_eq!(
