@@ -28,7 +28,7 @@ use crate::exchange::tunnel::{
 };
 use crate::exchange::warm::Wanted;
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey};
-use crate::resp::{Request, encode};
+use crate::resp::{Request, encode, is_word};
 use crate::session::Reject;
 use crate::telemetry::RequestClass;
 use crate::types::{CONNECTION_NAME, Time};
@@ -49,7 +49,7 @@ const fn is_countable(local: Local) -> bool {
 
 /// Whether a command begins it.
 fn begins(request: &Request<'_>) -> bool {
-    let is = |word: &[u8], want: &[u8]| word.eq_ignore_ascii_case(want);
+    let is = is_word;
     let (name, sub) = (request.name(), request.arg1().unwrap_or_default());
     let kept = [&b"slowlog"[..], b"latency", b"commandlog"];
     is(name, b"debug")
@@ -80,7 +80,7 @@ impl Exchange {
             class: RequestClass::Admin,
             ..Kind::leased(Purpose::Slow)
         };
-        let debugs = |word: &[u8]| word.eq_ignore_ascii_case(b"debug");
+        let debugs = |word: &[u8]| is_word(word, b"debug");
         let leaves_marks = debugs(request.name()) || request.arg1().is_some_and(debugs);
         if makes_replica(request) {
             return self.place_tunnel(job, request);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::command::{Described, Table};
+use crate::exchange::lease::Lease;
 
 #[test]
 fn client_reply_silences_what_nodes_and_we_say() {
@@ -216,7 +217,9 @@ fn an_option_with_a_byte_0_is_that_option() {
 #[test]
 fn servers_before_7_take_a_subcommand_up_to_a_byte_0() {
     let mut world = World::new();
-    let names = ["get", "set", "ping", "command", "client", "config", "hello"];
+    let names = [
+        "get", "set", "ping", "command", "client", "config", "hello", "script",
+    ];
     let told = names.map(|name| Described {
         name: name.to_owned(),
         arity: -1,
@@ -228,6 +231,13 @@ fn servers_before_7_take_a_subcommand_up_to_a_byte_0() {
     let client = world.client();
     world.send(client, &["CONFIG SET\0 a b"]);
     world.answer("m", "CONFIG SET\0 a b", "+OK");
+    assert_eq!(world.heard(client), "+OK|");
+    let lease = world.exchange.lease_of(client);
+    assert!(lease.is_some_and(Lease::is_attending));
+    let other = world.client();
+    world.send(other, &["SCRIPT DEBUG\0 YES"]);
+    world.answer("m", "SCRIPT DEBUG\0 YES", "+OK");
+    assert!(world.exchange.groups[0].pool.is_empty(), "its link is left");
     world.send(client, &["CLIENT REPLY\0 OFF", "PING"]);
-    assert_eq!(world.heard(client), "+OK|", "it has asked for silence");
+    assert_eq!(world.heard(client), "", "it has asked for silence");
 }
