@@ -42,6 +42,11 @@ type Name = Box<[u8]>;
 /// Names, and who hears each.
 type Names = HashMap<Box<[u8]>, BTreeSet<ClientKey>>;
 
+/// The names that requests in flight on a link begin with, and how often: channels, patterns and
+/// sharded channels.
+#[derive(Debug, Default)]
+pub(super) struct Begun(HashMap<Name, [u32; 3]>);
+
 /// What the clients of one login hear.
 #[derive(Debug)]
 pub(super) struct Hub {
@@ -147,15 +152,61 @@ impl Hub {
     }
 }
 
-impl Link {
-    /// Whether one of the requests behind the first `done` begins with a name.
-    fn asks_for(&self, done: usize, (begin, name): (Leased, &[u8])) -> bool {
-        self.pipeline.lost().skip(done).any(|asked| {
-            let purpose = asked.ticket.purpose;
-            let fits = matches!(purpose, Purpose::Subscription(it) if it.command == begin);
-            let request = Request::from_raw(asked.bytes).filter(|_| fits);
-            request.is_some_and(|request| request.args().skip(1).any(|arg| arg == name))
-        })
+impl Begun {
+    /// A request that begins with this name is in flight.
+    pub(super) fn add(&mut self, command: Leased, name: &[u8]) {
+        let Some(kind) = kind(command) else { return };
+        let counts = match self.0.get_mut(name) {
+            Some(counts) => counts,
+            None => self.0.entry(Box::from(name)).or_default(),
+        };
+        if let Some(count) = counts.get_mut(kind) {
+            *count += 1;
+        }
+    }
+
+    /// The server has answered to one of them.
+    pub(super) fn remove(&mut self, command: Leased, name: &[u8]) {
+        let counts = self.0.get_mut(name);
+        let Some((counts, kind)) = counts.zip(kind(command)) else {
+            return;
+        };
+        if let Some(count) = counts.get_mut(kind) {
+            *count = count.saturating_sub(1);
+        }
+        if *counts == [0; 3] {
+            self.0.remove(name);
+        }
+    }
+
+    /// The server has refused a whole request.
+    pub(super) fn remove_all(&mut self, command: Leased, request: &Request<'_>) {
+        for name in request.args().skip(1) {
+            self.remove(command, name);
+        }
+    }
+
+    /// Whether one of them begins with this name.
+    fn has(&self, command: Leased, name: &[u8]) -> bool {
+        let counts = self.0.get(name).zip(kind(begins(command)));
+        let count = counts.and_then(|(counts, kind)| counts.get(kind));
+        count.is_some_and(|count| *count > 0)
+    }
+
+    /// Whether there are none.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Where a command that begins has its count; `None` if it ends.
+const fn kind(command: Leased) -> Option<usize> {
+    match command {
+        Leased::Subscribe => Some(0),
+        Leased::Psubscribe => Some(1),
+        Leased::Ssubscribe => Some(2),
+        _ => None,
     }
 }
 
@@ -266,6 +317,9 @@ impl Exchange {
             names: 1,
             asked: false,
         });
+        if let Some(link) = self.links.get_mut(key) {
+            link.begun.add(command, name);
+        }
         let mut raw = Vec::new();
         encode::request(&mut raw, &[word(command), name]);
         self.send_nobodys(key, purpose, &raw, now);
@@ -324,26 +378,45 @@ impl Exchange {
         }
     }
 
-    /// A name that nobody hears, and that none of the requests behind the first `done` asks for, is
-    /// not subscribed to any more.
+    /// A name that nobody hears or has asked for is not subscribed to any more.
     pub(super) fn end_unheard(
         &mut self,
         key: LinkKey,
-        done: usize,
         (command, name): (Leased, &[u8]),
         now: Time,
     ) {
-        if self.links.get(key).is_some() && !self.is_wanted(key, done, (command, name)) {
+        if self.links.get(key).is_some() && !self.is_wanted(key, (command, name)) {
             self.tell_hub(key, ends(command), name, now);
         }
     }
 
-    /// Whether anybody hears a name on a link, or one of the requests behind the first `done` asks
-    /// for it.
-    pub(super) fn is_wanted(
+    /// Whether anybody hears a name on a link, or has asked for it.
+    pub(super) fn is_wanted(&self, key: LinkKey, (command, name): (Leased, &[u8])) -> bool {
+        let Some(link) = self.links.get(key) else {
+            return false;
+        };
+        let group = self.groups.get(link.group);
+        let hub = group.and_then(|group| group.hub(link.lane.identity));
+        let heard = hub.is_some_and(|hub| hub.of(command).contains_key(name));
+        heard || link.begun.has(command, name)
+    }
+
+    /// How many bytes may be told on an open link without a question behind them having to wait;
+    /// none if it is not open.
+    pub(super) fn room_on_hub(&self, key: LinkKey) -> usize {
+        let link = self
+            .links
+            .get(key)
+            .filter(|link| link.state == State::Ready);
+        let used = link.map_or(usize::MAX, |link| link.pipeline.pending_bytes());
+        (self.settings.link_bytes / 2).saturating_sub(used)
+    }
+
+    /// Whether a client hears a name on a link, and nobody else does or is about to.
+    pub(super) fn is_heard_alone(
         &self,
         key: LinkKey,
-        done: usize,
+        client: ClientKey,
         (command, name): (Leased, &[u8]),
     ) -> bool {
         let Some(link) = self.links.get(key) else {
@@ -351,30 +424,9 @@ impl Exchange {
         };
         let group = self.groups.get(link.group);
         let hub = group.and_then(|group| group.hub(link.lane.identity));
-        let begin = begins(command);
-        let heard = hub.is_some_and(|hub| hub.of(begin).contains_key(name));
-        heard || link.asks_for(done, (begin, name))
-    }
-
-    /// Whether a client hears a name on an open link, and nobody else does or is about to.
-    pub(super) fn is_heard_alone(
-        &self,
-        key: LinkKey,
-        client: ClientKey,
-        (command, name): (Leased, &[u8]),
-    ) -> bool {
-        // Without room the question would have to wait, and what is told would be ahead of it.
-        let room = self.settings.link_bytes / 2;
-        let fits =
-            |link: &&Link| link.state == State::Ready && link.pipeline.pending_bytes() < room;
-        let Some(link) = self.links.get(key).filter(fits) else {
-            return false;
-        };
-        let group = self.groups.get(link.group);
-        let hub = group.and_then(|group| group.hub(link.lane.identity));
         let clients = hub.and_then(|hub| hub.of(command).get(name));
         clients.is_some_and(|clients| clients.len() == 1 && clients.contains(&client))
-            && !link.asks_for(0, (begins(command), name))
+            && !link.begun.has(command, name)
     }
 
     pub(super) fn close_hub(&mut self, key: LinkKey, now: Time) {
@@ -419,7 +471,7 @@ impl Exchange {
         &mut self,
         key: ClientKey,
         (index, identity): (GroupIndex, IdentityId),
-        (names, ended): (&[(Leased, Name)], &[Name]),
+        (names, ended): (&[(Leased, Name)], &BTreeSet<Name>),
         now: Time,
     ) {
         let Some(group) = self.groups.get_mut(index) else {
@@ -437,7 +489,7 @@ impl Exchange {
         let link = hub.link;
         for (command, name) in unheard {
             if let Some(link) = link {
-                self.end_unheard(link, 0, (*command, name), now);
+                self.end_unheard(link, (*command, name), now);
             }
         }
         if link.is_none() {

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 
+use crate::exchange::hub::Begun;
 use crate::exchange::scripts::Brought;
 use crate::exchange::ticket::Ticket;
 use crate::exchange::{ClientKey, GroupIndex, OpenPlan, Place};
@@ -163,6 +164,8 @@ pub(super) struct Link {
     pub(super) relieved_at: Option<Time>,
     /// Confirmations already seen of the subscription that is the oldest in flight.
     pub(super) confirmed: u32,
+    /// What the subscriptions in flight begin with.
+    pub(super) begun: Begun,
     /// Requests in flight whose replies count clients. Some may have had another end: there are no
     /// more than so many.
     pub(super) counting: u32,
@@ -259,6 +262,7 @@ impl Link {
             passed: Passed::default(),
             relieved_at: None,
             confirmed: 0,
+            begun: Begun::default(),
             counting: 0,
             dirty: false,
             heard_at: now,

@@ -27,6 +27,7 @@ impl Exchange {
                 self.announce(key, frame, now)
             }
             ReplyKind::Error => {
+                self.begun_in_vain(key);
                 self.refused_to_hub(key, frame, now);
                 false
             }
@@ -81,6 +82,17 @@ impl Exchange {
         }
     }
 
+    /// An error: what the oldest request would have begun is not asked for any more.
+    fn begun_in_vain(&mut self, key: LinkKey) {
+        if let Some(link) = self.links.get_mut(key)
+            && let Some((ticket, raw)) = link.pipeline.oldest()
+            && let Purpose::Subscription(subscription) = ticket.purpose
+            && let Some(request) = Request::from_raw(raw)
+        {
+            link.begun.remove_all(subscription.command, &request);
+        }
+    }
+
     /// The server confirms a subscription.
     fn subscribed(&mut self, key: LinkKey, (command, name): (Leased, &[u8]), now: Time) {
         let Some(link) = self.links.get_mut(key) else {
@@ -94,6 +106,7 @@ impl Exchange {
         let Some((ticket, subscription)) = pending else {
             return;
         };
+        link.begun.remove(command, name);
         link.confirmed += 1;
         let last = link.confirmed >= subscription.names;
         if last {
@@ -119,7 +132,7 @@ impl Exchange {
                 self.touch(ticket.client);
             }
         } else {
-            self.end_unheard(key, 1, (command, name), now);
+            self.end_unheard(key, (command, name), now);
         }
         if last {
             let confirmation = std::mem::take(&mut self.scratch);

@@ -4,7 +4,7 @@
 //! They wait until everything that their client has asked elsewhere is answered: a confirmation
 //! must not overtake a reply, and it cannot wait for one as a reply can.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::command::Leased;
 use crate::exchange::client::{Client, Numbered, Wait};
@@ -20,6 +20,9 @@ use crate::types::{Protocol, Time};
 
 /// `RESET`.
 pub(super) const RESET: &[u8] = b"*1\r\n$5\r\nRESET\r\n";
+
+/// At least as many bytes as what stands around a name that is left, in the protocol.
+const FRAME: usize = 64;
 
 /// What stands for a name that nobody hears.
 const NOBODYS: &[u8] = b"__switchman__:nobody";
@@ -42,7 +45,7 @@ pub(super) struct Heard {
 struct Leaving {
     raw: Box<[u8]>,
     /// Names that nobody else hears: the server was told before it was asked.
-    ended: Vec<Box<[u8]>>,
+    ended: BTreeSet<Box<[u8]>>,
 }
 
 impl Heard {
@@ -130,8 +133,12 @@ impl Exchange {
         let placed = self.send(link, job, request.raw(), Kind::leased(purpose));
         if placed == Placed::Sent
             && let Some(client) = self.clients.get_mut(job.key)
+            && let Some(link) = self.links.get_mut(link)
         {
             client.heard.get_or_insert_default().changing = true;
+            for name in request.args().skip(1) {
+                link.begun.add(command, name);
+            }
         }
         placed
     }
@@ -151,7 +158,7 @@ impl Exchange {
             Ok(link) => link,
             Err(placed) => return placed,
         };
-        let mut ended = Vec::new();
+        let mut ended = BTreeSet::new();
         let placed = match ends {
             Some(command) => {
                 ended = self.heard_by_it_alone(job.key, link, (command, raw));
@@ -177,31 +184,36 @@ impl Exchange {
     }
 
     /// Which names that a client is about to leave nobody else hears on an open link, or has asked
-    /// for there. None while it leaves others: what it hears is not decided.
+    /// for there. None while it leaves others: what it hears is not decided; nor where the question
+    /// would not fit behind them, and have to wait while they are told.
     fn heard_by_it_alone(
         &self,
         key: ClientKey,
         link: LinkKey,
         (command, raw): (Leased, &[u8]),
-    ) -> Vec<Box<[u8]>> {
+    ) -> BTreeSet<Box<[u8]>> {
         let client = self.clients.get(key);
         let heard = client.and_then(|client| client.heard.as_deref());
         let request = Request::from_raw(raw);
         let (Some(heard), Some(request)) = (heard.filter(|it| !it.is_leaving()), request) else {
-            return Vec::new();
+            return BTreeSet::new();
         };
-        let mut names: Vec<Box<[u8]>> = request.args().skip(1).map(Box::from).collect();
+        let mut names: BTreeSet<Box<[u8]>> = request.args().skip(1).map(Box::from).collect();
         if names.is_empty() {
             names = heard.subscriptions.of(command).iter().cloned().collect();
         }
         names.retain(|name| self.is_heard_alone(link, key, (command, name)));
+        let bytes: usize = names.iter().map(|name| FRAME + name.len()).sum();
+        if bytes >= self.room_on_hub(link) {
+            names.clear();
+        }
         names
     }
 
     /// A name that nobody hears on a link, or is about to.
     fn nobodys_name(&self, link: LinkKey, command: Leased) -> Vec<u8> {
         let mut name = Vec::from(NOBODYS);
-        while self.is_wanted(link, 0, (command, &name)) {
+        while self.is_wanted(link, (command, &name)) {
             name.push(b'_');
         }
         name
@@ -373,7 +385,7 @@ impl Exchange {
     fn unsubscribe(
         &mut self,
         key: ClientKey,
-        (command, request, ended): (Leased, &Request<'_>, &[Box<[u8]>]),
+        (command, request, ended): (Leased, &Request<'_>, &BTreeSet<Box<[u8]>>),
         now: Time,
     ) {
         let Some(client) = self.clients.get_mut(key) else {
@@ -412,7 +424,7 @@ impl Exchange {
         let names = client.names();
         let of = (client.group, client.session.identity);
         client.heard = None;
-        self.leave_hub(key, of, (&names, &[]), now);
+        self.leave_hub(key, of, (&names, &BTreeSet::new()), now);
     }
 
     /// A client that hears something has another login from now on. Redis lets it hear on; here the
@@ -428,7 +440,7 @@ impl Exchange {
         }
         let names = client.names();
         self.move_to_hub(key, (index, identity), &names, now);
-        self.leave_hub(key, (index, former), (&names, &[]), now);
+        self.leave_hub(key, (index, former), (&names, &BTreeSet::new()), now);
         let group = self.groups.get(index);
         let link = group.and_then(|group| group.hub(identity)?.link);
         if let (Some(link), Some(client)) = (link, self.clients.get_mut(key))

@@ -1,5 +1,6 @@
 //! Floor 4. Tests: What happens at each bound.
 
+use super::pubsub::{NOBODYS, confirmed, subscribe};
 use super::*;
 
 fn small(change: impl Fn(&mut Settings)) -> World {
@@ -10,6 +11,32 @@ fn small(change: impl Fn(&mut Settings)) -> World {
 
 /// A read that is not asked anew elsewhere, as its client has written since.
 const STAYS: &[&str] = &["GET small", "SET a 1"];
+
+/// Before the question nothing is told that would leave no room for it.
+#[test]
+fn who_leaves_more_than_fits_on_a_link_asks_first() {
+    let mut world = small(|settings| settings.link_bytes = 2_000);
+    let client = world.client();
+    let names = ["a", "b"].map(|name| name.repeat(450));
+    for name in &names {
+        subscribe(&mut world, client, name);
+    }
+    world.heard(client);
+    world.send(client, &["UNSUBSCRIBE"]);
+    let nobodys = format!("UNSUBSCRIBE {NOBODYS}");
+    assert_eq!(world.asked("m"), [&*nobodys]);
+    let answer = confirmed('>', "unsubscribe", NOBODYS, 7);
+    world.answer("m", &nobodys, &answer);
+    for name in &names {
+        let words = format!("UNSUBSCRIBE {name}");
+        let answer = confirmed('>', "unsubscribe", name, 0);
+        world.answer("m", &words, &answer);
+    }
+    world.answer("m", "PING", "+PONG");
+    let heard = world.heard(client);
+    assert_eq!(heard.matches("unsubscribe").count(), 2, "{heard}");
+    world.assert_calm();
+}
 
 #[test]
 fn a_client_with_too_many_requests_in_flight_is_read_no_further_and_goes_on() {

@@ -531,6 +531,7 @@ impl World {
         assert!(self.exchange.detours.is_empty());
         for (key, link) in self.exchange.links.iter() {
             assert!(link.pipeline.is_empty(), "{key:?} {link:?}");
+            assert!(link.begun.is_empty(), "{key:?} {link:?}");
         }
         let waits = |link: &super::Link| link.plan.is_some();
         let links = self.exchange.links.iter();
