@@ -31,21 +31,16 @@ use crate::exchange::losses::Loss;
 use crate::exchange::node::Group;
 use crate::exchange::ticket::{Purpose, Subscription, Ticket};
 use crate::exchange::{ClientKey, Exchange, GroupIndex, LinkKey, Role};
-use crate::resp::{Request, encode};
+use crate::resp::encode;
 use crate::session::IdentityId;
 use crate::telemetry::RequestClass;
 use crate::types::{Protocol, Time};
 
 /// A channel or a pattern.
-type Name = Box<[u8]>;
+pub(super) type Name = Box<[u8]>;
 
 /// Names, and who hears each.
 type Names = HashMap<Box<[u8]>, BTreeSet<ClientKey>>;
-
-/// The names that requests in flight on a link begin with, and how often: channels, patterns and
-/// sharded channels.
-#[derive(Debug, Default)]
-pub(super) struct Begun(HashMap<Name, [u32; 3]>);
 
 /// What the clients of one login hear.
 #[derive(Debug)]
@@ -58,6 +53,8 @@ pub(super) struct Hub {
     shards: Names,
     /// Until when no link is opened, after one was refused.
     pub(super) paused_until: Option<Time>,
+    /// Names that the server would not end when it was told to, and when it is told again.
+    pub(super) later: Option<(Time, Vec<(Leased, Name)>)>,
     audience: Arc<Audience>,
 }
 
@@ -73,6 +70,7 @@ impl Hub {
             patterns: Names::new(),
             shards: Names::new(),
             paused_until: None,
+            later: None,
             audience,
         }
     }
@@ -152,64 +150,6 @@ impl Hub {
     }
 }
 
-impl Begun {
-    /// A request that begins with this name is in flight.
-    pub(super) fn add(&mut self, command: Leased, name: &[u8]) {
-        let Some(kind) = kind(command) else { return };
-        let counts = match self.0.get_mut(name) {
-            Some(counts) => counts,
-            None => self.0.entry(Box::from(name)).or_default(),
-        };
-        if let Some(count) = counts.get_mut(kind) {
-            *count += 1;
-        }
-    }
-
-    /// The server has answered to one of them.
-    pub(super) fn remove(&mut self, command: Leased, name: &[u8]) {
-        let counts = self.0.get_mut(name);
-        let Some((counts, kind)) = counts.zip(kind(command)) else {
-            return;
-        };
-        if let Some(count) = counts.get_mut(kind) {
-            *count = count.saturating_sub(1);
-        }
-        if *counts == [0; 3] {
-            self.0.remove(name);
-        }
-    }
-
-    /// The server has refused a whole request.
-    pub(super) fn remove_all(&mut self, command: Leased, request: &Request<'_>) {
-        for name in request.args().skip(1) {
-            self.remove(command, name);
-        }
-    }
-
-    /// Whether one of them begins with this name.
-    fn has(&self, command: Leased, name: &[u8]) -> bool {
-        let counts = self.0.get(name).zip(kind(begins(command)));
-        let count = counts.and_then(|(counts, kind)| counts.get(kind));
-        count.is_some_and(|count| *count > 0)
-    }
-
-    /// Whether there are none.
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Where a command that begins has its count; `None` if it ends.
-const fn kind(command: Leased) -> Option<usize> {
-    match command {
-        Leased::Subscribe => Some(0),
-        Leased::Psubscribe => Some(1),
-        Leased::Ssubscribe => Some(2),
-        _ => None,
-    }
-}
-
 impl Group {
     pub(super) fn hub(&self, identity: IdentityId) -> Option<&Hub> {
         self.hubs.iter().find(|hub| hub.identity == identity)
@@ -226,11 +166,11 @@ impl Group {
         &mut self.hubs[at]
     }
 
-    /// Whether anybody waits for a hub to be made again.
+    /// Whether a hub is to be made again, or told something again.
     pub(super) fn lacks_hub(&self) -> bool {
         self.hubs
             .iter()
-            .any(|hub| hub.link.is_none() && !hub.is_empty())
+            .any(|hub| hub.later.is_some() || (hub.link.is_none() && !hub.is_empty()))
     }
 
     /// The protocol of hubs.
@@ -252,6 +192,7 @@ impl Group {
     pub(super) fn hub_lost(&mut self, key: LinkKey) {
         if let Some(hub) = self.hub_of(key) {
             hub.link = None;
+            hub.later = None;
         }
         self.hubs
             .retain(|hub| hub.link.is_some() || !hub.is_empty());
@@ -385,8 +326,10 @@ impl Exchange {
         (command, name): (Leased, &[u8]),
         now: Time,
     ) {
-        if self.links.get(key).is_some() && !self.is_wanted(key, (command, name)) {
+        if !self.is_wanted(key, (command, name)) {
             self.tell_hub(key, ends(command), name, now);
+        } else if let Some(link) = self.links.get_mut(key) {
+            link.begun.spare(name);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use crate::exchange::hub::Begun;
+use crate::exchange::begun::Begun;
 use crate::exchange::scripts::Brought;
 use crate::exchange::ticket::Ticket;
 use crate::exchange::{ClientKey, GroupIndex, OpenPlan, Place};

@@ -27,8 +27,11 @@ impl Exchange {
                 self.announce(key, frame, now)
             }
             ReplyKind::Error => {
-                self.begun_in_vain(key);
+                let spared = self.begun_in_vain(key);
                 self.refused_to_hub(key, frame, now);
+                for (command, name) in spared {
+                    self.end_unheard(key, (command, &name), now);
+                }
                 false
             }
             _ => false,
@@ -79,17 +82,6 @@ impl Exchange {
                 self.count_reject(key, Reason::SlowSubscriber);
                 self.end(key, Ending::Now);
             }
-        }
-    }
-
-    /// An error: what the oldest request would have begun is not asked for any more.
-    fn begun_in_vain(&mut self, key: LinkKey) {
-        if let Some(link) = self.links.get_mut(key)
-            && let Some((ticket, raw)) = link.pipeline.oldest()
-            && let Purpose::Subscription(subscription) = ticket.purpose
-            && let Some(request) = Request::from_raw(raw)
-        {
-            link.begun.remove_all(subscription.command, &request);
         }
     }
 
@@ -183,7 +175,8 @@ impl Exchange {
         }
     }
 
-    /// A name is refused to a hub that has lost its link: who hears it cannot go on.
+    /// A name is refused to a hub that has lost its link: who hears it cannot go on. Or the end of
+    /// one, that nobody hears.
     pub(super) fn refused_to_hub(&mut self, key: LinkKey, frame: &[u8], now: Time) {
         let Some(link) = self.links.get(key) else {
             return;
@@ -196,7 +189,7 @@ impl Exchange {
         };
         let name = Request::from_raw(raw).and_then(|request| request.arg1());
         let begins = begins(subscription.command) == subscription.command;
-        let (Some(name), true) = (name, begins && !subscription.asked) else {
+        let (Some(name), false) = (name, subscription.asked) else {
             return;
         };
         let (name, index, identity) = (Box::<[u8]>::from(name), link.group, link.lane.identity);
@@ -204,6 +197,12 @@ impl Exchange {
             return;
         };
         let hub = group.hub_mut(identity);
+        if !begins {
+            if is_passing(frame) {
+                hub.end_later(subscription.command, name, now);
+            }
+            return;
+        }
         if is_passing(frame) {
             // Asked again over another link, a little later.
             hub.paused_until = Some(now + REFUSED_PAUSE);

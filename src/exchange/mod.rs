@@ -22,6 +22,7 @@ mod admission;
 mod answers;
 mod attending;
 mod audience;
+mod begun;
 mod bulky;
 mod busy;
 mod cleaning;

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::command::Leased;
 use crate::exchange::client::{Client, Numbered, Wait};
 use crate::exchange::dispatch::{Job, Kind, Placed};
-use crate::exchange::hub::word;
+use crate::exchange::hub::{begins, is_passing, word};
 use crate::exchange::link::State;
 use crate::exchange::ticket::{Effect, Purpose, Subscription, Ticket};
 use crate::exchange::{ClientKey, Exchange, LinkKey};
@@ -328,7 +328,11 @@ impl Exchange {
         };
         if said.starts_with(b"-") && request.raw() != RESET {
             let words = if ticket.spoken { said } else { &[] };
-            return client.replies.deliver(ticket.seq, words, Piece::Last);
+            client.replies.deliver(ticket.seq, words, Piece::Last);
+            if is_passing(said) {
+                self.hear_on(ticket.client, (request.name(), &ended), now);
+            }
+            return;
         }
         let group = self.groups.get(client.group);
         let hub = group.and_then(|group| group.hub(client.session.identity)?.link);
@@ -340,12 +344,8 @@ impl Exchange {
             self.scratch.clear();
             encode::simple(&mut self.scratch, "RESET");
             None
-        } else if request.name().eq_ignore_ascii_case(b"punsubscribe") {
-            Some(Leased::Punsubscribe)
-        } else if request.name().eq_ignore_ascii_case(b"sunsubscribe") {
-            Some(Leased::Sunsubscribe)
         } else {
-            Some(Leased::Unsubscribe)
+            Some(ends_by(request.name()))
         };
         if let Some(command) = command {
             self.unsubscribe(ticket.client, (command, &request, &ended), now);
@@ -354,6 +354,27 @@ impl Exchange {
         let ends = hub.filter(|_| in_flight(self) > before);
         self.tell_left(ticket, ends, &told, now);
         self.scratch = told;
+    }
+
+    /// A client may not leave at the moment: of what it hears alone the server may have ended some.
+    fn hear_on(&mut self, key: ClientKey, (name, ended): (&[u8], &BTreeSet<Box<[u8]>>), now: Time) {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        let group = self.groups.get(client.group);
+        let Some(hub) = group.and_then(|group| group.hub(client.session.identity)) else {
+            return;
+        };
+        let command = begins(ends_by(name));
+        let heard = ended
+            .iter()
+            .filter(|name| hub.of(command).contains_key(*name));
+        let heard: Vec<_> = heard.collect();
+        if let Some(link) = hub.link {
+            for name in heard {
+                self.tell_hub(link, command, name, now);
+            }
+        }
     }
 
     /// A client is told what it has left; `ends`: on this link the server is about to hear that
@@ -482,5 +503,16 @@ impl Exchange {
             client.replies.push(frame);
             self.touch(owner);
         }
+    }
+}
+
+/// Which of the three that end a name is.
+fn ends_by(name: &[u8]) -> Leased {
+    if name.eq_ignore_ascii_case(b"punsubscribe") {
+        Leased::Punsubscribe
+    } else if name.eq_ignore_ascii_case(b"sunsubscribe") {
+        Leased::Sunsubscribe
+    } else {
+        Leased::Unsubscribe
     }
 }

@@ -208,6 +208,7 @@ impl Exchange {
         self.tick_readers(index, now);
         self.track_again_all(index, now);
         self.restore_hubs(index, now);
+        self.end_later(index, now);
         self.next_proofs(index);
         self.expire_held(index, now);
         self.expire_kept(index, now);

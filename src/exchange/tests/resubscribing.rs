@@ -292,3 +292,57 @@ fn subscribers_whose_new_link_is_refused_are_closed_unless_it_is_for_a_moment() 
         assert_eq!(world.opening().is_some(), stays);
     }
 }
+
+const BUSY: &str = "-BUSY Redis is busy running a script.";
+
+#[test]
+fn an_end_that_a_busy_server_refuses_is_told_again() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "a");
+    world.leave(client);
+    world.answer("m", "UNSUBSCRIBE a", BUSY);
+    assert!(world.asked("m").is_empty());
+    world.pass(ms(1_000));
+    assert_eq!(world.asked_on("m", "UNSUBSCRIBE a"), link);
+    world.answer("m", "UNSUBSCRIBE a", BUSY);
+    // Meanwhile somebody hears it.
+    let other = world.client();
+    subscribe(&mut world, other, "a");
+    world.pass(ms(1_000));
+    assert!(world.asked("m").is_empty());
+    assert_eq!(world.heard(other), confirmed('*', "subscribe", "a", 1));
+    world.assert_calm();
+}
+
+#[test]
+fn who_may_not_leave_for_the_moment_hears_on() {
+    let mut world = World::new();
+    let (client, link) = subscriber(&mut world, "a");
+    world.send(client, &["UNSUBSCRIBE a"]);
+    // A script begins between the two.
+    let ended = confirmed('>', "unsubscribe", "a", 0);
+    world.answer("m", "UNSUBSCRIBE a", &ended);
+    world.answer("m", &format!("UNSUBSCRIBE {NOBODYS}"), BUSY);
+    assert_eq!(world.heard(client), format!("{BUSY}|"));
+    let again = confirmed('>', "subscribe", "a", 1);
+    world.answer("m", "SUBSCRIBE a", &again);
+    world.say(link, &message('>', "a", "x"));
+    assert_eq!(world.heard(client), message('*', "a", "x"));
+    world.assert_calm();
+}
+
+#[test]
+fn what_was_kept_for_a_request_that_is_refused_ends() {
+    let mut world = World::new();
+    let (first, link) = subscriber(&mut world, "a");
+    let second = world.client();
+    world.send(second, &["SUBSCRIBE a b"]);
+    world.leave(first);
+    assert_eq!(world.asked("m"), ["SUBSCRIBE a b"]);
+    world.answer("m", "SUBSCRIBE a b", DENIED);
+    assert_eq!(world.heard(second), format!("{DENIED}|"));
+    assert_eq!(world.asked_on("m", "UNSUBSCRIBE a"), link);
+    let ended = confirmed('>', "unsubscribe", "a", 0);
+    world.answer("m", "UNSUBSCRIBE a", &ended);
+    world.assert_calm();
+}
