@@ -1,12 +1,11 @@
 //! Floor 4. Commands that are answered here, from clients with a login of their own: whether such a
 //! user may use them only the master knows, at each moment.
 //!
-//! PING and ECHO go from database 0 to the master as they are, unless it would answer a subscriber
-//! otherwise. Of the others a form is sent that is
-//! refused or changes nothing: access is looked at before arguments are (Redis server.c,
-//! `processCommand`). `-NOPERM` is passed on; after anything else the command is answered here.
-//! RESET takes a right before Redis 7.0 only, and has no such form: the link on which it is sent is
-//! left.
+//! PING and ECHO go from database 0 to the master as they are, save those of a RESP2 subscriber,
+//! which has another answer. Of the others a form is sent that is refused or changes nothing:
+//! access is looked at before arguments are (Redis server.c, `processCommand`). `-NOPERM` is passed
+//! on; after anything else the command is answered here. RESET takes a right before Redis 7.0 only,
+//! and has no such form: the link on which it is sent is left.
 //!
 //! The default user may do all this unless an operator takes it away, and is not asked about. Nor
 //! is the master while there is none: a PING does not wait for the end of a failover. What is about
@@ -53,7 +52,7 @@ impl Exchange {
             | Local::AclWhoami
             | Local::ClientCapa
             | Local::ClientHelp => return None,
-            // Nor is it of a subscriber that the shared link is.
+            // The shared link is no subscriber's: it would say +PONG.
             Local::Ping | Local::Echo
                 if client.session.database == 0 && !client.is_restricted_subscriber() =>
             {
