@@ -1,5 +1,6 @@
 //! Floor 4. Tests: What clients are told, and what they are spared.
 
+use super::rights::before_7;
 use super::*;
 use crate::command::{Described, Table};
 use crate::exchange::lease::Lease;
@@ -217,17 +218,7 @@ fn an_option_with_a_byte_0_is_that_option() {
 #[test]
 fn servers_before_7_take_a_subcommand_up_to_a_byte_0() {
     let mut world = World::new();
-    let names = [
-        "get", "set", "ping", "command", "client", "config", "hello", "script",
-    ];
-    let told = names.map(|name| Described {
-        name: name.to_owned(),
-        arity: -1,
-        ..Described::default()
-    });
-    let table = Table::builtin().overlay(&told);
-    assert!(table.is_before_7());
-    world.exchange.commands(0, Arc::new(table));
+    before_7(&mut world);
     let client = world.client();
     world.send(client, &["CONFIG SET\0 a b"]);
     world.answer("m", "CONFIG SET\0 a b", "+OK");
