@@ -12,7 +12,8 @@
 //! The server's confirmations decide who hears what, and each client's are written here, with its
 //! own count. A link that is lost is made again, with all names that anybody hears, without a word
 //! to anybody. A name that the server then refuses ends those who hear it: they would wait for
-//! messages that never come.
+//! messages that never come. What is on its way, and an end that the server refuses, is in
+//! `begun.rs`.
 //!
 //! Nobody throttles a hub: it is always read. A client that does not keep up is closed when it has
 //! left too much unread (as Redis does, `client-output-buffer-limit pubsub`).
@@ -184,7 +185,7 @@ impl Group {
     }
 
     /// The hub whose link this is.
-    fn hub_of(&mut self, key: LinkKey) -> Option<&mut Hub> {
+    pub(super) fn hub_of(&mut self, key: LinkKey) -> Option<&mut Hub> {
         self.hubs.iter_mut().find(|hub| hub.link == Some(key))
     }
 

@@ -196,13 +196,14 @@ impl Exchange {
         let Some(group) = self.groups.get_mut(index) else {
             return;
         };
-        let hub = group.hub_mut(identity);
         if !begins {
-            if is_passing(frame) {
+            // A link that is no hub's any more is told nothing, and ends by itself.
+            if let Some(hub) = group.hub_of(key).filter(|_| is_passing(frame)) {
                 hub.end_later(subscription.command, name, now);
             }
             return;
         }
+        let hub = group.hub_mut(identity);
         if is_passing(frame) {
             // Asked again over another link, a little later.
             hub.paused_until = Some(now + REFUSED_PAUSE);

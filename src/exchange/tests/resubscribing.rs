@@ -315,6 +315,25 @@ fn an_end_that_a_busy_server_refuses_is_told_again() {
 }
 
 #[test]
+fn an_end_that_was_refused_is_not_told_over_another_link() {
+    let mut world = World::new();
+    let (stays, link) = subscriber(&mut world, "b");
+    let client = world.client();
+    subscribe(&mut world, client, "a");
+    world.leave(client);
+    world.answer("m", "UNSUBSCRIBE a", BUSY);
+    world.lose(link);
+    let other = world.asked_on("m", "SUBSCRIBE b");
+    world.answer("m", "SUBSCRIBE b", &confirmed('>', "subscribe", "b", 1));
+    world.pass(ms(2_000));
+    assert!(world.asked("m").is_empty(), "it knows nothing of a");
+    world.say(other, &message('>', "b", "x"));
+    let heard = world.heard(stays);
+    assert!(heard.ends_with(&message('*', "b", "x")), "{heard}");
+    world.assert_calm();
+}
+
+#[test]
 fn who_may_not_leave_for_the_moment_hears_on() {
     let mut world = World::new();
     let (client, link) = subscriber(&mut world, "a");
